@@ -1,0 +1,98 @@
+"""Exception hierarchy and reason codes; imports nothing, so every module may import it.
+
+The class of an exception decides what happens::
+
+    * XrayBatchError
+      x RejectedInputError      the file can never be analysed: one `not_analysed` row, no retry
+      x TransientError          the world may recover: retry with back-off
+        + DecoderDiedError      a decode worker died or hung: retry, then give the file up
+        + DatabaseUnavailableError the database cannot be reached, is locked or too slow: retry
+      x ConfigurationError      an operator must act: exit 78, no restart
+        + BundleError           a model bundle is missing, incomplete or changed
+        + DatabaseRevisionError the database schema is not the one this version knows
+      x DatabaseRefusedError    the database refused a statement of ours: a bug, no retry
+      x TrainingDataError       the data cannot train or measure a model: exit 1
+      x LostFileError           a recorded file is in none of its places: alarm; must never happen
+"""
+
+import enum
+
+
+class ReasonCode(enum.StrEnum):
+    """Why a file was not analysed; stable, stored in `results.reason_code`."""
+
+    EMPTY_FILE = "empty_file"  #: The file has no bytes.
+    UNREADABLE_FILE = "unreadable_file"  #: Neither DICOM nor PNG nor JPEG, or damaged beyond reading.
+    TRUNCATED = "truncated"  #: The file ends before its content does.
+    TOO_LARGE = "too_large"  #: More bytes or pixels than the limits allow.
+    PIXEL_DATA = "pixel_data"  #: Pixel Data is missing, corrupt or contradicts its attributes.
+    UNSUPPORTED_TRANSFER_SYNTAX = "unsupported_transfer_syntax"  #: No decoder for this DICOM encoding.
+    UNSUPPORTED_SOP_CLASS = "unsupported_sop_class"  #: A DICOM object that is no projection radiograph.
+    UNSUPPORTED_MODALITY = "unsupported_modality"  #: Modality is not CR or DX.
+    FOR_PROCESSING = "for_processing"  #: Raw detector data, not meant for presentation.
+    NOT_A_CHEST = "not_a_chest"  #: Body Part Examined names another part of the body.
+    LATERAL_VIEW = "lateral_view"  #: The view is not PA or AP.
+    MULTI_FRAME = "multi_frame"  #: More than one frame.
+    COLOR_IMAGE = "color_image"  #: Colour where a grayscale radiograph is expected.
+    BLANK_IMAGE = "blank_image"  #: All pixels have the same value.
+    TOO_SMALL = "too_small"  #: Fewer pixels than a radiograph can have.
+    OUT_OF_DISTRIBUTION = "out_of_distribution"  #: Unlike anything the model was trained on.
+    ATTEMPTS_EXHAUSTED = "attempts_exhausted"  #: Every attempt to process the file ended abnormally.
+
+
+class XrayBatchError(Exception):
+    """Base class of every error that this package raises on purpose."""
+
+
+class RejectedInputError(XrayBatchError):
+    """The input can never be analysed.
+
+    `str(error)` is one sentence for people: what was found and what is accepted.
+    It may quote the file, so it goes to the database and never to a log.
+    """
+
+    def __init__(self, reason_code: ReasonCode, message: str) -> None:
+        super().__init__(message)
+        self.reason_code = reason_code
+
+
+class TransientError(XrayBatchError):
+    """The same work may succeed later."""
+
+
+class DecoderDiedError(TransientError):
+    """A decode worker died, or was ended for exceeding its time, while it had this file."""
+
+
+class DatabaseUnavailableError(TransientError):
+    """The database cannot be reached, is locked, or did not answer in time; nothing was written."""
+
+
+class ConfigurationError(XrayBatchError):
+    """A setting, bundle or database that only an operator can put right."""
+
+
+class BundleError(ConfigurationError):
+    """A model bundle is missing, incomplete or not the one its manifest describes."""
+
+
+class DatabaseRevisionError(ConfigurationError):
+    """The database schema is not at the revision this version works with."""
+
+
+class DatabaseRefusedError(XrayBatchError):
+    """The database refused a statement that this package wrote: a broken constraint or a bug.
+
+    The message names the constraint, never a value: rows hold patient data.
+    """
+
+
+class TrainingDataError(XrayBatchError):
+    """The given images or targets cannot train or measure a model."""
+
+
+class LostFileError(XrayBatchError):
+    """A recorded file is neither in the spool nor where it would have been filed.
+
+    No step of intake can cause this: somebody removed the file, or the disk did.
+    """
