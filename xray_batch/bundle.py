@@ -1,0 +1,275 @@
+"""A model bundle: a folder with a manifest and the weights it describes.
+
+::
+
+    manifest.json          every fact that inference needs, and where it comes from
+    resnet34.safetensors   weights of one member, float16
+    resnet50.safetensors
+    MODEL_CARD.md          for people
+
+A missing fact, an unknown fact or a changed byte is a :class:`BundleError`: nothing falls back to a
+constant.  Weights are safetensors; no pickle is ever loaded.
+"""
+
+import datetime as dt
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Literal, Self
+
+import safetensors.torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from safetensors import SafetensorError
+from torch import nn
+
+from xray_batch.errors import BundleError
+from xray_batch.networks import ARCHITECTURES, build_network
+from xray_batch.records import Finding, InputSpec
+
+MANIFEST_NAME: Final = "manifest.json"
+MODEL_CARD_NAME: Final = "MODEL_CARD.md"
+
+#: Bundles that the package carries; a folder each.
+PACKAGED_BUNDLES: Final = Path(__file__).parent / "bundles"
+DEFAULT_BUNDLE: Final = "default"
+
+
+class _Facts(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class MemberFacts(_Facts):
+    """One network of the ensemble."""
+
+    architecture: str = Field(pattern="^(" + "|".join(ARCHITECTURES) + ")$")
+    file: str = Field(pattern=r"^[A-Za-z0-9_.-]+\.safetensors$")
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class InputFacts(_Facts):
+    """How an image becomes a model input; see :class:`xray_batch.records.InputSpec`."""
+
+    channels: Literal[1]
+    rows: int = Field(gt=0)
+    columns: int = Field(gt=0)
+    mean: float = Field(gt=0, lt=1)
+    std: float = Field(gt=0, lt=1)
+    resize: str
+    rendering_version: int
+
+
+class Proportion(_Facts):
+    """A share of `n` images, with its 95 % confidence interval (Wilson)."""
+
+    value: float = Field(ge=0, le=1)
+    low: float = Field(ge=0, le=1)
+    high: float = Field(ge=0, le=1)
+    n: int = Field(gt=0)
+
+
+class OperatingPoint(_Facts):
+    """A threshold on P(pneumonia) and what it achieved on the validation split."""
+
+    threshold: float = Field(ge=0, le=1)
+    sensitivity: Proportion
+    specificity: Proportion
+
+
+class OperatingPoints(_Facts):
+    """The thresholds that a user can choose from."""
+
+    balanced: OperatingPoint  #: largest sum of sensitivity and specificity
+    high_sensitivity: OperatingPoint  #: highest threshold with a sensitivity of at least 0.98
+    high_specificity: OperatingPoint  #: lowest threshold with a specificity of at least 0.98
+
+
+class Metric(_Facts):
+    """One measured figure and the data it was measured on."""
+
+    name: str
+    data: str
+    value: float
+    low: float  #: lower end of the 95 % confidence interval
+    high: float  #: upper end
+    n: int = Field(gt=0)
+
+
+class TrainingFacts(_Facts):
+    """What the members learned from."""
+
+    name: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    images: dict[str, int]  #: images in the training split per source and label
+    validation_images: dict[str, int]  #: likewise, held out by patient
+    recipe: dict[str, object]
+
+
+class Manifest(_Facts):
+    """The facts of a bundle; the file is this object as JSON."""
+
+    id: str = Field(pattern="^[a-z0-9][a-z0-9-]*$")
+    version: str = Field(pattern=r"^\d+\.\d+\.\d+$")
+    created_at: dt.datetime
+    architecture: str
+    classes: tuple[Finding, ...]
+    input: InputFacts
+    members: tuple[MemberFacts, ...] = Field(min_length=1)
+    temperature: float = Field(gt=0)
+    threshold_low: float = Field(ge=0, le=1)
+    threshold_high: float = Field(ge=0, le=1)
+    disagreement_limit: float = Field(ge=0, le=1)
+    operating_points: OperatingPoints
+    training: TrainingFacts
+    metrics: tuple[Metric, ...]
+    licence: str
+    intended_use: str
+    libraries: dict[str, str]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(set(self.classes)) != len(self.classes) or Finding.NORMAL not in self.classes:
+            message = f"classes are {self.classes}, expected each finding once and `normal` among them"
+            raise ValueError(message)
+        if self.threshold_low > self.threshold_high:
+            message = f"threshold_low {self.threshold_low} is above threshold_high {self.threshold_high}"
+            raise ValueError(message)
+        return self
+
+    @property
+    def model_id(self) -> str:
+        """Name of this bundle in the database: id and version."""
+        return f"{self.id}-{self.version}"
+
+    @property
+    def input_spec(self) -> InputSpec:
+        """The facts that the standardize stage needs."""
+        return InputSpec(**self.input.model_dump(exclude={"channels"}))
+
+
+class Bundle:
+    """A bundle on disk whose manifest has been read and checked.
+
+    Parameters
+    ----------
+    folder
+        Holds `manifest.json` and the files it names.
+
+    Raises
+    ------
+    BundleError
+        If the manifest is missing or incomplete, or names a file that is missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            content = (folder / MANIFEST_NAME).read_bytes()
+        except OSError as error:
+            message = f"{folder} is not a model bundle: {MANIFEST_NAME} cannot be read ({error.strerror})"
+            raise BundleError(message) from error
+        try:
+            self.manifest = Manifest.model_validate_json(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            fact = ".".join(str(part) for part in first["loc"]) or "the whole"
+            message = f"{folder / MANIFEST_NAME}: {fact}: {first['msg']}"
+            raise BundleError(message) from error
+        self.manifest_text = content.decode()
+        self.sha256 = hashlib.sha256(content).hexdigest()
+        for name in [member.file for member in self.manifest.members] + [MODEL_CARD_NAME]:
+            if not (folder / name).is_file():
+                message = f"{folder} is incomplete: {name} is missing"
+                raise BundleError(message)
+
+    def verify(self) -> None:
+        """Compare every weight file with the hash in the manifest.
+
+        Raises
+        ------
+        BundleError
+            Naming the first file that differs.
+        """
+        for member in self.manifest.members:
+            self._read_member(member)
+
+    def load_networks(self) -> list[nn.Module]:
+        """Build the members, in the manifest's order, float32 on the CPU, in evaluation mode.
+
+        Raises
+        ------
+        BundleError
+            If a file differs from its hash, or its tensors do not fit the architecture.
+        """
+        return [self._load_member(member) for member in self.manifest.members]
+
+    def _read_member(self, member: MemberFacts) -> bytes:
+        path = self.folder / member.file
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            message = f"{path} cannot be read: {error.strerror}"
+            raise BundleError(message) from error
+        actual = hashlib.sha256(content).hexdigest()
+        if actual != member.sha256:
+            message = f"{path} has SHA-256 {actual}, the manifest says {member.sha256}"
+            raise BundleError(message)
+        return content
+
+    def _load_member(self, member: MemberFacts) -> nn.Module:
+        network = build_network(member.architecture, len(self.manifest.classes))
+        try:
+            network.load_state_dict(safetensors.torch.load(self._read_member(member)))
+        except (SafetensorError, RuntimeError) as error:
+            message = f"{self.folder / member.file} does not hold the weights of a {member.architecture}: {error}"
+            raise BundleError(message) from error
+        return network.eval().requires_grad_(requires_grad=False)
+
+
+def find_bundle(name: str, installed: Path) -> Bundle:
+    """Open a bundle by path, by the name of its folder in `installed`, or among the packaged ones.
+
+    Raises
+    ------
+    BundleError
+        If there is none; the message lists those that there are.
+    """
+    if "/" in name:
+        return Bundle(Path(name))
+    for parent in (installed, PACKAGED_BUNDLES):
+        if (parent / name).is_dir():
+            return Bundle(parent / name)
+    known = ", ".join(folder.name for folder in bundle_folders(installed))
+    message = f"there is no model bundle {name!r}; there are: {known or 'none'}"
+    raise BundleError(message)
+
+
+def bundle_folders(installed: Path) -> list[Path]:
+    """List the folders of the packaged bundles and of those in `installed`, by name."""
+    parents = [parent for parent in (PACKAGED_BUNDLES, installed) if parent.is_dir()]
+    return sorted(folder for parent in parents for folder in parent.iterdir() if folder.is_dir())
+
+
+def save_weights(network: nn.Module, path: Path) -> str:
+    """Write a member's weights as float16 safetensors and return the file's SHA-256.
+
+    Integer entries (the batch counters of batch norm) are kept as they are.
+    """
+    tensors = {
+        name: (tensor.half() if tensor.is_floating_point() else tensor).cpu().contiguous()
+        for name, tensor in network.state_dict().items()
+    }
+    safetensors.torch.save_file(tensors, path)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def write_manifest(folder: Path, manifest: Manifest, model_card: str) -> None:
+    """Write the manifest and the model card beside the weights."""
+    text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    (folder / MODEL_CARD_NAME).write_text(model_card, encoding="utf-8")
+    (folder / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
+
+
+def member_files(architectures: Sequence[str]) -> list[str]:
+    """Name the weight file of each member."""
+    return [f"{architecture}.safetensors" for architecture in architectures]

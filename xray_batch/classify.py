@@ -1,0 +1,173 @@
+"""Classify model inputs: batches on the device, logits, calibrated probabilities, verdict.
+
+Fourth stage: intake -> decode -> standardize -> classify -> store.
+May import: torch, numpy, and ``bundle``, ``errors`` and ``records`` of this package.
+"""
+
+from collections.abc import Sequence
+from typing import Final, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from xray_batch.bundle import Bundle
+from xray_batch.errors import ConfigurationError
+from xray_batch.records import Finding, ModelInput, Outcome, Prediction
+
+DeviceName: TypeAlias = Literal["auto", "cpu", "cuda"]
+PrecisionName: TypeAlias = Literal["auto", "float32", "bfloat16"]
+
+_DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def select_device(name: DeviceName) -> torch.device:
+    """Choose where the networks run; `auto` is a CUDA GPU where there is one.
+
+    Raises
+    ------
+    ConfigurationError
+        If `cuda` is asked for and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        message = "device is 'cuda', but no CUDA GPU can be used; set it to 'auto' or 'cpu'"
+        raise ConfigurationError(message)
+    use_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
+    return torch.device("cuda" if use_cuda else "cpu")
+
+
+def select_dtype(name: PrecisionName, device: torch.device) -> torch.dtype:
+    """Choose the precision of the convolutions; `auto` is bfloat16 where that is faster than float32.
+
+    That is on GPUs and on CPUs with matrix units (AMX) or with AMD's full-rate AVX-512 BF16.  Intel CPUs
+    without AMX have the same instructions at half the rate of float32.
+    """
+    if name != "auto":
+        return _DTYPES[name]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    capabilities = torch.cpu.get_capabilities()
+    full_rate = str(capabilities.get("cpu_name", "")).startswith("AMD") and capabilities.get("avx512_bf16")
+    return torch.bfloat16 if capabilities.get("amx_bf16") or full_rate else torch.float32
+
+
+class Ensemble:
+    """The members of a bundle on one device.
+
+    Parameters
+    ----------
+    bundle
+        Checked; its weights are loaded here.
+    device, dtype
+        From :func:`select_device` and :func:`select_dtype`.
+    batch_size
+        Images in one forward pass at most.
+    """
+
+    def __init__(self, bundle: Bundle, *, device: torch.device, dtype: torch.dtype, batch_size: int) -> None:
+        self.manifest = bundle.manifest
+        self.device = device
+        self.dtype = dtype
+        self.batch_size = batch_size
+        self._networks = [place(network, device) for network in bundle.load_networks()]
+
+    def predict(self, inputs: Sequence[ModelInput]) -> list[Prediction]:
+        """Classify images; the answers are in the order of the inputs.
+
+        Each input's ``pixels`` has the shape (rows, columns) of the manifest.
+        """
+        if not inputs:
+            return []
+        pixels = np.stack([model_input.pixels for model_input in inputs])
+        members = np.stack([self._probabilities(network, pixels) for network in self._networks])
+        pooled = pool(members, self.manifest.temperature)
+        normal = self.manifest.classes.index(Finding.NORMAL)
+        disagreement = np.ptp(members[:, :, normal], axis=0)
+        return [self._prediction(pooled[i], float(disagreement[i])) for i in range(len(inputs))]
+
+    def _probabilities(self, network: nn.Module, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        logits = predict_logits(network, pixels, device=self.device, dtype=self.dtype, batch_size=self.batch_size)
+        return softmax(logits)
+
+    def _prediction(self, probabilities: npt.NDArray[np.float64], disagreement: float) -> Prediction:
+        by_finding = dict(zip(self.manifest.classes, probabilities.tolist(), strict=True))
+        return Prediction(
+            outcome=self._outcome(1.0 - by_finding[Finding.NORMAL], disagreement),
+            probabilities=by_finding,
+            disagreement=disagreement,
+            threshold_low=self.manifest.threshold_low,
+            threshold_high=self.manifest.threshold_high,
+        )
+
+    def _outcome(self, p_pneumonia: float, disagreement: float) -> Outcome:
+        if disagreement > self.manifest.disagreement_limit:
+            return Outcome.INDETERMINATE
+        if p_pneumonia >= self.manifest.threshold_high:
+            return Outcome.PNEUMONIA
+        if p_pneumonia < self.manifest.threshold_low:
+            return Outcome.NORMAL
+        return Outcome.INDETERMINATE
+
+
+def place(network: nn.Module, device: torch.device) -> nn.Module:
+    """Move a network to `device`, in the memory format that its convolutions are fastest in."""
+    return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return] # not in torch's stubs
+
+
+def predict_logits(
+    network: nn.Module,
+    pixels: npt.NDArray[np.float32],
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    batch_size: int,
+) -> npt.NDArray[np.float64]:
+    """Run one network over images, in batches.
+
+    Parameters
+    ----------
+    network
+        On `device`, in evaluation mode.
+    pixels
+        Shape (N, rows, columns), standardized.
+
+    Returns
+    -------
+    numpy.ndarray
+        Logits of shape (N, classes), float64.
+    """
+    parts = []
+    autocast = torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+    with torch.inference_mode(), autocast:
+        for start in range(0, len(pixels), batch_size):
+            batch = torch.from_numpy(pixels[start : start + batch_size, None]).to(device)
+            parts.append(network(batch.contiguous(memory_format=torch.channels_last)).double().cpu().numpy())
+    return np.concatenate(parts)
+
+
+def softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Logits to probabilities over the last axis."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    probabilities: npt.NDArray[np.float64] = shifted / shifted.sum(axis=-1, keepdims=True)
+    return probabilities
+
+
+def pool(members: npt.NDArray[np.float64], temperature: float) -> npt.NDArray[np.float64]:
+    """Average the members' probabilities, then calibrate the average by one temperature.
+
+    Pooling comes first: calibrated members make an under-confident ensemble (Rahaman and Thiery,
+    "Uncertainty Quantification and Deep Ensembles", 2020, arXiv 2007.08792).
+
+    Parameters
+    ----------
+    members
+        Shape (members, N, classes), each row summing to 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (N, classes), each row summing to 1.
+    """
+    average = members.mean(axis=0)
+    return softmax(np.log(np.maximum(average, np.finfo(np.float64).tiny)) / temperature)

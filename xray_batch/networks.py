@@ -1,0 +1,55 @@
+"""One-channel ResNet-34 and ResNet-50 from torchvision."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import torch
+from torch import nn
+from torchvision.models import ResNet, resnet34, resnet50
+
+_CONSTRUCTORS: Final[dict[str, Callable[..., ResNet]]] = {"resnet34": resnet34, "resnet50": resnet50}
+
+#: Architectures that can be members of an ensemble.
+ARCHITECTURES: Final = tuple(_CONSTRUCTORS)
+
+
+def build_network(architecture: str, class_count: int) -> ResNet:
+    """Build a network for single-channel images, with random weights.
+
+    He et al., "Deep Residual Learning for Image Recognition", 2015, arXiv 1512.03385.  The last batch
+    norm of each residual block starts at zero (Goyal et al. 2017, arXiv 1706.02677, section 5.1).
+
+    Parameters
+    ----------
+    architecture
+        One of :data:`ARCHITECTURES`.
+    class_count
+        Number of logits.
+
+    Returns
+    -------
+    torchvision.models.ResNet
+        Takes float (N, 1, rows, columns), standardized; gives logits (N, class_count).
+    """
+    network = _CONSTRUCTORS[architecture](weights=None, num_classes=class_count, zero_init_residual=True)
+    network.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+    return network
+
+
+def load_backbone(network: ResNet, weights: Mapping[str, torch.Tensor]) -> None:
+    """Start `network` from the weights of a torchvision ResNet trained on colour images (ImageNet).
+
+    The three input channels of the stem are summed: a gray image is a colour image with three equal
+    channels.  The classification layer keeps its random weights.
+
+    Raises
+    ------
+    RuntimeError
+        If `weights` are not those of this architecture (torch names the missing or unexpected entries).
+    """
+    backbone = {name: tensor for name, tensor in weights.items() if not name.startswith("fc.")}
+    if "conv1.weight" in backbone and backbone["conv1.weight"].shape[1] == 3:
+        backbone["conv1.weight"] = backbone["conv1.weight"].sum(dim=1, keepdim=True)
+    own_head = {f"fc.{name}": tensor for name, tensor in network.fc.state_dict().items()}
+    network.load_state_dict(backbone | own_head)
