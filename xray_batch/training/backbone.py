@@ -1,0 +1,83 @@
+"""Starting weights from ImageNet, for users who have them or a network."""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import safetensors.torch
+import torch
+from torch import Tensor
+from torchvision.models import get_model_weights
+
+from xray_batch.errors import TrainingDataError
+
+#: torchvision's file names end with the first digits of the file's SHA-256: `resnet34-b627a593.pth`.
+_TORCHVISION_NAME = re.compile(r"^(?P<architecture>[a-z0-9]+)-(?P<prefix>[0-9a-f]{8,})\.pth$")
+
+
+class BackboneSource(Protocol):
+    """Where starting weights come from."""
+
+    def weights(self, architecture: str) -> Mapping[str, Tensor]:
+        """State of a torchvision network of this architecture, trained on three-channel images."""
+
+
+class TorchvisionBackbone:
+    """torchvision's own weights, from its cache or its download server."""
+
+    def weights(self, architecture: str) -> Mapping[str, Tensor]:
+        """Load torchvision's current ImageNet weights; the file's hash is checked by torchvision.
+
+        Raises
+        ------
+        TrainingDataError
+            If there is neither a cached file nor a network.
+        """
+        weights = get_model_weights(architecture).DEFAULT
+        try:
+            state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
+        except OSError as error:
+            message = (
+                f"the ImageNet weights of {architecture} are neither in torchvision's cache nor can they be "
+                "downloaded; give a file with --backbone-weights, or start from random weights"
+            )
+            raise TrainingDataError(message) from error
+        return state
+
+
+class FileBackbone:
+    """Files that the user has: safetensors, or torchvision's own `resnet34-<hash>.pth`."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+
+    def weights(self, architecture: str) -> Mapping[str, Tensor]:
+        """Load the file whose name begins with `architecture`.
+
+        Raises
+        ------
+        TrainingDataError
+            If none does, or its content is not what its name promises.
+        """
+        path = next((path for path in self._paths if path.name.startswith(architecture)), None)
+        if path is None or not path.is_file():
+            message = f"no file among --backbone-weights is named {architecture}*; name one such file per member"
+            raise TrainingDataError(message)
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        return _torchvision_file(path)
+
+
+def _torchvision_file(path: Path) -> Mapping[str, Tensor]:
+    """Read a `.pth` of torchvision: only with the hash in its name, and only its tensors."""
+    name = _TORCHVISION_NAME.match(path.name)
+    actual = hashlib.sha256(path.read_bytes()).hexdigest()
+    if name is None or not actual.startswith(name["prefix"]):
+        message = f"{path} is neither safetensors nor an unchanged file of torchvision (its SHA-256 is {actual})"
+        raise TrainingDataError(message)
+    state: Mapping[str, Tensor] = torch.hub.load_state_dict_from_url(
+        path.resolve().as_uri(), model_dir=str(path.resolve().parent), map_location="cpu", weights_only=True
+    )
+    return state

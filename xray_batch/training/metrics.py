@@ -1,0 +1,150 @@
+"""Figures that say how good the probabilities are, each with a 95 % confidence interval."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize_scalar
+from scipy.stats import binomtest
+from sklearn.metrics import roc_auc_score
+
+from xray_batch.bundle import Metric, OperatingPoint, OperatingPoints, Proportion
+from xray_batch.classify import pool
+from xray_batch.errors import TrainingDataError
+
+#: Sensitivity and specificity that the outer operating points are chosen for.
+OUTER_TARGET: Final = 0.98
+
+_RESAMPLES: Final = 2000
+
+
+def proportion(successes: int, n: int) -> Proportion:
+    """Give a share with its Wilson interval.
+
+    Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927.
+    """
+    interval = binomtest(successes, n).proportion_ci(0.95, method="wilson")
+    return Proportion(value=successes / n, low=interval.low, high=interval.high, n=n)
+
+
+def auroc(
+    name: str,
+    data: str,
+    positive: npt.NDArray[np.bool_],
+    probability: npt.NDArray[np.float64],
+    patients: Sequence[str],
+    *,
+    seed: int = 0,
+) -> Metric:
+    """Measure the area under the ROC curve; the interval comes from a bootstrap over patients.
+
+    Parameters
+    ----------
+    positive, probability
+        Shape (N,); both classes occur.
+    patients
+        Length N; images of one patient are drawn together.
+    """
+    value = float(roc_auc_score(positive, probability))
+    _, groups = np.unique(np.asarray(patients), return_inverse=True)
+    members = [np.flatnonzero(groups == group) for group in range(groups.max() + 1)]
+    random = np.random.default_rng(seed)
+    values = []
+    for _ in range(_RESAMPLES):
+        drawn = random.integers(0, len(members), len(members))
+        chosen = np.concatenate([members[group] for group in drawn])
+        if positive[chosen].any() and not positive[chosen].all():
+            values.append(roc_auc_score(positive[chosen], probability[chosen]))
+    low, high = np.percentile(values, [2.5, 97.5])
+    return Metric(name=name, data=data, value=value, low=float(low), high=float(high), n=len(positive))
+
+
+def share(name: str, data: str, correct: npt.NDArray[np.bool_]) -> Metric:
+    """Report how many of some images are right, with a Wilson interval."""
+    result = proportion(int(correct.sum()), len(correct))
+    return Metric(name=name, data=data, value=result.value, low=result.low, high=result.high, n=result.n)
+
+
+def fit_temperature(members: npt.NDArray[np.float64], targets: npt.NDArray[np.bool_]) -> float:
+    """Find the temperature of the pooled probabilities that makes the targets likeliest.
+
+    Guo et al., "On Calibration of Modern Neural Networks", 2017, arXiv 1706.04599.
+
+    Parameters
+    ----------
+    members
+        Shape (members, N, classes), each row summing to 1.
+    targets
+        Shape (N, classes): the findings each label allows.
+    """
+
+    def negative_log_likelihood(log_temperature: float) -> float:
+        allowed = (pool(members, float(np.exp(log_temperature))) * targets).sum(axis=1)
+        return float(-np.log(np.maximum(allowed, 1e-12)).mean())
+
+    fit = minimize_scalar(negative_log_likelihood, bounds=(np.log(0.2), np.log(5.0)), method="bounded")
+    return float(np.exp(fit.x))
+
+
+def expected_calibration_error(
+    positive: npt.NDArray[np.bool_], probability: npt.NDArray[np.float64], bins: int = 15
+) -> float:
+    """Mean distance between probability and frequency over `bins` equally filled bins.
+
+    Nixon et al., "Measuring Calibration in Deep Learning", 2019, arXiv 1904.01685.
+    """
+    order = np.argsort(probability, kind="stable")
+    parts = [part for part in np.array_split(order, bins) if len(part)]
+    gaps = [abs(float(positive[part].mean() - probability[part].mean())) * len(part) for part in parts]
+    return sum(gaps) / len(positive)
+
+
+def operating_points(
+    positive: npt.NDArray[np.bool_], probability: npt.NDArray[np.float64]
+) -> OperatingPoints:
+    """Choose the three thresholds on P(pneumonia), and measure them on the data they were chosen on.
+
+    Raises
+    ------
+    TrainingDataError
+        If one of the two classes is missing.
+    """
+    if positive.all() or not positive.any():
+        message = "thresholds need images with and without pneumonia in the validation split"
+        raise TrainingDataError(message)
+    ordered = np.unique(probability)
+    # Half-way between neighbours: no threshold lies exactly on an image.
+    candidates = np.concatenate([[0.0], (ordered[1:] + ordered[:-1]) / 2, [1.0]])
+    sensitivity = np.array([(probability[positive] >= threshold).mean() for threshold in candidates])
+    specificity = np.array([(probability[~positive] < threshold).mean() for threshold in candidates])
+    balanced = candidates[np.argmax(sensitivity + specificity)]
+    high_sensitivity = candidates[sensitivity >= OUTER_TARGET].max()
+    high_specificity = candidates[specificity >= OUTER_TARGET].min()
+    return OperatingPoints(
+        balanced=_measure(balanced, positive, probability),
+        high_sensitivity=_measure(high_sensitivity, positive, probability),
+        high_specificity=_measure(high_specificity, positive, probability),
+    )
+
+
+def indeterminate_band(points: OperatingPoints) -> tuple[float, float]:
+    """Return the low and high threshold: between the outer points the answer is `indeterminate`.
+
+    Where the classes are so well apart that one threshold meets both targets, there is no band and both
+    are the balanced threshold.
+    """
+    low, high = points.high_sensitivity.threshold, points.high_specificity.threshold
+    if low >= high:
+        return points.balanced.threshold, points.balanced.threshold
+    return low, high
+
+
+def _measure(
+    threshold: float, positive: npt.NDArray[np.bool_], probability: npt.NDArray[np.float64]
+) -> OperatingPoint:
+    return OperatingPoint(
+        threshold=float(threshold),
+        sensitivity=proportion(int((probability[positive] >= threshold).sum()), int(positive.sum())),
+        specificity=proportion(int((probability[~positive] < threshold).sum()), int((~positive).sum())),
+    )

@@ -1,0 +1,83 @@
+"""Write the model card of a bundle from its manifest."""
+
+from xray_batch import DISCLAIMER
+from xray_batch.bundle import Manifest, OperatingPoint
+
+
+def model_card(manifest: Manifest) -> str:
+    """Return the card as Markdown; every figure in it is a fact of the manifest."""
+    sections = [
+        f"# {manifest.model_id}",
+        f"**{DISCLAIMER}**",
+        f"## Intended use\n\n{manifest.intended_use}",
+        _model(manifest),
+        _data(manifest),
+        _figures(manifest),
+        _thresholds(manifest),
+        "## Limits\n\n"
+        "- The figures above were measured on patients held out from the same sources. They say nothing about "
+        "another hospital, another age group or another device.\n"
+        "- Thresholds and temperature were chosen on the same held-out patients that the figures come from, "
+        "so those of the operating points are optimistic.\n"
+        "- The COVID-19 class was learned from few images of other sources than the normal ones; do not use it "
+        "as a finding.",
+        f"## Licence\n\n{manifest.licence}",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _model(manifest: Manifest) -> str:
+    facts = manifest.input
+    return (
+        f"## Model\n\nEnsemble of {manifest.architecture} (torchvision, one input channel); classes: "
+        f"{', '.join(manifest.classes)}. Input: {facts.rows} x {facts.columns} pixels, resize rule "
+        f"`{facts.resize}`, standardized with mean {facts.mean:.4f} and SD {facts.std:.4f}. Probabilities are the "
+        f"mean of the members', calibrated with temperature {manifest.temperature:.3f}.\n\n"
+        f"Starting weights: {manifest.training.recipe.get('starting_weights')}. "
+        f"Made on {manifest.created_at:%Y-%m-%d} with "
+        + ", ".join(f"{name} {version}" for name, version in manifest.libraries.items())
+        + "."
+    )
+
+
+def _data(manifest: Manifest) -> str:
+    rows = [
+        f"| {name} | {manifest.training.images.get(name, 0)} | {manifest.training.validation_images.get(name, 0)} |"
+        for name in sorted(manifest.training.images | manifest.training.validation_images)
+    ]
+    table = "\n".join(["| source: label | training | validation |", "|---|---|---|", *rows])
+    return f"## Data\n\nSplit by patient: no patient is on both sides.\n\n{table}"
+
+
+def _figures(manifest: Manifest) -> str:
+    rows = [
+        f"| {metric.name} | {metric.data} | {metric.value:.4f} | {metric.low:.4f} - {metric.high:.4f} | {metric.n} |"
+        for metric in manifest.metrics
+    ]
+    table = "\n".join(["| figure | data | value | 95 % CI | n |", "|---|---|---|---|---|", *rows])
+    return f"## Figures\n\n{table}"
+
+
+def _thresholds(manifest: Manifest) -> str:
+    points = manifest.operating_points
+    rows = [
+        _point("balanced", points.balanced),
+        _point("high sensitivity", points.high_sensitivity),
+        _point("high specificity", points.high_specificity),
+    ]
+    header = "| operating point | threshold | sensitivity (95 % CI) | specificity (95 % CI) |\n|---|---|---|---|"
+    table = "\n".join([header, *rows])
+    return (
+        f"## Thresholds\n\nBelow {manifest.threshold_low:.4f} the outcome is `normal`, from "
+        f"{manifest.threshold_high:.4f} on `pneumonia`, between them `indeterminate`; likewise where the members' "
+        f"P(pneumonia) differ by more than {manifest.disagreement_limit:.3f}.\n\n{table}"
+    )
+
+
+def _point(name: str, point: OperatingPoint) -> str:
+    sensitivity, specificity = point.sensitivity, point.specificity
+    return (
+        f"| {name} | {point.threshold:.4f} "
+        f"| {sensitivity.value:.3f} ({sensitivity.low:.3f} - {sensitivity.high:.3f}), n = {sensitivity.n} "
+        f"| {specificity.value:.3f} ({specificity.low:.3f} - {specificity.high:.3f}), n = {specificity.n} |"
+    )

@@ -1,0 +1,258 @@
+"""Train one member of the ensemble: stages of growing resolution, averaged weights, checkpoints."""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.torch
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - torch's own name for it
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from xray_batch.classify import place
+from xray_batch.errors import TrainingDataError
+from xray_batch.training.augment import augment
+from xray_batch.training.loss import marginal_cross_entropy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Epochs at one resolution, with a cosine from `learning_rate` to zero."""
+
+    side: int  #: rows and columns of the images
+    epochs: int
+    learning_rate: float  #: peak
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Everything that decides how a member is trained, beside its data and its starting weights."""
+
+    stages: tuple[Stage, ...]
+    batch_size: int = 32
+    momentum: float = 0.9  #: Nesterov
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.05
+    ema_decay: float = 0.99  #: of the running average of the weights, per step; the average is what is kept
+    warmup: float = 0.2  #: share of each stage in which the learning rate grows from zero
+    clip_norm: float = 1.0  #: largest norm of a gradient
+    seed: int = 0
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of all stages together."""
+        return sum(stage.epochs for stage in self.stages)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingData:
+    """The training split, and the statistics that standardize it."""
+
+    pixels: npt.NDArray[np.float32]  #: shape (N, rows, columns), in [0, 1]
+    targets: npt.NDArray[np.bool_]  #: shape (N, classes)
+    mean: float
+    std: float
+    sha256: str  #: identifies the images and labels, so that a checkpoint is not continued on others
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochReport:
+    """What one epoch came to."""
+
+    epoch: int  #: from 0
+    side: int
+    loss: float  #: mean over the epoch's batches
+
+
+def train_member(
+    network: nn.Module,
+    data: TrainingData,
+    recipe: Recipe,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    checkpoint: Path,
+    on_step: Callable[[int], None],
+    on_epoch: Callable[[EpochReport, nn.Module], None],
+) -> nn.Module:
+    """Train `network` and return the running average of its weights, in evaluation mode on `device`.
+
+    After each epoch everything needed to go on is in `checkpoint`; where that file exists already,
+    training goes on from it and ends with the same weights as an undisturbed run on the same device.
+
+    Parameters
+    ----------
+    on_step
+        Called with the number of images done since the last call.
+    on_epoch
+        Called with a report and the averaged network.
+
+    Raises
+    ------
+    TrainingDataError
+        If `checkpoint` comes from another recipe, other data or other starting weights.
+    """
+    network = place(network, device)
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay), use_buffers=True)
+    optimizer = torch.optim.SGD(
+        network.parameters(),
+        lr=0.0,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=True,
+    )
+    origin = _origin(recipe, data, network)
+    done = _resume(checkpoint, origin, network, average, optimizer)
+    on_step(done * len(data.pixels))
+    epoch = 0
+    for stage in recipe.stages:
+        images: Tensor | None = None
+        for stage_epoch in range(stage.epochs):
+            if epoch >= done:
+                images = at_side(data.pixels, stage.side, device) if images is None else images
+                torch.manual_seed(recipe.seed * 1000 + epoch)
+                steps = _epoch(images, data, recipe, epoch=epoch)
+                loss = _run_epoch(network, average, optimizer, steps, recipe, stage, stage_epoch, dtype, on_step)
+                _save(checkpoint, origin, epoch + 1, network, average, optimizer)
+                on_epoch(EpochReport(epoch=epoch, side=stage.side, loss=loss), average.module.eval())
+            epoch += 1
+    module: nn.Module = average.module
+    return module.eval()
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    images: Tensor  #: augmented and standardized, (N, 1, side, side)
+    targets: Tensor
+    progress: float  #: share of the epoch done before this batch
+
+
+def _epoch(images: Tensor, data: TrainingData, recipe: Recipe, *, epoch: int) -> Iterator[_Batch]:
+    """Yield the batches of one epoch in random order; the last, incomplete one is left out."""
+    random = torch.Generator().manual_seed(recipe.seed * 1000 + epoch)
+    targets = torch.from_numpy(data.targets)
+    order = torch.randperm(len(images), generator=random)
+    batches = len(images) // recipe.batch_size
+    for number in range(batches):
+        chosen = order[number * recipe.batch_size : (number + 1) * recipe.batch_size]
+        batch = augment(images[chosen.to(images.device)], random)
+        yield _Batch(
+            images=((batch - data.mean) / data.std).contiguous(memory_format=torch.channels_last),
+            targets=targets[chosen].to(images.device),
+            progress=number / batches,
+        )
+
+
+def _run_epoch(
+    network: nn.Module,
+    average: AveragedModel,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterator[_Batch],
+    recipe: Recipe,
+    stage: Stage,
+    stage_epoch: int,
+    dtype: torch.dtype,
+    on_step: Callable[[int], None],
+) -> float:
+    network.train()
+    losses = []
+    for batch in batches:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(stage, recipe, stage_epoch + batch.progress)
+        with torch.autocast(batch.images.device.type, dtype=dtype, enabled=dtype != torch.float32):
+            logits = network(batch.images)
+        loss = marginal_cross_entropy(logits.float(), batch.targets, label_smoothing=recipe.label_smoothing)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call] # torch has no annotation here
+        nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
+        optimizer.step()
+        average.update_parameters(network)
+        losses.append(loss.detach())
+        on_step(len(batch.images))
+    return float(torch.stack(losses).mean()) if losses else math.nan
+
+
+def learning_rate(stage: Stage, recipe: Recipe, epoch: float) -> float:
+    """Return the rate `epoch` epochs into a stage: linear warm-up, then a cosine to zero."""
+    warmup = recipe.warmup * stage.epochs
+    if epoch < warmup:
+        return stage.learning_rate * epoch / warmup
+    return stage.learning_rate * 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / (stage.epochs - warmup)))
+
+
+def at_side(pixels: npt.NDArray[np.float32], side: int, device: torch.device) -> Tensor:
+    """Put the images on `device` at a stage's resolution: float (N, 1, side, side), antialiased."""
+    images = torch.from_numpy(pixels)[:, None]
+    if images.shape[-2:] == (side, side):
+        return images.to(device)
+    parts = [
+        F.interpolate(part.to(device), size=(side, side), mode="bilinear", antialias=True)
+        for part in images.split(256)
+    ]
+    return torch.cat(parts)
+
+
+def _origin(recipe: Recipe, data: TrainingData, network: nn.Module) -> str:
+    """Identify what a checkpoint belongs to: recipe, data and starting weights, 64 hex digits."""
+    digest = hashlib.sha256(json.dumps([asdict(recipe), data.sha256, data.mean, data.std]).encode())
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _save(
+    checkpoint: Path,
+    origin: str,
+    epochs: int,
+    network: nn.Module,
+    average: AveragedModel,
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
+    for name, parameter in network.named_parameters():
+        tensors[f"momentum.{name}"] = optimizer.state[parameter]["momentum_buffer"]
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+    metadata = {"epochs": str(epochs), "origin": origin}
+    partial = checkpoint.with_suffix(".partial")
+    safetensors.torch.save_file(tensors, partial, metadata=metadata)
+    partial.replace(checkpoint)
+
+
+def _resume(
+    checkpoint: Path,
+    origin: str,
+    network: nn.Module,
+    average: AveragedModel,
+    optimizer: torch.optim.Optimizer,
+) -> int:
+    """Load a checkpoint where there is one, and return how many epochs it holds."""
+    if not checkpoint.exists():
+        return 0
+    with safe_open(checkpoint, framework="pt") as file:  # type: ignore[no-untyped-call] # no annotation published
+        metadata = file.metadata()
+    if metadata["origin"] != origin:
+        message = (
+            f"{checkpoint} was made with another recipe, other data or other starting weights; "
+            "remove it, or choose another folder with --out"
+        )
+        raise TrainingDataError(message)
+    tensors = safetensors.torch.load_file(checkpoint)
+    network.load_state_dict(_with_prefix(tensors, "network."))
+    average.load_state_dict(_with_prefix(tensors, "average."))
+    momentum = _with_prefix(tensors, "momentum.")
+    for name, parameter in network.named_parameters():
+        optimizer.state[parameter]["momentum_buffer"] = momentum[name].to(parameter)
+    return int(metadata["epochs"])
+
+
+def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
