@@ -49,9 +49,7 @@ class ImageWarning(enum.StrEnum):
     BODY_PART_ABSENT = "body_part_absent"  #: (0018,0015) is empty: nothing in the header says chest.
     VIEW_ABSENT = "view_absent"  #: Neither View Position nor View Code Sequence.
     NO_WINDOW = "no_window"  #: No VOI LUT and no window: the whole stored range was shown.
-    POLARITY_CONFLICT = (
-        "polarity_conflict"  #: Presentation LUT Shape contradicts the photometric interpretation.
-    )
+    POLARITY_CONFLICT = "polarity_conflict"  #: Presentation LUT Shape contradicts the photometric interpretation.
     LOSSY_COMPRESSION = "lossy_compression"  #: (0028,2110) is 01, or the transfer syntax is lossy.
     GRAY_AS_COLOR = "gray_as_color"  #: Three equal colour channels, read as one.
     ALPHA_IGNORED = "alpha_ignored"  #: An alpha channel was dropped.

@@ -1,0 +1,167 @@
+"""Fixtures that every level of tests shares: both database engines, and the shared data folder."""
+
+import contextlib
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from xray_batch.database import upgrade_database
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+SERVER_OPTIONS = {
+    # Tests do not need to survive a power cut.
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "max_connections": "100",
+    "shared_buffers": "16MB",
+    "autovacuum": "off",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostgreSQLServer:
+    """A running server; `url_of` names its databases."""
+
+    port: int
+
+    def url_of(self, database: str) -> str:
+        """Return the SQLAlchemy URL of a database."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
+
+    def execute(self, statement: str) -> None:
+        """Run one statement in the maintenance database, outside any transaction."""
+        with psycopg.connect(
+            host="127.0.0.1", port=self.port, user="postgres", dbname="postgres", autocommit=True
+        ) as connection:
+            connection.execute(statement)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real images beside the repository; not everybody has it."""
+    folder = REPOSITORY.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no folder {folder}: this test needs the real images of the shared data set")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgreSQLServer]:
+    """Run a real PostgreSQL server for this test session, on the loopback interface."""
+    programs = _postgresql_programs()
+    if programs is None:
+        pytest.skip("no /usr/lib/postgresql/*/bin/initdb: install the Debian package `postgresql`")
+    folder = Path(tempfile.mkdtemp(prefix="xray-batch-postgresql-"))
+    as_user = _unprivileged(folder)
+    data = folder / "data"
+    initdb = [
+        f"{programs}/initdb",
+        "-D",
+        f"{data}",
+        "-U",
+        "postgres",
+        "-A",
+        "trust",
+        "-E",
+        "UTF8",
+        "--no-sync",
+    ]
+    _run([*as_user, *initdb, "--locale=C.UTF-8"], folder)
+    port = _free_port()
+    options = {
+        **SERVER_OPTIONS,
+        "port": port,
+        "listen_addresses": "127.0.0.1",
+        "unix_socket_directories": folder,
+    }
+    flags = " ".join(f"-c {name}={value}" for name, value in options.items())
+    control = [*as_user, f"{programs}/pg_ctl", "-D", f"{data}", "-w", "-t", "60"]
+    try:
+        _run([*control, "-l", f"{folder}/log", "-o", flags, "start"], folder)
+        yield PostgreSQLServer(port=port)
+    finally:
+        with contextlib.suppress(subprocess.CalledProcessError):
+            _run([*control, "-m", "immediate", "stop"], folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgresql_template(postgresql_server: PostgreSQLServer) -> str:
+    """Name of a migrated database to copy."""
+    postgresql_server.execute("CREATE DATABASE migrated")
+    upgrade_database(postgresql_server.url_of("migrated"))
+    return "migrated"
+
+
+@pytest.fixture
+def empty_postgresql_url(postgresql_server: PostgreSQLServer) -> Iterator[str]:
+    """URL of an empty PostgreSQL database."""
+    with _database(postgresql_server, "template0") as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """URL of a fresh, migrated database; the test runs once on each engine."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path / 'results.sqlite3'}"
+        upgrade_database(url)
+        yield url
+        return
+    server = request.getfixturevalue("postgresql_server")
+    with _database(server, request.getfixturevalue("postgresql_template")) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def _database(server: PostgreSQLServer, template: str) -> Iterator[str]:
+    name = f"test_{uuid.uuid4().hex}"
+    server.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    try:
+        yield server.url_of(name)
+    finally:
+        server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _postgresql_programs() -> Path | None:
+    """Return the newest installed server's folder of programs."""
+    found = Path("/usr/lib/postgresql").glob("*/bin/initdb")
+    newest = max(found, key=lambda program: int(program.parts[4]), default=None)
+    return None if newest is None else newest.parent
+
+
+def _unprivileged(folder: Path) -> list[str]:
+    """Return the command prefix that drops root, which PostgreSQL refuses to run as."""
+    if os.getuid() != 0:
+        return []
+    try:
+        user = pwd.getpwnam("postgres")
+    except KeyError:
+        pytest.skip("no user `postgres`, as whom root could start PostgreSQL: install the package `postgresql`")
+    os.chown(folder, user.pw_uid, user.pw_gid)
+    return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+
+
+def _run(command: list[str], folder: Path) -> None:
+    """Run a program of PostgreSQL; its output is kept in a file, since the server inherits it."""
+    with (folder / "output").open("ab") as output:
+        subprocess.run(command, check=True, stdout=output, stderr=subprocess.STDOUT, cwd=folder, timeout=120)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port

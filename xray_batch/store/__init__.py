@@ -1,0 +1,197 @@
+"""Records in and out of the database; the only way the other modules reach it.
+
+Last stage: intake -> decode -> standardize -> classify -> store.
+May import: sqlalchemy, and ``schema``, ``database``, ``records`` and ``errors`` of this package.
+No row, session or connection leaves it.
+
+The state machine of one content::
+
+    add_arrivals --> queued --lease--> leased --finish--> done
+                       ^                 |
+                       +-- release ------+  attempt not counted: the service drains
+                       +-- retry_later --+  attempt counted, after a delay
+                       (an expired lease may be taken by anybody, attempt counted)
+
+Work is at least once, effects are exactly once: every function may be repeated after a crash or
+a lost connection, and may race with any other in any number of processes.  A lease's token fences
+off a worker that comes too late, and one result per content, model and preprocessing is kept.
+"""
+
+import datetime as dt
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+
+import sqlalchemy as sa
+
+from xray_batch.database import read_transaction, write_transaction
+from xray_batch.records import (
+    Accounting,
+    Arrival,
+    Disposition,
+    Finished,
+    Lease,
+    ModelIdentity,
+    QueueStatus,
+    ResultQuery,
+    ResultRecord,
+    Unfiled,
+)
+from xray_batch.store import answers, filing, queries
+from xray_batch.store import arrivals as arriving
+from xray_batch.store import leases as leasing
+
+__all__ = ["Store"]
+
+
+class Store:
+    """The database of one installation, for all threads of a process.
+
+    Each method is one short transaction, and raises :class:`DatabaseUnavailableError` when the
+    database cannot be reached, is locked or too slow; the same call may then be repeated.
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        """Work with an engine from :func:`xray_batch.database.open_database`."""
+        self._engine = engine
+
+    def close(self) -> None:
+        """Close the pooled connections."""
+        self._engine.dispose()
+
+    def register_model(self, model: ModelIdentity) -> None:
+        """Record the bundle in use; needed once before any answer of it is stored."""
+        with write_transaction(self._engine) as connection:
+            answers.register_model(connection, model)
+
+    # -- work ---------------------------------------------------------------------------------
+
+    def add_arrivals(self, arrivals: Sequence[Arrival], model: ModelIdentity) -> dict[uuid.UUID, Disposition]:
+        """Record files from the inbox and queue their contents; at most a few hundred at once.
+
+        An arrival is a DUPLICATE when its content is answered for `model`, or is queued or leased
+        for another arrival; otherwise it is WORK, and a content done by an older model is queued
+        again.  An arrival recorded before keeps its disposition.
+
+        Returns
+        -------
+        dict
+            One disposition for each of `arrivals`.
+        """
+        with write_transaction(self._engine) as connection:
+            return arriving.add_arrivals(connection, arrivals, model)
+
+    def lease(self, *, limit: int, lease_seconds: float) -> list[Lease]:
+        """Take at most `limit` contents to answer, oldest first, and count one attempt for each.
+
+        Taken are contents queued and due, and contents whose lease has expired by the database's
+        clock.  A content answered too often is leased all the same: the caller looks at
+        `attempts` and finishes it as ATTEMPTS_EXHAUSTED.
+        """
+        with write_transaction(self._engine) as connection:
+            return leasing.lease(connection, limit=limit, lease_seconds=lease_seconds)
+
+    def finish(self, finished: Sequence[tuple[Lease, Finished]], model: ModelIdentity) -> list[Lease]:
+        """Store answers and end their leases, all in one transaction.
+
+        Returns
+        -------
+        list
+            The leases that were still held.  For the others nothing was written: somebody else
+            has the content or has answered it.
+
+        Raises
+        ------
+        DatabaseRefusedError
+            If one answer breaks a constraint; nothing of the group was written.
+        """
+        with write_transaction(self._engine) as connection:
+            return leasing.finish(connection, finished, model)
+
+    def release(self, leases: Sequence[Lease]) -> list[Lease]:
+        """Give contents back untried: queued again, the attempt not counted.
+
+        Returns those that were still held.
+        """
+        with write_transaction(self._engine) as connection:
+            return leasing.release(connection, leases)
+
+    def retry_later(self, lease: Lease, delay_seconds: float) -> bool:
+        """Give a content back for a later try, the attempt counted; False when no longer held."""
+        with write_transaction(self._engine) as connection:
+            return leasing.retry_later(connection, lease, delay_seconds)
+
+    def extend(self, leases: Sequence[Lease], lease_seconds: float) -> list[Lease]:
+        """Let leases end `lease_seconds` from now; returns those that are still held."""
+        with write_transaction(self._engine) as connection:
+            return leasing.extend(connection, leases, lease_seconds)
+
+    # -- filing -------------------------------------------------------------------------------
+
+    def unfiled(self, limit: int, after: uuid.UUID | None = None) -> list[Unfiled]:
+        """List arrivals from the inbox that are duplicates or answered, and not yet filed away.
+
+        Ordered by `arrival_id`; `after` continues behind the last one of the previous list, so
+        that a file which cannot be moved does not hold up the others.
+        """
+        with read_transaction(self._engine) as connection:
+            return filing.unfiled(connection, limit, after)
+
+    def mark_filed(self, paths: Mapping[uuid.UUID, str]) -> None:
+        """Record where originals lie now, relative to the home folder; the first path is kept."""
+        with write_transaction(self._engine) as connection:
+            filing.mark_filed(connection, paths)
+
+    # -- one-shot batch -----------------------------------------------------------------------
+
+    def known_answers(self, content_sha256s: Sequence[str], model: ModelIdentity) -> dict[str, ResultRecord]:
+        """Return the stored answers of `model`, by SHA-256, of those contents that have one."""
+        return queries.known_answers(self._engine, content_sha256s, model)
+
+    def record_in_place(
+        self, finished: Sequence[tuple[Arrival, Finished]], model: ModelIdentity
+    ) -> dict[uuid.UUID, Disposition]:
+        """Record files that stay where they are, with their answers, all in one transaction.
+
+        An arrival whose content is answered for `model`, perhaps a moment ago by somebody else,
+        becomes a DUPLICATE and the stored answer is kept.  When a service has the content queued
+        or leased, this answer is stored for the arrival that the service holds, which can then be
+        filed; the service's lease ends, its own answer will be refused, and the arrival in place
+        is the DUPLICATE.  So there is one result for each arrival that is WORK.
+
+        Returns
+        -------
+        dict
+            One disposition for each arrival; :meth:`known_answers` has the answers.
+        """
+        with write_transaction(self._engine) as connection:
+            return arriving.record_in_place(connection, finished, model)
+
+    def record_duplicates(self, arrivals: Sequence[Arrival]) -> None:
+        """Record files that stay where they are and whose contents :meth:`known_answers` named."""
+        with write_transaction(self._engine) as connection:
+            arriving.record_duplicates(connection, arrivals)
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def results(self, query: ResultQuery | None = None) -> Iterator[dict[str, object]]:
+        """Yield rows of the view `results`, newest `classified_at` first.
+
+        Keys are :data:`~xray_batch.records.RESULT_COLUMNS` in their order.  Rows are read in
+        pages, and no transaction is open while the caller works with one.
+        """
+        return queries.results(self._engine, query or ResultQuery())
+
+    def accounting(self) -> Accounting:
+        """Return where every arrival is."""
+        with read_transaction(self._engine) as connection:
+            return queries.accounting(connection)
+
+    def queue_status(self) -> QueueStatus:
+        """Return how much work waits."""
+        with read_transaction(self._engine) as connection:
+            return queries.queue_status(connection)
+
+    def now(self) -> dt.datetime:
+        """Return the database's clock; proves that the database answers."""
+        with read_transaction(self._engine) as connection:
+            return answers.database_now(connection)

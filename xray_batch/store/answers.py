@@ -1,0 +1,221 @@
+"""Answers into the tables `model`, `instance` and `result`, and the helpers all writers share."""
+
+import datetime as dt
+import uuid
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from xray_batch.records import (
+    Finding,
+    Finished,
+    ImageHeader,
+    ModelIdentity,
+    Outcome,
+    Prediction,
+    Rejection,
+)
+from xray_batch.schema import Base, ContentRow, EventRow, InstanceRow, ModelRow, ResultRow, UtcDateTime
+
+Insert = postgresql.Insert | sqlite.Insert
+
+
+def insert(connection: sa.Connection, table: type[Base]) -> Insert:
+    """Return the INSERT of this engine, which knows ON CONFLICT."""
+    if connection.dialect.name == "sqlite":
+        return sqlite.insert(table)
+    return postgresql.insert(table)
+
+
+def database_now(connection: sa.Connection) -> dt.datetime:
+    """Return the database's clock: hosts that share a database may disagree about the time."""
+    if connection.dialect.name == "sqlite":
+        # SQLite has milliseconds; stored times have microseconds.
+        clock = sa.func.strftime("%Y-%m-%d %H:%M:%f000", "now", type_=UtcDateTime)
+    else:
+        clock = sa.func.clock_timestamp(type_=UtcDateTime)
+    return connection.execute(sa.select(clock)).scalar_one()
+
+
+def plain_text(text: str) -> str:
+    """Escape what a database cannot hold: bytes that were no text (surrogates), and NUL."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\x00", "\\x00")
+
+
+def add_events(
+    connection: sa.Connection,
+    kind: str,
+    events: Iterable[tuple[uuid.UUID | None, str | None, str | None]],
+    at: dt.datetime,
+) -> None:
+    """Append to the audit trail: arrival, content and a short code for each."""
+    rows = [
+        {"at": at, "kind": kind, "arrival_id": arrival_id, "content_sha256": sha256, "detail": detail}
+        for arrival_id, sha256, detail in events
+    ]
+    if rows:
+        connection.execute(sa.insert(EventRow), rows)
+
+
+def lock_contents(connection: sa.Connection, sha256s: Iterable[str]) -> dict[str, sa.Row[Any]]:
+    """Return the rows of contents by SHA-256, locked until the transaction ends.
+
+    Everybody locks in the order of the SHA-256, so nobody waits in a circle.
+    """
+    rows = connection.execute(
+        sa.select(*ContentRow.__table__.columns)
+        .where(ContentRow.content_sha256.in_(sorted(set(sha256s))))
+        .order_by(ContentRow.content_sha256)
+        .with_for_update()
+    )
+    return {row.content_sha256: row for row in rows}
+
+
+def answered_contents(connection: sa.Connection, sha256s: Iterable[str], model: ModelIdentity) -> set[str]:
+    """Return those contents that have a result of this model and preprocessing."""
+    return set(
+        connection.scalars(
+            sa.select(ResultRow.content_sha256).where(
+                ResultRow.content_sha256.in_(list(sha256s)),
+                ResultRow.model_sha256 == model.model_sha256,
+                ResultRow.preprocess_sha256 == model.preprocess_sha256,
+            )
+        )
+    )
+
+
+def register_model(connection: sa.Connection, model: ModelIdentity) -> None:
+    """Insert the model unless it is known."""
+    connection.execute(
+        insert(connection, ModelRow)
+        .values(
+            model_sha256=model.model_sha256,
+            model_id=model.model_id,
+            manifest=model.manifest,
+            first_used_at=database_now(connection),
+        )
+        .on_conflict_do_nothing(index_elements=[ModelRow.model_sha256])
+    )
+
+
+def write_answers(
+    connection: sa.Connection,
+    answers: Sequence[tuple[str, uuid.UUID, Finished]],
+    model: ModelIdentity,
+    now: dt.datetime,
+) -> None:
+    """Insert instances and results, and mark the contents done.
+
+    Parameters
+    ----------
+    answers
+        SHA-256, the arrival that was worked, and its answer; the contents are locked.
+    """
+    if not answers:
+        return
+    headers = [(sha256, answer.header) for sha256, _, answer in answers if answer.header is not None]
+    _upsert_instances(connection, headers)
+    connection.execute(
+        insert(connection, ResultRow).on_conflict_do_nothing(
+            index_elements=[ResultRow.content_sha256, ResultRow.model_sha256, ResultRow.preprocess_sha256]
+        ),
+        [
+            {"content_sha256": sha256, "arrival_id": arrival_id, **_result_values(finished, model)}
+            for sha256, arrival_id, finished in answers
+        ],
+    )
+    connection.execute(
+        sa.update(ContentRow)
+        .where(ContentRow.content_sha256.in_([sha256 for sha256, _, _ in answers]))
+        .values(state="done", lease_token=None, lease_until=None, next_try_at=None)
+    )
+    add_events(
+        connection,
+        "finished",
+        [(arrival_id, sha256, _short_answer(finished)) for sha256, arrival_id, finished in answers],
+        now,
+    )
+
+
+def _upsert_instances(connection: sa.Connection, headers: Sequence[tuple[str, ImageHeader]]) -> None:
+    """Insert what the files say; the same bytes read again by a newer version may say more."""
+    if not headers:
+        return
+    statement = insert(connection, InstanceRow)
+    columns = [column.name for column in InstanceRow.__table__.columns if not column.primary_key]
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=[InstanceRow.content_sha256],
+            set_={name: statement.excluded[name] for name in columns},
+        ),
+        [_instance_values(sha256, header) for sha256, header in headers],
+    )
+
+
+def _instance_values(sha256: str, header: ImageHeader) -> dict[str, object]:
+    texts = {
+        name: getattr(header, name)
+        for name in (
+            "transfer_syntax_uid",
+            "sop_class_uid",
+            "study_instance_uid",
+            "series_instance_uid",
+            "sop_instance_uid",
+            "patient_id",
+            "accession_number",
+            "modality",
+            "view_position",
+        )
+    }
+    return {
+        "content_sha256": sha256,
+        "format": header.source_format.value,
+        "study_date": header.study_date,
+        **{name: None if text is None else plain_text(text) for name, text in texts.items()},
+    }
+
+
+def _result_values(finished: Finished, model: ModelIdentity) -> dict[str, object]:
+    return {
+        "model_sha256": model.model_sha256,
+        "preprocess_sha256": model.preprocess_sha256,
+        "rendering": finished.rendering,
+        "warnings": ",".join(warning.value for warning in finished.warnings),
+        "classified_at": finished.classified_at,
+        "processing_seconds": finished.processing_seconds,
+        **_answer_values(finished.answer),
+    }
+
+
+def _answer_values(answer: Prediction | Rejection) -> dict[str, object]:
+    """Return every column that the kind of answer decides, so that all rows have the same keys."""
+    values: dict[str, object] = dict.fromkeys(
+        (
+            *("outcome", "reason_code", "reason", "p_normal", "p_bacterial", "p_viral", "p_covid19"),
+            *("threshold_low", "threshold_high", "disagreement"),
+        )
+    )
+    if isinstance(answer, Rejection):
+        return values | {
+            "outcome": Outcome.NOT_ANALYSED.value,
+            "reason_code": answer.reason_code.value,
+            "reason": plain_text(answer.reason),
+        }
+    # float(): the classifier may hand over numpy scalars, which no driver knows.
+    return values | {
+        "outcome": answer.outcome.value,
+        "p_normal": float(answer.probabilities[Finding.NORMAL]),
+        "p_bacterial": float(answer.probabilities[Finding.BACTERIAL_PNEUMONIA]),
+        "p_viral": float(answer.probabilities[Finding.VIRAL_PNEUMONIA]),
+        "p_covid19": float(answer.probabilities[Finding.COVID19_PNEUMONIA]),
+        "threshold_low": float(answer.threshold_low),
+        "threshold_high": float(answer.threshold_high),
+        "disagreement": float(answer.disagreement),
+    }
+
+
+def _short_answer(finished: Finished) -> str:
+    answer = finished.answer
+    return answer.reason_code.value if isinstance(answer, Rejection) else answer.outcome.value

@@ -1,0 +1,126 @@
+"""Contents taken to be answered, and given back."""
+
+import datetime as dt
+import uuid
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from xray_batch.records import Finished, Lease, ModelIdentity
+from xray_batch.schema import IS_OPEN, ArrivalRow, ContentRow
+from xray_batch.store.answers import add_events, database_now, lock_contents, write_answers
+
+
+def lease(connection: sa.Connection, *, limit: int, lease_seconds: float) -> list[Lease]:
+    """Take the oldest contents that are due (TX2 of the crash table)."""
+    now = database_now(connection)
+    token = uuid.uuid4()
+    selected = connection.execute(
+        sa.select(
+            ContentRow.content_sha256,
+            ContentRow.held_by,
+            ContentRow.size,
+            ContentRow.attempts,
+            ArrivalRow.source_name,
+            ArrivalRow.received_at,
+        )
+        .join(ArrivalRow, ArrivalRow.arrival_id == ContentRow.held_by)
+        .where(*_due(now))
+        .order_by(ContentRow.queued_at, ContentRow.content_sha256)
+        .limit(limit)
+        # Skips what others have locked just now; SQLite locks the whole file instead.
+        .with_for_update(of=ContentRow, skip_locked=True)
+    )
+    rows = selected.mappings().all()
+    if not rows:
+        return []
+    connection.execute(
+        sa.update(ContentRow)
+        .where(ContentRow.content_sha256.in_([row["content_sha256"] for row in rows]))
+        .values(
+            state="leased",
+            attempts=ContentRow.attempts + 1,
+            lease_token=token,
+            lease_until=now + dt.timedelta(seconds=lease_seconds),
+            next_try_at=None,
+        )
+    )
+    leases = [Lease(**dict(row) | {"attempts": row["attempts"] + 1, "token": token}) for row in rows]
+    _add_lease_events(connection, "leased", leases, now)
+    return leases
+
+
+def finish(connection: sa.Connection, finished: Sequence[tuple[Lease, Finished]], model: ModelIdentity) -> list[Lease]:
+    """Store the answers of those leases that are still held (TX3 of the crash table)."""
+    held = _still_held(connection, [lease for lease, _ in finished])
+    answers = {(lease.content_sha256, lease.token): answer for lease, answer in finished}
+    write_answers(
+        connection,
+        [(lease.content_sha256, lease.held_by, answers[lease.content_sha256, lease.token]) for lease in held],
+        model,
+        database_now(connection),
+    )
+    return held
+
+
+def release(connection: sa.Connection, leases: Sequence[Lease]) -> list[Lease]:
+    """Queue contents again as if they had not been taken."""
+    held = _still_held(connection, leases)
+    _queue(connection, held, attempts=ContentRow.attempts - 1)
+    _add_lease_events(connection, "released", held, database_now(connection))
+    return held
+
+
+def retry_later(connection: sa.Connection, lease: Lease, delay_seconds: float) -> bool:
+    """Queue a content again, not before the delay is over."""
+    held = _still_held(connection, [lease])
+    now = database_now(connection)
+    _queue(connection, held, next_try_at=now + dt.timedelta(seconds=delay_seconds))
+    _add_lease_events(connection, "retried", held, now)
+    return bool(held)
+
+
+def extend(connection: sa.Connection, leases: Sequence[Lease], lease_seconds: float) -> list[Lease]:
+    """Move the end of leases; no change of state, so no event."""
+    held = _still_held(connection, leases)
+    until = database_now(connection) + dt.timedelta(seconds=lease_seconds)
+    connection.execute(
+        sa.update(ContentRow)
+        .where(ContentRow.content_sha256.in_([lease.content_sha256 for lease in held]))
+        .values(lease_until=until)
+    )
+    return held
+
+
+def _due(now: dt.datetime) -> tuple[sa.ColumnElement[bool], ...]:
+    """Return the conditions of a content that can be taken."""
+    queued = sa.and_(
+        ContentRow.state == "queued",
+        sa.or_(ContentRow.next_try_at.is_(None), ContentRow.next_try_at <= now),
+    )
+    expired = sa.and_(ContentRow.state == "leased", ContentRow.lease_until <= now)
+    return (IS_OPEN, sa.or_(queued, expired))
+
+
+def _still_held(connection: sa.Connection, leases: Sequence[Lease]) -> list[Lease]:
+    """Return the leases whose token is still the content's, each once; the contents are locked."""
+    contents = lock_contents(connection, (lease.content_sha256 for lease in leases))
+    held: dict[str, Lease] = {}
+    for lease in leases:
+        content = contents.get(lease.content_sha256)
+        if content is not None and content.lease_token == lease.token:
+            held.setdefault(lease.content_sha256, lease)
+    return list(held.values())
+
+
+def _queue(connection: sa.Connection, held: Sequence[Lease], **changes: object) -> None:
+    connection.execute(
+        sa.update(ContentRow)
+        .where(ContentRow.content_sha256.in_([lease.content_sha256 for lease in held]))
+        .values(state="queued", lease_token=None, lease_until=None, **changes)
+    )
+
+
+def _add_lease_events(connection: sa.Connection, kind: str, leases: Sequence[Lease], now: dt.datetime) -> None:
+    details = [(lease.held_by, lease.content_sha256, f"attempt_{lease.attempts}") for lease in leases]
+    add_events(connection, kind, details, now)

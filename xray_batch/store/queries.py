@@ -1,0 +1,98 @@
+"""What the database tells: results, accounting and the queue."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import sqlalchemy as sa
+
+from xray_batch.database import read_transaction
+from xray_batch.records import (
+    RESULT_COLUMNS,
+    Accounting,
+    ModelIdentity,
+    Outcome,
+    QueueStatus,
+    ResultQuery,
+    ResultRecord,
+)
+from xray_batch.schema import ACCOUNTING, IS_OPEN, RESULTS, ContentRow
+
+PAGE_ROWS = 500
+
+VIEW = RESULTS.columns
+
+
+def results(engine: sa.Engine, query: ResultQuery) -> Iterator[dict[str, object]]:
+    """Yield rows of the view `results`, newest first, in pages of one short transaction each."""
+    statement = (
+        sa.select(*(VIEW[name] for name in RESULT_COLUMNS))
+        .where(*_conditions(query))
+        .order_by(VIEW.classified_at.desc(), VIEW.result_id.desc())
+    )
+    page = statement
+    wanted = query.limit
+    while wanted is None or wanted > 0:
+        size = PAGE_ROWS if wanted is None else min(PAGE_ROWS, wanted)
+        with read_transaction(engine) as connection:
+            rows = connection.execute(page.limit(size)).mappings().all()
+        yield from (dict(row) for row in rows)
+        if len(rows) < size:
+            return
+        wanted = None if wanted is None else wanted - size
+        last = rows[-1]
+        page = statement.where(
+            VIEW.classified_at <= last["classified_at"],  # says nothing new, but lets the index be used
+            sa.or_(VIEW.classified_at < last["classified_at"], VIEW.result_id < last["result_id"]),
+        )
+
+
+def _conditions(query: ResultQuery) -> Iterator[sa.ColumnElement[bool]]:
+    if query.outcome is not None:
+        yield VIEW.outcome == query.outcome.value
+    if query.since is not None:
+        yield VIEW.classified_at >= query.since
+    if query.until is not None:
+        yield VIEW.classified_at < query.until
+    if query.patient_id is not None:
+        yield VIEW.patient_id == query.patient_id
+    if query.study_instance_uid is not None:
+        yield VIEW.study_instance_uid == query.study_instance_uid
+    if query.min_probability is not None:
+        yield VIEW.p_pneumonia >= query.min_probability
+
+
+def known_answers(engine: sa.Engine, content_sha256s: Sequence[str], model: ModelIdentity) -> dict[str, ResultRecord]:
+    """Return stored answers by SHA-256."""
+    known: dict[str, ResultRecord] = {}
+    remaining = iter(content_sha256s)
+    while chunk := list(itertools.islice(remaining, PAGE_ROWS)):
+        statement = sa.select(*(VIEW[name] for name in RESULT_COLUMNS)).where(
+            VIEW.content_sha256.in_(chunk),
+            VIEW.model_sha256 == model.model_sha256,
+            VIEW.preprocess_sha256 == model.preprocess_sha256,
+        )
+        with read_transaction(engine) as connection:
+            for row in connection.execute(statement).mappings():
+                values = dict(row) | {"outcome": Outcome(row["outcome"])}
+                known[row["content_sha256"]] = ResultRecord(**values)
+    return known
+
+
+def accounting(connection: sa.Connection) -> Accounting:
+    """Read the one row of the view `accounting`."""
+    return Accounting(**connection.execute(sa.select(*ACCOUNTING.columns)).mappings().one())
+
+
+def queue_status(connection: sa.Connection) -> QueueStatus:
+    """Count the open contents."""
+    rows = connection.execute(
+        sa.select(ContentRow.state, sa.func.count(), sa.func.min(ContentRow.queued_at))
+        .where(IS_OPEN)
+        .group_by(ContentRow.state)
+    ).all()
+    counts = {state: count for state, count, _ in rows}
+    return QueueStatus(
+        queued=counts.get("queued", 0),
+        leased=counts.get("leased", 0),
+        oldest_received_at=min((oldest for _, _, oldest in rows), default=None),
+    )
