@@ -1,0 +1,335 @@
+"""One picture, many encodings, the same pixels: the metamorphic list of PS3.4 N.2."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from dicom_factory import EXACT, RAMP, WHITE, lut_sequence, write_dicom
+from pydicom import uid
+
+from xray_batch.decode import decode_file, open_source
+from xray_batch.records import ImageWarning
+
+STORED = RAMP.stored
+SIGNED = (STORED.astype(np.int32) - 2048).astype(np.int16)
+IDENTITY = np.arange(WHITE + 1, dtype="<u2")  #: a LUT that changes nothing
+
+#: Attributes that undo `SIGNED`.
+UNSIGN = {"RescaleIntercept": "2048", "RescaleSlope": "1"}
+
+
+def bits_12(values: npt.NDArray[np.int16]) -> npt.NDArray[np.uint16]:
+    """Return 12-bit two's complement without sign extension."""
+    return values.view(np.uint16) & np.uint16(WHITE)
+
+
+#: Name: cells of Pixel Data, attributes, name of the rendering.
+ENCODINGS: dict[str, tuple[npt.NDArray[Any], dict[str, Any], str]] = {
+    "plain": (STORED, {}, "identity"),
+    "window": (STORED, {"WindowCenter": "2048", "WindowWidth": "4096"}, "window:LINEAR"),
+    "window_exact": (
+        STORED,
+        {"WindowCenter": "2047.5", "WindowWidth": "4095", "VOILUTFunction": "LINEAR_EXACT"},
+        "window:LINEAR_EXACT",
+    ),
+    "window_several": (
+        STORED,
+        {"WindowCenter": ["2048", "100"], "WindowWidth": ["4096", "50"]},
+        "window:LINEAR",
+    ),
+    "window_function_empty": (
+        STORED,
+        {"WindowCenter": "2048", "WindowWidth": "4096", "VOILUTFunction": ""},
+        "window:LINEAR",
+    ),
+    "window_function_lower_case": (
+        STORED,
+        {"WindowCenter": "2048", "WindowWidth": "4096", "VOILUTFunction": "linear"},
+        "window:LINEAR",
+    ),
+    "window_width_zero": (STORED, {"WindowCenter": "0", "WindowWidth": "0"}, "identity"),
+    "window_width_negative": (STORED, {"WindowCenter": "10", "WindowWidth": "-5"}, "identity"),
+    "window_center_alone": (STORED, {"WindowCenter": "10"}, "identity"),
+    "window_empty": (STORED, {"WindowCenter": "", "WindowWidth": ""}, "identity"),
+    "monochrome1": (WHITE - STORED, {"PhotometricInterpretation": "MONOCHROME1"}, "identity"),
+    "monochrome1_window": (
+        WHITE - STORED,
+        {"PhotometricInterpretation": "MONOCHROME1", "WindowCenter": "2048", "WindowWidth": "4096"},
+        "window:LINEAR",
+    ),
+    "monochrome1_inverse": (
+        WHITE - STORED,
+        {"PhotometricInterpretation": "MONOCHROME1", "PresentationLUTShape": "INVERSE"},
+        "identity",
+    ),
+    "monochrome2_identity": (STORED, {"PresentationLUTShape": "IDENTITY"}, "identity"),
+    "presentation_shape_empty": (STORED, {"PresentationLUTShape": ""}, "identity"),
+    "signed_rescale": (SIGNED, UNSIGN, "identity"),
+    "signed_alone": (SIGNED, {}, "identity"),
+    "signed_window": (
+        SIGNED,
+        UNSIGN | {"WindowCenter": "2048", "WindowWidth": "4096"},
+        "window:LINEAR",
+    ),
+    "signed_not_extended": (bits_12(SIGNED), UNSIGN | {"PixelRepresentation": 1}, "identity"),
+    "slope_2_intercept_-100": (
+        STORED,
+        {
+            "RescaleSlope": "2",
+            "RescaleIntercept": "-100",
+            "WindowCenter": "3995.5",
+            "WindowWidth": "8191",
+        },
+        "window:LINEAR",
+    ),
+    "slope_2_no_window": (STORED, {"RescaleSlope": "2", "RescaleIntercept": "-100"}, "identity"),
+    "slope_-1": (WHITE - STORED, {"RescaleSlope": "-1", "RescaleIntercept": "4095"}, "identity"),
+    "slope_alone": (STORED, {"RescaleSlope": "3"}, "identity"),
+    "rescale_empty": (STORED, {"RescaleSlope": "", "RescaleIntercept": ""}, "identity"),
+    "high_bit_15": (STORED << 4, {"HighBit": 15}, "identity"),
+    "high_bit_15_signed": (SIGNED << 4, UNSIGN | {"HighBit": 15}, "identity"),
+    "overlay_in_unused_bits": (STORED | 0xA000, {}, "identity"),
+    "high_bit_absent": (STORED, {"HighBit": None}, "identity"),
+    "16_bits": (
+        STORED * 16,
+        {"BitsStored": 16, "HighBit": 15, "WindowCenter": "32760.5", "WindowWidth": "65521"},
+        "window:LINEAR",
+    ),
+    "16_bits_signed": (
+        (STORED.astype(np.int32) * 16 - 32768).astype(np.int16),
+        {"BitsStored": 16, "HighBit": 15, "WindowCenter": "-7.5", "WindowWidth": "65521"},
+        "window:LINEAR",
+    ),
+    "voi_lut": (STORED, {"VOILUTSequence": lut_sequence(IDENTITY, count=4096)}, "voi_lut"),
+    "voi_lut_as_us": (
+        STORED,
+        {"VOILUTSequence": lut_sequence(IDENTITY, count=4096, data_vr="US")},
+        "voi_lut",
+    ),
+    "voi_lut_declared_16_bits": (
+        STORED,
+        {"VOILUTSequence": lut_sequence(IDENTITY, count=4096, bits=16)},
+        "voi_lut",
+    ),
+    "voi_lut_before_window": (
+        STORED,
+        {
+            "VOILUTSequence": lut_sequence(IDENTITY, count=4096),
+            "WindowCenter": "100",
+            "WindowWidth": "10",
+        },
+        "voi_lut",
+    ),
+    "voi_lut_first_negative": (
+        SIGNED,
+        {"VOILUTSequence": lut_sequence(IDENTITY, count=4096, first_mapped=-2048, descriptor_vr="SS")},
+        "voi_lut",
+    ),
+    "voi_lut_first_negative_as_us": (
+        SIGNED,
+        {"VOILUTSequence": lut_sequence(IDENTITY, count=4096, first_mapped=-2048)},
+        "voi_lut",
+    ),
+    "voi_lut_first_negative_after_rescale": (
+        STORED,
+        {
+            "RescaleSlope": "1",
+            "RescaleIntercept": "-1000",
+            "VOILUTSequence": lut_sequence(IDENTITY, count=4096, first_mapped=-1000),
+        },
+        "voi_lut",
+    ),
+    "voi_lut_after_float_rescale": (
+        STORED,
+        {
+            "RescaleSlope": "0.9999",
+            "RescaleIntercept": "0.2",
+            "VOILUTSequence": lut_sequence(IDENTITY, count=4096),
+        },
+        "voi_lut",
+    ),
+    "voi_lut_65536_entries": (
+        STORED * 16,
+        {
+            "BitsStored": 16,
+            "HighBit": 15,
+            "VOILUTSequence": lut_sequence(np.arange(65536, dtype="<u2") // 16, count=65536),
+        },
+        "voi_lut",
+    ),
+    "voi_lut_empty_sequence": (
+        STORED,
+        {"VOILUTSequence": [], "WindowCenter": "2048", "WindowWidth": "4096"},
+        "window:LINEAR",
+    ),
+    "modality_lut_16_bits": (
+        STORED,
+        {
+            "ModalityLUTSequence": lut_sequence(IDENTITY * 16, count=4096, bits=16),
+            "WindowCenter": "32760.5",
+            "WindowWidth": "65521",
+        },
+        "window:LINEAR",
+    ),
+    "modality_lut_12_bits": (
+        STORED,
+        {"ModalityLUTSequence": lut_sequence(IDENTITY, count=4096)},
+        "identity",
+    ),
+    "modality_lut_inverting": (
+        WHITE - STORED,
+        {"ModalityLUTSequence": lut_sequence(IDENTITY[::-1].copy(), count=4096)},
+        "identity",
+    ),
+    "modality_lut_first_negative": (
+        STORED,
+        {
+            "ModalityLUTSequence": lut_sequence(
+                np.concatenate([np.zeros(50, "<u2"), IDENTITY]),
+                count=4146,
+                first_mapped=-50,
+                descriptor_vr="SS",
+            )
+        },
+        "identity",
+    ),
+    "one_frame": (STORED, {"NumberOfFrames": "1"}, "identity"),
+    "no_frames": (STORED, {"NumberOfFrames": "0"}, "identity"),
+    "samples_per_pixel_absent": (STORED, {"SamplesPerPixel": None}, "identity"),
+    "padding_value_never_stored": (STORED, {"PixelPaddingValue": 60000}, "identity"),
+}
+
+TOLERANCE = {"voi_lut_after_float_rescale": 1 / WHITE}  #: the rescaled value is rounded to a table entry
+
+
+@pytest.mark.parametrize("name", ENCODINGS)
+def test_same_pixels(name, tmp_path):
+    """Every encoding of the picture renders to the same pixels, by the stated rendering."""
+    cells, attributes, rendering = ENCODINGS[name]
+    image = decode_file(write_dicom(tmp_path / "a.dcm", cells, **attributes))
+    RAMP.check(image.pixels, TOLERANCE.get(name, EXACT))
+    assert image.rendering == rendering
+    assert (ImageWarning.NO_WINDOW in image.warnings) == (rendering == "identity")
+
+
+@pytest.mark.parametrize("name", ["plain", "voi_lut", "modality_lut_12_bits", "signed_alone", "voi_lut_as_us"])
+@pytest.mark.parametrize("syntax", [uid.ImplicitVRLittleEndian, uid.ExplicitVRBigEndian])
+def test_same_pixels_in_other_byte_layouts(name, syntax, tmp_path):
+    """Tables and signs survive implicit VR and big endian."""
+    cells, attributes, rendering = ENCODINGS[name]
+    if name == "voi_lut" and syntax == uid.ExplicitVRBigEndian:
+        attributes = {"VOILUTSequence": lut_sequence(IDENTITY.astype(">u2"), count=4096)}
+    if name == "modality_lut_12_bits" and syntax == uid.ExplicitVRBigEndian:
+        attributes = {"ModalityLUTSequence": lut_sequence(IDENTITY.astype(">u2"), count=4096)}
+    image = decode_file(write_dicom(tmp_path / "a.dcm", cells, transfer_syntax=syntax, **attributes))
+    RAMP.check(image.pixels)
+    assert image.rendering == rendering
+
+
+@pytest.mark.parametrize("packing", ["byte_per_entry", "word_per_entry", "odd_count"])
+def test_voi_lut_of_8_bits(packing, tmp_path):
+    """A table of 8-bit entries is read whether they are packed two to a word or one."""
+    entries = (np.arange(4096) * 255 // 4095).astype(np.uint8)
+    count = 4096
+    if packing == "odd_count":
+        entries, count = np.append(entries, np.uint8(255)), 4097
+    data = entries.astype("<u2").tobytes() if packing == "word_per_entry" else entries.tobytes()
+    table = lut_sequence(data + b"\0" * (len(data) % 2), count=count, bits=8)
+    image = decode_file(write_dicom(tmp_path / "a.dcm", VOILUTSequence=table))
+    assert np.array_equal(image.pixels, (entries[STORED] / np.float32(255)).astype(np.float32))
+
+
+def test_voi_lut_outside_its_inputs(tmp_path):
+    """Values before and after a table take its first and last entry (PS3.3 C.11.2.1.1)."""
+    table = lut_sequence(np.array([1000, 2000, 4095], "<u2"), count=3, first_mapped=45)
+    pixels = decode_file(write_dicom(tmp_path / "a.dcm", VOILUTSequence=table)).pixels
+    assert pixels[0, 0] == np.float32(1000 / 4095)
+    assert pixels[1, 0] == np.float32(1000 / 4095)
+    assert pixels[71, 89] == 1.0
+
+
+def test_sigmoid(tmp_path):
+    """A SIGMOID window follows the formula of PS3.3 C.11.2.1.3.1."""
+    window = {"WindowCenter": "2048", "WindowWidth": "1000", "VOILUTFunction": "SIGMOID"}
+    pixels = decode_file(write_dicom(tmp_path / "a.dcm", **window)).pixels
+    expected = 1 / (1 + np.exp(-4 * (STORED.astype(float) - 2048) / 1000))
+    assert np.abs(pixels - expected).max() <= EXACT
+    assert pixels[0, 89] == 0.5
+
+
+def test_narrow_window(tmp_path):
+    """A LINEAR window is black below, white above, and has its known values between (PS3.3 C.11.2.1.2.1)."""
+    pixels = decode_file(write_dicom(tmp_path / "a.dcm", WindowCenter="2048", WindowWidth="101")).pixels
+    assert pixels[0, 0] == 0.0
+    assert pixels[71, 89] == 1.0
+    assert pixels[0, 89] == pytest.approx((2048 - 2047.5) / 100 + 0.5)
+
+
+def test_window_of_width_1(tmp_path):
+    """A LINEAR window of width 1 is a threshold."""
+    pixels = decode_file(write_dicom(tmp_path / "a.dcm", WindowCenter="2048", WindowWidth="1")).pixels
+    assert np.array_equal(pixels, (STORED >= 2048).astype(np.float32))
+
+
+def test_contrast_does_not_depend_on_content(tmp_path):
+    """Without a window the stored range becomes [0, 1], not the image's own minimum and maximum."""
+    pixels = decode_file(write_dicom(tmp_path / "a.dcm", STORED // 4 + 1000)).pixels
+    assert pixels.min() == np.float32(1000 / 4095)
+    assert pixels.max() == np.float32((1000 + 1023) / 4095)
+
+
+@pytest.mark.parametrize(("interpretation", "shape"), [("MONOCHROME1", "IDENTITY"), ("MONOCHROME2", "INVERSE")])
+def test_polarity_conflict(interpretation, shape, tmp_path):
+    """Photometric Interpretation wins over a Presentation LUT Shape that contradicts it, with a warning."""
+    cells = WHITE - STORED if interpretation == "MONOCHROME1" else STORED
+    path = write_dicom(tmp_path / "a.dcm", cells, PhotometricInterpretation=interpretation, PresentationLUTShape=shape)
+    image = decode_file(path)
+    RAMP.check(image.pixels)
+    assert ImageWarning.POLARITY_CONFLICT in image.warnings
+
+
+@pytest.mark.parametrize("interpretation", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("is_signed", [False, True])
+def test_padding_is_black(interpretation, is_signed, tmp_path):
+    """A padded frame is black in either polarity, and the picture inside it is as without padding."""
+    inner = SIGNED if is_signed else STORED
+    inner = np.where(inner == inner.max(), inner.max() - 1, inner).astype(inner.dtype)
+    padding = 2047 if is_signed else 4095
+    framed = np.pad(inner, 8, constant_values=padding)
+    options = {"PhotometricInterpretation": interpretation}
+    padded = decode_file(write_dicom(tmp_path / "p.dcm", framed, PixelPaddingValue=padding, **options)).pixels
+    plain = decode_file(write_dicom(tmp_path / "i.dcm", inner, **options)).pixels
+    assert np.array_equal(padded[8:-8, 8:-8], plain)
+    assert padded[:8].max() == 0.0
+
+
+@pytest.mark.parametrize("ends", [(0, 44), (44, 0)])
+def test_padding_range(ends, tmp_path):
+    """A padding range includes both ends, in either order (PS3.3 C.7.5.1.1.2)."""
+    path = write_dicom(
+        tmp_path / "a.dcm",
+        PhotometricInterpretation="MONOCHROME1",
+        PixelPaddingValue=ends[0],
+        PixelPaddingRangeLimit=ends[1],
+    )
+    pixels = decode_file(path).pixels
+    is_padding = STORED <= 44
+    assert is_padding.any()
+    assert pixels[is_padding].max() == 0.0
+    assert pixels[1, 0] == np.float32(1 - 45 / 4095)
+
+
+@pytest.mark.parametrize("interpretation", ["MONOCHROME1", "MONOCHROME2"])
+def test_8_bits(interpretation, tmp_path):
+    """An 8-bit image keeps its values exactly, in either polarity."""
+    gray = (STORED >> 4).astype(np.uint8)
+    cells = 255 - gray if interpretation == "MONOCHROME1" else gray
+    pixels = decode_file(write_dicom(tmp_path / "a.dcm", cells, PhotometricInterpretation=interpretation)).pixels
+    assert np.abs(pixels - gray / 255).max() <= EXACT
+
+
+def test_input_is_not_changed(tmp_path):
+    """Rendering the same source twice gives the same pixels."""
+    source = open_source(write_dicom(tmp_path / "a.dcm", VOILUTSequence=lut_sequence(IDENTITY, count=4096)))
+    assert np.array_equal(source.render().pixels, source.render().pixels)

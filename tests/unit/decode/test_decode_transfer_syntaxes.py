@@ -1,0 +1,223 @@
+"""Every transfer syntax that is read, and what an encoder may do with signs, depths and colours."""
+
+import imagecodecs
+import numpy as np
+import pytest
+from dicom_factory import EXACT, RAMP, WHITE, chest_dataset, compress, write_dicom
+from pydicom import uid
+from pydicom.encaps import encapsulate
+
+from xray_batch.decode import decode_file, open_source
+from xray_batch.errors import ReasonCode, RejectedInputError
+from xray_batch.records import ImageWarning
+
+STORED = RAMP.stored
+SIGNED = (STORED.astype(np.int32) - 2048).astype(np.int16)
+
+LOSSLESS = [
+    uid.ImplicitVRLittleEndian,
+    uid.ExplicitVRLittleEndian,
+    uid.ExplicitVRBigEndian,
+    uid.DeflatedExplicitVRLittleEndian,
+    uid.RLELossless,
+    uid.JPEGLossless,
+    uid.JPEGLosslessSV1,
+    uid.JPEGLSLossless,
+    uid.JPEG2000Lossless,
+    uid.JPEG2000,
+    uid.HTJ2KLossless,
+    uid.HTJ2KLosslessRPCL,
+    uid.HTJ2K,
+]
+LOSSY = {
+    uid.JPEGExtended12Bit: 0.002,
+    uid.JPEGLSNearLossless: 0.002,
+}  #: and the largest error at this setting
+
+IDS = {"ids": lambda syntax: syntax.keyword if isinstance(syntax, uid.UID) else None}
+
+
+@pytest.mark.parametrize("syntax", LOSSLESS, **IDS)
+def test_unsigned(syntax, tmp_path):
+    """A lossless transfer syntax gives the picture bit for bit, and the header names it."""
+    image = decode_file(write_dicom(tmp_path / "a.dcm", transfer_syntax=syntax))
+    RAMP.check(image.pixels)
+    assert image.header.transfer_syntax_uid == syntax
+    assert ImageWarning.LOSSY_COMPRESSION not in image.warnings
+
+
+@pytest.mark.parametrize("syntax", LOSSLESS, **IDS)
+def test_signed(syntax, tmp_path):
+    """Signed stored values survive every lossless transfer syntax."""
+    RAMP.check(decode_file(write_dicom(tmp_path / "a.dcm", SIGNED, transfer_syntax=syntax)).pixels)
+
+
+@pytest.mark.parametrize("syntax", LOSSLESS, **IDS)
+@pytest.mark.parametrize("bits", [8, 10, 16])
+def test_depths(syntax, bits, tmp_path):
+    """8, 10 and 16 bits stored keep their values in every lossless transfer syntax."""
+    cells = (STORED * 16 >> (16 - bits)).astype(np.uint8 if bits == 8 else np.uint16)
+    path = write_dicom(tmp_path / "a.dcm", cells, transfer_syntax=syntax, BitsStored=bits, HighBit=bits - 1)
+    pixels = decode_file(path).pixels
+    assert np.abs(pixels - cells / (2**bits - 1)).max() <= EXACT
+
+
+@pytest.mark.parametrize("syntax", LOSSY, **IDS)
+def test_lossy(syntax, tmp_path):
+    """A lossy transfer syntax gives the picture within its error, with a warning."""
+    image = decode_file(write_dicom(tmp_path / "a.dcm", transfer_syntax=syntax))
+    RAMP.check(image.pixels, LOSSY[syntax])
+    assert ImageWarning.LOSSY_COMPRESSION in image.warnings
+
+
+def test_jpeg_baseline(tmp_path):
+    """JPEG baseline of 8 bits gives the picture within 0.025, with a warning."""
+    cells = (STORED >> 4).astype(np.uint8)
+    image = decode_file(write_dicom(tmp_path / "a.dcm", cells, transfer_syntax=uid.JPEGBaseline8Bit))
+    assert np.abs(image.pixels - cells / 255).max() <= 0.025
+    assert ImageWarning.LOSSY_COMPRESSION in image.warnings
+
+
+def test_lossy_compression_attribute(tmp_path):
+    """(0028,2110) Lossy Image Compression 01 is a warning in any transfer syntax."""
+    image = decode_file(write_dicom(tmp_path / "a.dcm", LossyImageCompression="01"))
+    assert ImageWarning.LOSSY_COMPRESSION in image.warnings
+
+
+def test_big_endian_8_bit_words(tmp_path):
+    """8-bit pixels in big endian words are unswapped (PS3.5 section 8.1.2)."""
+    cells = (STORED >> 4).astype(np.uint8)
+    path = write_dicom(tmp_path / "a.dcm", cells.view(">u2").astype("<u2").view(np.uint8))
+    little = write_dicom(tmp_path / "b.dcm", cells, transfer_syntax=uid.ExplicitVRBigEndian)
+    swapped = path.read_bytes()[-cells.size :]
+    content = little.read_bytes()
+    header = content[: -cells.size - 12] + content[-cells.size - 12 : -cells.size].replace(b"OB", b"OW")
+    path.write_bytes(header + swapped)
+    assert np.abs(decode_file(path).pixels - cells / 255).max() <= EXACT
+
+
+def test_unsigned_codestream_of_signed_pixels(tmp_path):
+    """A JPEG 2000 stream that lost its sign is read by Pixel Representation (pydicom #1149)."""
+    stream = compress(SIGNED.view(np.uint16) & np.uint16(WHITE), uid.JPEG2000Lossless, chest_dataset())
+    path = write_dicom(tmp_path / "a.dcm", SIGNED, transfer_syntax=uid.JPEG2000Lossless, stream=stream)
+    RAMP.check(decode_file(path).pixels)
+
+
+def test_codestream_of_more_bits(tmp_path):
+    """A stream that carries the whole 16-bit cell is masked like an uncompressed one."""
+    stream = imagecodecs.jpegls_encode(STORED | np.uint16(0x8000))
+    path = write_dicom(tmp_path / "a.dcm", transfer_syntax=uid.JPEGLSLossless, stream=stream)
+    RAMP.check(decode_file(path).pixels)
+
+
+def test_codestream_of_fewer_bits_than_high_bit(tmp_path):
+    """A stream of 12 bits is right-justified, whatever High Bit says of the uncompressed cell."""
+    stream = compress(STORED, uid.JPEG2000Lossless, chest_dataset())
+    path = write_dicom(tmp_path / "a.dcm", transfer_syntax=uid.JPEG2000Lossless, stream=stream, HighBit=15)
+    RAMP.check(decode_file(path).pixels)
+
+
+def test_compression_noise_above_white(tmp_path):
+    """A lossy stream that overshoots Bits Stored is white there, not black."""
+    noisy = STORED + np.uint16(3)
+    stream = imagecodecs.jpeg2k_encode(noisy, level=0, reversible=True, codecformat="j2k", bitspersample=16)
+    path = write_dicom(tmp_path / "a.dcm", transfer_syntax=uid.JPEG2000, stream=bytes(stream))
+    assert decode_file(path).pixels[71, 89] == 1.0
+
+
+def test_jp2_file_as_stream(tmp_path):
+    """A JPEG 2000 picture in its JP2 file format is read like the bare codestream."""
+    stream = imagecodecs.jpeg2k_encode(STORED, level=0, reversible=True, codecformat="jp2", bitspersample=12)
+    path = write_dicom(tmp_path / "a.dcm", transfer_syntax=uid.JPEG2000Lossless, stream=bytes(stream))
+    RAMP.check(decode_file(path).pixels)
+
+
+def test_several_fragments(tmp_path):
+    """One frame may be cut into fragments (PS3.5 A.4)."""
+    stream = compress(STORED, uid.JPEGLSLossless, chest_dataset())
+    path = write_dicom(tmp_path / "a.dcm", transfer_syntax=uid.JPEGLSLossless, stream=stream)
+    content = path.read_bytes()
+    whole, parts = encapsulate([stream]), encapsulate([stream], fragments_per_frame=3)
+    assert whole in content
+    path.write_bytes(content.replace(whole, parts))
+    RAMP.check(decode_file(path).pixels)
+
+
+@pytest.mark.parametrize(
+    "syntax", ["1.2.840.10008.1.2.4.100", "1.2.840.10008.1.2.4.92", "1.2.840.10008.1.2.4.94", "1.2.3.4"]
+)
+def test_unsupported(syntax, tmp_path):
+    """MPEG, JPEG 2000 Part 2, JPIP and private encodings are refused before decoding, with their header."""
+    path = write_dicom(tmp_path / "a.dcm", transfer_syntax=uid.JPEG2000)
+    padded = syntax + "\0" * (len(syntax) % 2)
+    old = b"UI\x16\x001.2.840.10008.1.2.4.91"
+    content = path.read_bytes()
+    assert old in content
+    path.write_bytes(content.replace(old, b"UI" + len(padded).to_bytes(2, "little") + padded.encode()))
+    source = open_source(path)
+    assert source.header.patient_id == "PAT1"
+    with pytest.raises(RejectedInputError, match="Transfer Syntax UID") as caught:
+        source.check_intended_use()
+    assert caught.value.reason_code == ReasonCode.UNSUPPORTED_TRANSFER_SYNTAX
+
+
+class TestColorThatIsGray:
+    """Secondary Captures with three equal channels."""
+
+    GRAY = (STORED >> 4).astype(np.uint8)
+    RGB = np.stack([GRAY] * 3, axis=-1)
+
+    @pytest.mark.parametrize(
+        "syntax",
+        [uid.ExplicitVRLittleEndian, uid.RLELossless, uid.JPEG2000Lossless, uid.JPEGLSLossless],
+        **IDS,
+    )
+    def test_equal_channels(self, syntax, tmp_path):
+        """RGB with equal channels is read as its one channel, with a warning."""
+        image = decode_file(
+            write_dicom(
+                tmp_path / "a.dcm",
+                self.RGB,
+                transfer_syntax=syntax,
+                SOPClassUID=uid.SecondaryCaptureImageStorage,
+            )
+        )
+        assert np.array_equal(image.pixels, self.GRAY / np.float32(255))
+        assert ImageWarning.GRAY_AS_COLOR in image.warnings
+        assert ImageWarning.SECONDARY_CAPTURE in image.warnings
+
+    def test_planes(self, tmp_path):
+        """Planar Configuration 1 is read plane by plane."""
+        path = write_dicom(tmp_path / "a.dcm", self.RGB, SOPClassUID=uid.SecondaryCaptureImageStorage)
+        content = path.read_bytes()
+        interleaved, planes = self.RGB.tobytes(), np.moveaxis(self.RGB, -1, 0).tobytes()
+        planar = raw_planar(content).replace(interleaved, planes)
+        path.write_bytes(planar)
+        assert np.array_equal(decode_file(path).pixels, self.GRAY / np.float32(255))
+
+    def test_jpeg_with_chroma(self, tmp_path):
+        """A color JPEG without colour, as most converters write it, is read by its luminance."""
+        path = write_dicom(
+            tmp_path / "a.dcm",
+            self.RGB,
+            transfer_syntax=uid.JPEGBaseline8Bit,
+            SOPClassUID=uid.SecondaryCaptureImageStorage,
+            PhotometricInterpretation="YBR_FULL_422",
+        )
+        assert np.abs(decode_file(path).pixels - self.GRAY / 255).max() <= 0.025
+
+    def test_real_color(self, tmp_path):
+        """Channels that differ are refused when the pixels are seen."""
+        tinted = self.RGB.copy()
+        tinted[30, 40, 0] += 20
+        path = write_dicom(tmp_path / "a.dcm", tinted, SOPClassUID=uid.SecondaryCaptureImageStorage)
+        with pytest.raises(RejectedInputError, match="differ by up to 20") as caught:
+            decode_file(path)
+        assert caught.value.reason_code == ReasonCode.COLOR_IMAGE
+
+
+def raw_planar(content: bytes) -> bytes:
+    """Return a file's bytes with Planar Configuration 1 for 0."""
+    element = b"\x28\x00\x06\x00US\x02\x00"
+    assert content.count(element + b"\0\0") == 1
+    return content.replace(element + b"\0\0", element + b"\1\0")

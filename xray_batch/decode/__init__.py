@@ -1,0 +1,84 @@
+"""Decode one received file to a single-channel grayscale image.
+
+Second stage: intake -> decode -> standardize -> classify -> store.
+May import: the standard library, numpy, pydicom, imagecodecs, PIL, and `errors` and `records` of this
+package.  It opens no database, imports no torch, moves no file and logs nothing.
+
+The service takes the three steps one by one, so that a refused file still has its header::
+
+    source = open_source(path)        format by content, header
+    source.check_intended_use()       a single-frame chest radiograph?
+    image = source.render()           pixels in [0, 1], one polarity
+
+Training calls :func:`decode_file`, which is the same three steps: a model never meets an image that was
+rendered in another way than those of its training set.
+"""
+
+from pathlib import Path
+from typing import Final
+
+from xray_batch.decode.codecs import readable_transfer_syntaxes
+from xray_batch.decode.dicom import DicomSource
+from xray_batch.decode.identify import identify_format
+from xray_batch.decode.raster import RasterSource
+from xray_batch.decode.source import Source, read_content
+from xray_batch.errors import ReasonCode, RejectedInputError
+from xray_batch.records import GrayscaleImage, SourceFormat
+
+__all__ = ["RENDERING_VERSION", "Source", "decode_file", "open_source", "readable_transfer_syntaxes"]
+
+#: Raised by one with every change that gives other pixels for the same file; a bundle names the one it needs.
+RENDERING_VERSION: Final = 1
+
+
+def open_source(path: Path) -> Source:
+    """Identify the format of a file by its content and read its header.
+
+    Parameters
+    ----------
+    path
+        Complete file; intake has already waited until it stopped growing.
+
+    Raises
+    ------
+    RejectedInputError
+        EMPTY_FILE, UNREADABLE_FILE, TRUNCATED, TOO_LARGE or UNSUPPORTED_TRANSFER_SYNTAX.
+    TransientError
+        If the system could not read the file.
+    """
+    content = read_content(path)
+    source_format = identify_format(content)
+    if source_format is None:
+        raise RejectedInputError(
+            ReasonCode.UNREADABLE_FILE,
+            "The content is neither DICOM nor PNG nor JPEG; the name of the file does not matter.",
+        )
+    if source_format is SourceFormat.DICOM:
+        return DicomSource(content)
+    return RasterSource(content, source_format)
+
+
+def decode_file(path: Path) -> GrayscaleImage:
+    """Decode a DICOM, PNG or JPEG file to a grayscale image.
+
+    Parameters
+    ----------
+    path
+        Complete file; intake has already waited until it stopped growing.
+
+    Returns
+    -------
+    GrayscaleImage
+        ``pixels`` of shape (rows, columns), float32 in [0, 1], larger is brighter.
+        Not resized, not standardized.
+
+    Raises
+    ------
+    RejectedInputError
+        If the file is not a readable single-frame chest radiograph; its reason code says why.
+    TransientError
+        If the system could not read the file.
+    """
+    source = open_source(path)
+    source.check_intended_use()
+    return source.render()

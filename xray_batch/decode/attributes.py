@@ -1,0 +1,222 @@
+"""DICOM attributes of one data set, read so that no odd value can do more than refuse the file."""
+
+import contextlib
+import logging
+import math
+import struct
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydicom.datadict import dictionary_description, tag_for_keyword
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException, InvalidDicomError
+
+from xray_batch.errors import ReasonCode, RejectedInputError
+
+#: The only attributes read from the top level of a data set; all others are skipped unread.
+#: No name, birth date or comment of a patient is among them.
+KEYWORDS_READ: Final = (
+    "SpecificCharacterSet",
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "StudyDate",
+    "AccessionNumber",
+    "Modality",
+    "PresentationIntentType",
+    "AnatomicRegionSequence",
+    "PatientID",
+    "BodyPartExamined",
+    "ViewPosition",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "PlanarConfiguration",
+    "NumberOfFrames",
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    "BurnedInAnnotation",
+    "WindowCenter",
+    "WindowWidth",
+    "RescaleIntercept",
+    "RescaleSlope",
+    "VOILUTFunction",
+    "LossyImageCompression",
+    "ModalityLUTSequence",
+    "VOILUTSequence",
+    "ViewCodeSequence",
+    "PresentationLUTShape",
+)
+
+#: Longest text kept: LO, SH and UI allow 64 characters at most (PS3.5 section 6.2).
+MAX_TEXT: Final = 64
+
+#: What pydicom raises for damaged values; RuntimeError includes RecursionError and NotImplementedError.
+PYDICOM_ERRORS: Final = (
+    ArithmeticError,
+    AttributeError,
+    BytesLengthException,
+    EOFError,
+    InvalidDicomError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+
+
+@contextlib.contextmanager
+def quiet_pydicom() -> Iterator[None]:
+    """Silence pydicom's warnings and log messages: they quote values, and values can name a patient."""
+    logger = logging.getLogger("pydicom")
+    was_disabled = logger.disabled
+    logger.disabled = True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = was_disabled
+
+
+def clean_text(value: object) -> str | None:
+    """Return printable text of at most :data:`MAX_TEXT` characters, None where nothing is left.
+
+    Control characters, NUL padding and lone surrogates are removed: databases and terminals choke on them.
+    """
+    if isinstance(value, bytes):
+        value = value.decode("latin-1")
+    text = "".join(character for character in str(value) if character.isprintable())
+    return text.strip()[:MAX_TEXT].strip() or None
+
+
+def describe(keyword: str) -> str:
+    """Return tag and name of an attribute as people look it up: ``(0028,0010) Rows``."""
+    tag = tag_for_keyword(keyword) or 0
+    return f"({tag >> 16:04X},{tag & 0xFFFF:04X}) {dictionary_description(tag)}"
+
+
+def refusal(reason_code: ReasonCode, keyword: str, found: object, accepted: str) -> RejectedInputError:
+    """Return the error that names an attribute, what was found and what is accepted."""
+    shown = "absent" if found is None else repr(clean_text(found) or "")
+    return RejectedInputError(reason_code, f"{describe(keyword)} is {shown}; accepted: {accepted}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawValue:
+    """Bytes of a value as the file has them."""
+
+    value: bytes
+    vr: str | None  #: None with implicit VR
+    is_little_endian: bool
+
+
+class Attributes:
+    """Read access to one data set or sequence item.
+
+    The first of several values counts: of the attributes read, none has a meaning for a second one here.
+
+    Parameters
+    ----------
+    dataset
+        Read by this stage; not changed.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+
+    def text(self, keyword: str) -> str | None:
+        """Return the first value as clean text; None if absent, empty or unreadable."""
+        try:
+            value = self._first_value(keyword)
+        except PYDICOM_ERRORS:
+            return None
+        return None if value is None else clean_text(value)
+
+    def code(self, keyword: str) -> str | None:
+        """Return a code string in upper case (PS3.5 section 6.2, CS); None if absent, empty or unreadable."""
+        text = self.text(keyword)
+        return text.upper() if text else None
+
+    def integer(self, keyword: str) -> int | None:
+        """Return the first value as an integer; None if absent or empty.
+
+        Raises
+        ------
+        RejectedInputError
+            PIXEL_DATA, if the value is no integer.
+        """
+        number = self.number(keyword)
+        if number is None:
+            return None
+        if number != int(number):
+            raise refusal(ReasonCode.PIXEL_DATA, keyword, number, "a whole number")
+        return int(number)
+
+    def number(self, keyword: str) -> float | None:
+        """Return the first value as a finite number; None if absent or empty.
+
+        Raises
+        ------
+        RejectedInputError
+            PIXEL_DATA, if the value is no finite number.
+        """
+        try:
+            value = self._first_value(keyword)
+            number = None if value is None or not str(value).strip() else float(value)
+        except PYDICOM_ERRORS as error:
+            raise refusal(ReasonCode.PIXEL_DATA, keyword, "not readable", "a number") from error
+        if number is not None and not math.isfinite(number):
+            raise refusal(ReasonCode.PIXEL_DATA, keyword, number, "a finite number")
+        return number
+
+    def first_item(self, keyword: str) -> "Attributes | None":
+        """Return the first item of a sequence; None if absent or empty.
+
+        Raises
+        ------
+        RejectedInputError
+            UNREADABLE_FILE, if the sequence is damaged.
+        """
+        try:
+            value = self._first_value(keyword)
+        except PYDICOM_ERRORS as error:
+            raise refusal(ReasonCode.UNREADABLE_FILE, keyword, "not readable", "a sequence") from error
+        return Attributes(value) if isinstance(value, Dataset) else None
+
+    def raw(self, keyword: str) -> RawValue | None:
+        """Return the bytes of a value, for attributes whose VR is ambiguous; None if absent or empty.
+
+        Raises
+        ------
+        RejectedInputError
+            UNREADABLE_FILE, if there is a value and it is no byte string.
+        """
+        element: object = self._dataset.get_item(keyword, keep_deferred=True)
+        if not isinstance(element, RawDataElement):
+            if element is None:
+                return None
+            raise refusal(ReasonCode.UNREADABLE_FILE, keyword, "not readable", "a plain value")
+        if not element.value:
+            return None
+        return RawValue(value=element.value, vr=element.VR, is_little_endian=element.is_little_endian)
+
+    def _first_value(self, keyword: str) -> Any:  # noqa: ANN401 - whatever pydicom makes of the bytes
+        """Return the first value as pydicom converts it, None if absent or empty."""
+        if keyword not in self._dataset:
+            return None
+        value = self._dataset[keyword].value
+        if isinstance(value, str | bytes) or not hasattr(value, "__getitem__") or isinstance(value, Dataset):
+            return value
+        return value[0] if len(value) else None

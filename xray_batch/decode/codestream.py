@@ -1,0 +1,143 @@
+"""What a compressed picture says about itself, read from its markers before any decoder sees it.
+
+The decoders allocate what these markers ask for and fill in what a truncated stream lacks;
+so the size is checked here first, and the end of the stream is looked for here.
+"""
+
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from xray_batch.errors import ReasonCode, RejectedInputError
+
+#: JPEG markers without a length (ITU-T T.81 table B.1): TEM, RSTn, SOI.
+_STANDALONE: Final = frozenset({0x01, *range(0xD0, 0xD9)})
+
+#: Start Of Frame: SOF0..SOF15 without DHT, JPG and DAC (T.81 table B.1), and SOF55 of JPEG-LS (T.87 C.1.1).
+_START_OF_FRAME: Final = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
+
+_START_OF_SCAN: Final = 0xDA
+_END_OF_IMAGE: Final = b"\xff\xd9"
+
+_SOC_SIZ: Final = b"\xff\x4f\xff\x51"  #: Start Of Codestream and image size, T.800 A.4.1, A.5.1
+_SOT: Final = b"\xff\x90"  #: Start Of Tile-part, T.800 A.4.2
+_EOC: Final = b"\xff\xd9"  #: End Of Codestream, T.800 A.4.4
+_JP2_SIGNATURE: Final = b"\x00\x00\x00\x0cjP  "  #: T.800 I.5.1; DICOM wants the bare codestream
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamSize:
+    """Size and sample layout of one compressed picture."""
+
+    rows: int
+    columns: int
+    samples_per_pixel: int
+    precision: int  #: bits of one sample
+    is_signed: bool = False  #: only JPEG 2000 can be
+
+
+def read_jpeg_size(stream: bytes) -> StreamSize:
+    """Read the frame header of a JPEG or JPEG-LS stream (T.81 B.2.2, T.87 C.2.2).
+
+    Raises
+    ------
+    RejectedInputError
+        PIXEL_DATA, if there is no frame header.
+    """
+    for marker, offset in _jpeg_segments(stream):
+        if marker in _START_OF_FRAME and offset + 8 <= len(stream):
+            precision, rows, columns, samples = struct.unpack_from(">BHHB", stream, offset + 2)
+            return StreamSize(rows=rows, columns=columns, samples_per_pixel=samples, precision=precision)
+    raise RejectedInputError(ReasonCode.PIXEL_DATA, "The JPEG stream has no frame header.")
+
+
+def check_jpeg_ends(stream: bytes) -> None:
+    """Refuse a JPEG or JPEG-LS stream without End Of Image.
+
+    The marker cannot occur inside compressed data (T.81 B.1.1.5), so it is looked for after the first
+    scan header: a complete thumbnail in the metadata does not count, and bytes after the picture do no harm.
+
+    Raises
+    ------
+    RejectedInputError
+        TRUNCATED.
+    """
+    for marker, offset in _jpeg_segments(stream):
+        if marker == _START_OF_SCAN and stream.find(_END_OF_IMAGE, offset) >= 0:
+            return
+    raise RejectedInputError(
+        ReasonCode.TRUNCATED,
+        "The JPEG stream ends before its End Of Image marker; a complete one is accepted.",
+    )
+
+
+def _jpeg_segments(stream: bytes) -> list[tuple[int, int]]:
+    """Return the markers up to the first scan, each with the offset of its length field."""
+    segments = []
+    offset = 0
+    while offset + 4 <= len(stream) and stream[offset] == 0xFF:
+        marker = stream[offset + 1]
+        if marker == 0xFF:  # a fill byte (T.81 B.1.1.2)
+            offset += 1
+            continue
+        offset += 2
+        if marker in _STANDALONE:
+            continue
+        segments.append((marker, offset))
+        if marker == _START_OF_SCAN:
+            break
+        offset += int.from_bytes(stream[offset : offset + 2], "big")
+    return segments
+
+
+def read_jpeg2000_size(stream: bytes) -> StreamSize:
+    """Read the image and tile size of a JPEG 2000 or HTJ2K codestream, bare or in a JP2 file (T.800 A.5.1).
+
+    Raises
+    ------
+    RejectedInputError
+        PIXEL_DATA, if there is no codestream header.
+    """
+    start = _jpeg2000_start(stream)
+    if start < 0 or len(stream) < start + 43:
+        raise RejectedInputError(ReasonCode.PIXEL_DATA, "The JPEG 2000 stream has no image size header.")
+    right, bottom, left, top = struct.unpack_from(">4L", stream, start + 8)
+    samples, depth = struct.unpack_from(">HB", stream, start + 40)
+    return StreamSize(
+        rows=bottom - top,
+        columns=right - left,
+        samples_per_pixel=samples,
+        precision=(depth & 0x7F) + 1,
+        is_signed=bool(depth & 0x80),
+    )
+
+
+def check_jpeg2000_ends(stream: bytes) -> None:
+    """Refuse a JPEG 2000 or HTJ2K codestream whose tile-parts do not lead to End Of Codestream.
+
+    Raises
+    ------
+    RejectedInputError
+        TRUNCATED.
+    """
+    offset = stream.find(_SOT, max(_jpeg2000_start(stream), 0))
+    while offset >= 0 and stream[offset : offset + 2] == _SOT and len(stream) >= offset + 12:
+        (length,) = struct.unpack_from(">L", stream, offset + 6)  # Psot, T.800 A.4.2
+        if length == 0:  # the last tile-part, reaching to EOC
+            if stream.rstrip(b"\0").endswith(_EOC):
+                return
+            break
+        offset += length if length >= 14 else len(stream)
+    if offset >= 0 and stream[offset : offset + 2] == _EOC:
+        return
+    raise RejectedInputError(
+        ReasonCode.TRUNCATED,
+        "The JPEG 2000 stream ends before its End Of Codestream marker; a complete one is accepted.",
+    )
+
+
+def _jpeg2000_start(stream: bytes) -> int:
+    """Return the offset of the codestream, -1 where there is none."""
+    if stream.startswith(_JP2_SIGNATURE):
+        return stream.find(_SOC_SIZ)
+    return 0 if stream.startswith(_SOC_SIZ) else -1

@@ -1,0 +1,84 @@
+"""An opened DICOM file: header, gate and rendering in the order in which the service asks for them."""
+
+import numpy as np
+
+from xray_batch.decode.attributes import quiet_pydicom
+from xray_batch.decode.channels import to_single_channel
+from xray_batch.decode.grayscale import Rendering, render_grayscale
+from xray_batch.decode.header import read_header
+from xray_batch.decode.intended_use import GRAYSCALE_INTERPRETATIONS, check_intended_use, find_warnings
+from xray_batch.decode.limits import check_not_too_small
+from xray_batch.decode.part10 import read_dicom_file
+from xray_batch.decode.pixel_data import (
+    PixelLayout,
+    check_pixel_length,
+    read_layout,
+    read_stored_values,
+    require_pixels,
+)
+from xray_batch.decode.source import Source, check_not_blank
+from xray_batch.errors import ReasonCode, RejectedInputError
+from xray_batch.records import GrayscaleImage, ImageWarning
+
+
+class DicomSource(Source):
+    """An opened DICOM file.
+
+    Parameters
+    ----------
+    content
+        The whole file.
+
+    Raises
+    ------
+    RejectedInputError
+        UNREADABLE_FILE, TRUNCATED, TOO_LARGE or UNSUPPORTED_TRANSFER_SYNTAX.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        with quiet_pydicom():
+            self._file = read_dicom_file(content)
+            self.header = read_header(self._file)
+
+    def check_intended_use(self) -> None:
+        """Refuse a file that is cut off, no chest radiograph, or without usable pixels, in this order."""
+        with quiet_pydicom():
+            if not self._file.is_complete:
+                raise RejectedInputError(
+                    ReasonCode.TRUNCATED,
+                    "The DICOM file ends inside an element before its pixels; a complete file is accepted.",
+                )
+            check_intended_use(self._file)
+            require_pixels(self._file)
+            layout = read_layout(self._file.attributes)
+            check_not_too_small(layout.rows, layout.columns)
+            check_pixel_length(self._file, layout)
+
+    def render(self) -> GrayscaleImage:
+        """Decode the one frame and show it as a viewer would."""
+        with quiet_pydicom():
+            layout = read_layout(self._file.attributes)
+            rendering = self._render_frame(layout)
+            return GrayscaleImage(
+                header=self.header,
+                pixels=rendering.pixels,
+                rendering=rendering.name,
+                warnings=find_warnings(self._file) + rendering.warnings,
+            )
+
+    def _render_frame(self, layout: PixelLayout) -> Rendering:
+        """Render grayscale by the pipeline, and colour that is gray by its one channel."""
+        stored = read_stored_values(self._file, layout)
+        if layout.photometric_interpretation in GRAYSCALE_INTERPRETATIONS:
+            return render_grayscale(stored, self._file.attributes)
+        if stored.bits != 8 * layout.cell_bytes or stored.is_signed:
+            raise RejectedInputError(
+                ReasonCode.COLOR_IMAGE,
+                f"The colour image stores {stored.bits} of {layout.bits_allocated} bits; "
+                "a colour image is accepted where it uses all of them, unsigned, and its channels are equal.",
+            )
+        # Windows and tables are for grayscale alone (PS3.3 C.11.2.1).
+        gray = to_single_channel(stored.codes)
+        pixels = gray.astype(np.float32) / np.float32(np.iinfo(gray.dtype).max)
+        check_not_blank(pixels)
+        return Rendering(pixels=pixels, name="identity", warnings=(ImageWarning.GRAY_AS_COLOR,))

@@ -1,0 +1,183 @@
+"""PNG and JPEG files: one gray channel, whatever the file's own layout.
+
+Pixel values are taken as display values (no LUT, no window): black is 0 and the largest code is 1.
+An embedded gamma or ICC profile is not applied; radiographs exported to PNG or JPEG rarely carry a true one.
+"""
+
+import contextlib
+import io
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from typing import Final
+
+import imagecodecs
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from xray_batch.decode.channels import to_single_channel
+from xray_batch.decode.codestream import check_jpeg_ends
+from xray_batch.decode.identify import PNG_SIGNATURE
+from xray_batch.decode.limits import check_not_too_large, check_not_too_small
+from xray_batch.decode.source import Source, check_not_blank
+from xray_batch.errors import ReasonCode, RejectedInputError
+from xray_batch.records import GrayscaleImage, ImageHeader, ImageWarning, SourceFormat
+
+#: Pillow modes read, and whether they hold three colour channels.
+_MODES: Final = {
+    "1": False,
+    "L": False,
+    "LA": False,
+    "I": False,
+    "I;16": False,
+    "I;16B": False,
+    "P": True,
+    "PA": True,
+    "RGB": True,
+    "RGBA": True,
+}
+
+#: What Pillow and libpng raise for damaged files.
+_PILLOW_ERRORS: Final = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+
+
+class RasterSource(Source):
+    """An opened PNG or JPEG file.
+
+    Parameters
+    ----------
+    content
+        The whole file.
+    source_format
+        PNG or JPEG, as its signature says.
+
+    Raises
+    ------
+    RejectedInputError
+        UNREADABLE_FILE, TRUNCATED or TOO_LARGE.
+    """
+
+    def __init__(self, content: bytes, source_format: SourceFormat) -> None:
+        self.header = ImageHeader(source_format=source_format)
+        self._content = content
+        if source_format is SourceFormat.PNG:
+            _check_png_chunks(content)
+        else:
+            check_jpeg_ends(content)
+        with _reading(source_format):
+            # Opening reads the header only; nothing is decompressed before `render`.
+            self._image = Image.open(io.BytesIO(content), formats=[source_format.value.upper()])
+        check_not_too_large(self._image.height, self._image.width)
+
+    def check_intended_use(self) -> None:
+        """Refuse colour spaces that no radiograph has, animations, and thumbnails."""
+        if self._image.mode not in _MODES:
+            raise RejectedInputError(
+                ReasonCode.COLOR_IMAGE,
+                f"The picture has the colour space {self._image.mode}; grayscale is accepted, "
+                "and RGB with equal channels.",
+            )
+        if self.header.source_format is SourceFormat.PNG and getattr(self._image, "n_frames", 1) > 1:
+            raise RejectedInputError(
+                ReasonCode.MULTI_FRAME, "The PNG file is an animation; a single picture is accepted."
+            )
+        check_not_too_small(self._image.height, self._image.width)
+
+    def render(self) -> GrayscaleImage:
+        """Return the picture as one channel; EXIF orientation is applied, an alpha channel is dropped."""
+        self.check_intended_use()
+        found: list[ImageWarning] = []
+        with _reading(self.header.source_format):
+            if self._image.mode.endswith("A") or "transparency" in self._image.info:
+                found.append(ImageWarning.ALPHA_IGNORED)
+            is_deep = _has_deep_channels(self._content)
+            samples = imagecodecs.png_decode(self._content) if is_deep else _load(self._image)
+        if samples.ndim == 3 and samples.shape[2] < 3:
+            samples = samples[..., 0]
+        elif samples.ndim == 3:
+            samples = to_single_channel(samples)
+            found.append(ImageWarning.GRAY_AS_COLOR)
+        white = np.float32(np.iinfo(samples.dtype).max)
+        pixels = samples.astype(np.float32) / white
+        check_not_blank(pixels)
+        return GrayscaleImage(header=self.header, pixels=pixels, rendering="identity", warnings=tuple(found))
+
+
+def _load(image: Image.Image) -> npt.NDArray[np.uint8 | np.uint16]:
+    """Return the upright picture: shape (rows, columns) if gray, else (rows, columns, channels).
+
+    uint16 for a 16-bit gray PNG, else uint8 with 255 as white.
+    """
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode in ("I", "I;16", "I;16B"):
+        return np.asarray(upright).astype(np.uint16)
+    if _MODES[upright.mode]:
+        return np.asarray(upright.convert("RGB"))
+    return np.asarray(upright.convert("LA" if upright.mode == "LA" else "L"))
+
+
+def _has_deep_channels(content: bytes) -> bool:
+    """Return whether this is a PNG with 16-bit alpha or colour channels, which Pillow would cut to 8 bits.
+
+    Bit depth and colour type are at offsets 24 and 25 (PNG specification, 11.2.2); 0 is plain gray.
+    """
+    return content.startswith(PNG_SIGNATURE) and content[24] == 16 and content[25] != 0
+
+
+def _check_png_chunks(content: bytes) -> None:
+    """Walk all chunks: each complete and with its checksum, IEND last (PNG specification, 5.3).
+
+    Pillow does not check the checksum of image data and reads a file without IEND.
+
+    Raises
+    ------
+    RejectedInputError
+        TRUNCATED or UNREADABLE_FILE.
+    """
+    offset, kind = len(PNG_SIGNATURE), b""
+    while kind != b"IEND":
+        length = int.from_bytes(content[offset : offset + 4], "big")
+        kind = content[offset + 4 : offset + 8]
+        end = offset + 12 + length
+        if end > len(content):
+            raise RejectedInputError(
+                ReasonCode.TRUNCATED, "The PNG file ends before its IEND chunk; a complete one is accepted."
+            )
+        checksum = zlib.crc32(memoryview(content)[offset + 4 : end - 4])
+        if checksum != int.from_bytes(content[end - 4 : end], "big"):
+            raise RejectedInputError(ReasonCode.UNREADABLE_FILE, "A chunk of the PNG file does not match its checksum.")
+        offset = end
+
+
+@contextlib.contextmanager
+def _reading(source_format: SourceFormat) -> Iterator[None]:
+    """Turn what Pillow raises into a refusal, and silence its warnings: they may quote the file."""
+    name = source_format.value.upper()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except Image.DecompressionBombError as error:
+        raise RejectedInputError(
+            ReasonCode.TOO_LARGE, f"The {name} file asks for more pixels than are accepted."
+        ) from error
+    except _PILLOW_ERRORS as error:
+        is_short = "truncated" in str(error) or isinstance(error, EOFError)
+        raise RejectedInputError(
+            ReasonCode.TRUNCATED if is_short else ReasonCode.UNREADABLE_FILE,
+            f"The {name} file {'ends before its picture does' if is_short else 'is damaged'}.",
+        ) from error

@@ -1,0 +1,94 @@
+"""A received file that has been opened: the contract that DICOM, PNG and JPEG share."""
+
+import os
+import stat
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from xray_batch.decode.limits import MAX_FILE_BYTES
+from xray_batch.errors import ReasonCode, RejectedInputError, TransientError
+from xray_batch.records import GrayscaleImage, ImageHeader
+
+
+class Source(ABC):
+    """One opened file whose header has been read and whose pixels have not.
+
+    The three steps are separate so that a refused file still has the identifiers of its header.
+    """
+
+    header: ImageHeader
+
+    @abstractmethod
+    def check_intended_use(self) -> None:
+        """Refuse what is no single-frame chest radiograph by its header.
+
+        Raises
+        ------
+        RejectedInputError
+            Naming the first attribute that fails, what was found and what is accepted.
+        """
+
+    @abstractmethod
+    def render(self) -> GrayscaleImage:
+        """Decode the pixels and bring them to one polarity and range.
+
+        Returns
+        -------
+        GrayscaleImage
+            ``pixels`` of shape (rows, columns), float32 in [0, 1], larger is brighter.
+
+        Raises
+        ------
+        RejectedInputError
+            If the pixels are missing, truncated, corrupt, colour, blank, or in an unsupported encoding.
+        """
+
+
+def read_content(path: Path) -> bytes:
+    """Return all bytes of a regular file of acceptable size.
+
+    Raises
+    ------
+    RejectedInputError
+        EMPTY_FILE, TOO_LARGE, or UNREADABLE_FILE where `path` is no regular file.
+    TransientError
+        If the system could not read the file: that is not the file's fault.
+    """
+    try:
+        # O_NONBLOCK: opening a named pipe would otherwise wait for its writer.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise RejectedInputError(
+                    ReasonCode.UNREADABLE_FILE, "This is a folder or a device; a regular file is accepted."
+                )
+            content = file.read(MAX_FILE_BYTES + 1) if status.st_size <= MAX_FILE_BYTES else None
+    except IsADirectoryError:
+        raise RejectedInputError(ReasonCode.UNREADABLE_FILE, "This is a folder; a regular file is accepted.") from None
+    except OSError as error:
+        raise TransientError(f"The file could not be read: {error.strerror}.") from error
+    if content is None or len(content) > MAX_FILE_BYTES:
+        raise RejectedInputError(
+            ReasonCode.TOO_LARGE,
+            f"The file has {max(status.st_size, MAX_FILE_BYTES + 1):,} bytes; at most {MAX_FILE_BYTES:,} are accepted.",
+        )
+    if not content:
+        raise RejectedInputError(ReasonCode.EMPTY_FILE, "The file is empty.")
+    return content
+
+
+def check_not_blank(pixels: npt.NDArray[np.float32]) -> None:
+    """Refuse an image in which nothing can be seen.
+
+    Raises
+    ------
+    RejectedInputError
+        BLANK_IMAGE, if all pixels have the same value.
+    """
+    if pixels.min() == pixels.max():
+        raise RejectedInputError(
+            ReasonCode.BLANK_IMAGE, f"Every pixel shows the same gray, {float(pixels.flat[0]):.3f} of white."
+        )
