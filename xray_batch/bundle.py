@@ -102,7 +102,8 @@ class TrainingFacts(_Facts):
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     images: dict[str, int]  #: images in the training split per source and label
     validation_images: dict[str, int]  #: likewise, held out by patient
-    recipe: dict[str, object]
+    recipes: dict[str, dict[str, object]]  #: how each architecture was trained
+    starting_weights: str
 
 
 class Manifest(_Facts):
@@ -128,8 +129,8 @@ class Manifest(_Facts):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if len(set(self.classes)) != len(self.classes) or Finding.NORMAL not in self.classes:
-            message = f"classes are {self.classes}, expected each finding once and `normal` among them"
+        if sorted(self.classes) != sorted(Finding):
+            message = f"classes are {', '.join(self.classes)}, expected {', '.join(Finding)} in any order"
             raise ValueError(message)
         if self.threshold_low > self.threshold_high:
             message = f"threshold_low {self.threshold_low} is above threshold_high {self.threshold_high}"
@@ -182,17 +183,6 @@ class Bundle:
                 message = f"{folder} is incomplete: {name} is missing"
                 raise BundleError(message)
 
-    def verify(self) -> None:
-        """Compare every weight file with the hash in the manifest.
-
-        Raises
-        ------
-        BundleError
-            Naming the first file that differs.
-        """
-        for member in self.manifest.members:
-            self._read_member(member)
-
     def load_networks(self) -> list[nn.Module]:
         """Build the members, in the manifest's order, float32 on the CPU, in evaluation mode.
 
@@ -221,9 +211,12 @@ class Bundle:
         try:
             network.load_state_dict(safetensors.torch.load(self._read_member(member)))
         except (SafetensorError, RuntimeError) as error:
-            message = f"{self.folder / member.file} does not hold the weights of a {member.architecture}: {error}"
+            message = (
+                f"{self.folder / member.file} does not hold the weights of a {member.architecture}: {error}"
+            )
             raise BundleError(message) from error
-        return network.eval().requires_grad_(requires_grad=False)
+        network.requires_grad_(requires_grad=False)
+        return network.eval()
 
 
 def find_bundle(name: str, installed: Path) -> Bundle:

@@ -33,7 +33,7 @@ def _model(manifest: Manifest) -> str:
         f"{', '.join(manifest.classes)}. Input: {facts.rows} x {facts.columns} pixels, resize rule "
         f"`{facts.resize}`, standardized with mean {facts.mean:.4f} and SD {facts.std:.4f}. Probabilities are the "
         f"mean of the members', calibrated with temperature {manifest.temperature:.3f}.\n\n"
-        f"Starting weights: {manifest.training.recipe.get('starting_weights')}. "
+        f"Starting weights: {manifest.training.starting_weights}. "
         f"Made on {manifest.created_at:%Y-%m-%d} with "
         + ", ".join(f"{name} {version}" for name, version in manifest.libraries.items())
         + "."
@@ -65,7 +65,9 @@ def _thresholds(manifest: Manifest) -> str:
         _point("high sensitivity", points.high_sensitivity),
         _point("high specificity", points.high_specificity),
     ]
-    header = "| operating point | threshold | sensitivity (95 % CI) | specificity (95 % CI) |\n|---|---|---|---|"
+    header = (
+        "| operating point | threshold | sensitivity (95 % CI) | specificity (95 % CI) |\n|---|---|---|---|"
+    )
     table = "\n".join([header, *rows])
     return (
         f"## Thresholds\n\nBelow {manifest.threshold_low:.4f} the outcome is `normal`, from "

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - torch's own name for it
+from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from xray_batch.classify import place
@@ -100,7 +100,8 @@ def train_member(
         If `checkpoint` comes from another recipe, other data or other starting weights.
     """
     network = place(network, device)
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay), use_buffers=True)
+    averaging = get_ema_multi_avg_fn(recipe.ema_decay)  # type: ignore[no-untyped-call] # no annotation published
+    average = AveragedModel(network, multi_avg_fn=averaging, use_buffers=True)
     optimizer = torch.optim.SGD(
         network.parameters(),
         lr=0.0,
@@ -119,7 +120,9 @@ def train_member(
                 images = at_side(data.pixels, stage.side, device) if images is None else images
                 torch.manual_seed(recipe.seed * 1000 + epoch)
                 steps = _epoch(images, data, recipe, epoch=epoch)
-                loss = _run_epoch(network, average, optimizer, steps, recipe, stage, stage_epoch, dtype, on_step)
+                loss = _run_epoch(
+                    network, average, optimizer, steps, recipe, stage, stage_epoch, dtype, on_step
+                )
                 _save(checkpoint, origin, epoch + 1, network, average, optimizer)
                 on_epoch(EpochReport(epoch=epoch, side=stage.side, loss=loss), average.module.eval())
             epoch += 1
@@ -193,8 +196,8 @@ def at_side(pixels: npt.NDArray[np.float32], side: int, device: torch.device) ->
     if images.shape[-2:] == (side, side):
         return images.to(device)
     parts = [
-        F.interpolate(part.to(device), size=(side, side), mode="bilinear", antialias=True)
-        for part in images.split(256)
+        F.interpolate(images[start : start + 256].to(device), size=(side, side), mode="bilinear", antialias=True)
+        for start in range(0, len(images), 256)
     ]
     return torch.cat(parts)
 

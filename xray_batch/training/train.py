@@ -4,7 +4,7 @@ import csv
 import datetime as dt
 import importlib.metadata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -70,7 +70,8 @@ class TrainingOrder:
     bundle_id: str
     version: str
     licence: str
-    recipe: Recipe
+    recipes: Mapping[str, Recipe]  #: one per architecture
+    seed: int  #: of the split
     side: int  #: rows and columns of the model input
     reference_source: str | None  #: thresholds and metrics use validation images of this source; None: all
     backbone: BackboneSource | None  #: starting weights; None: random
@@ -86,7 +87,9 @@ class Progress(Protocol):
         """Pass on one line of text."""
 
 
-def train_bundle(order: TrainingOrder, *, device: torch.device, dtype: torch.dtype, progress: Progress) -> Path:
+def train_bundle(
+    order: TrainingOrder, *, device: torch.device, dtype: torch.dtype, progress: Progress
+) -> Path:
     """Carry out `order` and return the folder of the new bundle.
 
     Raises
@@ -97,7 +100,7 @@ def train_bundle(order: TrainingOrder, *, device: torch.device, dtype: torch.dty
     work = order.out / "training"
     work.mkdir(parents=True, exist_ok=True)
     images = read_labels(order.data)
-    split = split_by_patient(images, folds=VALIDATION_FOLDS, seed=order.recipe.seed)
+    split = split_by_patient(images, folds=VALIDATION_FOLDS, seed=order.seed)
     write_split(work / "split.csv", images, split)
     advance = progress.task("decode", len(images))
     pixels = load_pixels(images, order.side, order.side, progress=advance)
@@ -124,7 +127,10 @@ def train_bundle(order: TrainingOrder, *, device: torch.device, dtype: torch.dty
         for architecture in ARCHITECTURES
     ]
     members = np.stack(
-        [softmax(held_out.logits(_as_stored(network), side=order.side, device=device, dtype=dtype)) for network in networks]
+        [
+            softmax(held_out.logits(_as_stored(network), side=order.side, device=device, dtype=dtype))
+            for network in networks
+        ]
     )
     hashes = [
         save_weights(network, order.out / file)
@@ -182,7 +188,8 @@ def _train_one(
     dtype: torch.dtype,
     progress: Progress,
 ) -> nn.Module:
-    torch.manual_seed(order.recipe.seed)
+    recipe = order.recipes[architecture]
+    torch.manual_seed(recipe.seed)
     network = build_network(architecture, len(CLASSES))
     if order.backbone is not None:
         load_backbone(network, order.backbone.weights(architecture))
@@ -193,18 +200,18 @@ def _train_one(
         binary, finding = held_out.accuracy(probabilities)
         _log_epoch(work / f"{architecture}.csv", report, binary, finding)
         progress.report(
-            f"{architecture} epoch {report.epoch + 1}/{order.recipe.epochs} at {report.side} px: "
+            f"{architecture} epoch {report.epoch + 1}/{recipe.epochs} at {report.side} px: "
             f"loss {report.loss:.4f}, validation accuracy {binary:.4f} (pneumonia), {finding:.4f} (finding)"
         )
 
     return train_member(
         network,
         data,
-        order.recipe,
+        recipe,
         device=device,
         dtype=dtype,
         checkpoint=work / f"{architecture}.checkpoint.safetensors",
-        on_step=progress.task(architecture, order.recipe.epochs * len(data.pixels)),
+        on_step=progress.task(architecture, recipe.epochs * len(data.pixels)),
         on_epoch=on_epoch,
     )
 
@@ -259,7 +266,9 @@ def _manifest(
         ),
         members=tuple(
             MemberFacts(architecture=architecture, file=file, sha256=sha256)
-            for architecture, file, sha256 in zip(ARCHITECTURES, member_files(ARCHITECTURES), hashes, strict=True)
+            for architecture, file, sha256 in zip(
+                ARCHITECTURES, member_files(ARCHITECTURES), hashes, strict=True
+            )
         ),
         temperature=temperature,
         threshold_low=low,
@@ -271,7 +280,8 @@ def _manifest(
             sha256=data.sha256,
             images=_counts(images, split.training),
             validation_images=_counts(images, split.validation),
-            recipe=asdict(order.recipe) | {"starting_weights": "random" if order.backbone is None else "ImageNet"},
+            recipes={architecture: asdict(recipe) for architecture, recipe in order.recipes.items()},
+            starting_weights="random" if order.backbone is None else "ImageNet",
         ),
         metrics=tuple(_metrics(held_out, members, temperature, points.balanced.threshold)),
         licence=order.licence,
@@ -308,7 +318,14 @@ def _metrics(
         metrics.append(share("accuracy finding", data, right))
         error = expected_calibration_error(positive[chosen], p_pneumonia[chosen])
         metrics.append(
-            Metric(name="expected calibration error", data=data, value=error, low=error, high=error, n=chosen.sum())
+            Metric(
+                name="expected calibration error",
+                data=data,
+                value=error,
+                low=error,
+                high=error,
+                n=chosen.sum(),
+            )
         )
         for architecture, member in zip(ARCHITECTURES, members, strict=True):
             name = f"AUROC pneumonia, {architecture} alone"
