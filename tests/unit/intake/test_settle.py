@@ -1,0 +1,203 @@
+import fcntl
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from xray_batch.intake import SettleTracker, scan, settle
+from xray_batch.intake.settle import Writers, writers_of
+
+
+class Clock:
+    """A monotonic clock that a test moves."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        """Return the time as `time.monotonic` does."""
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    """Give a clock that stands still."""
+    return Clock()
+
+
+@pytest.fixture
+def look(folders, clock):
+    """Wait some seconds, scan, and return the names of the complete files."""
+    tracker = SettleTracker(2.0, clock)
+
+    def wait_and_scan(seconds):
+        clock.now += seconds
+        return [file.name for file in tracker.complete(scan(folders.inbox).files)]
+
+    wait_and_scan.tracker = tracker
+    return wait_and_scan
+
+
+def test_a_file_is_complete_when_unchanged_for_the_settle_time(drop, look):
+    """Not before, and then at every look until it is claimed."""
+    drop("x.dcm")
+    assert [look(0), look(1.9), look(0.1), look(1)] == [[], [], ["x.dcm"], ["x.dcm"]]
+
+
+def test_a_growing_file_waits_for_ever_and_is_complete_when_it_stops(drop, look):
+    """Each change starts the time again; waiting is never final."""
+    path = drop("x.dcm", b"")
+    for _ in range(50):
+        with path.open("ab") as file:
+            file.write(b"1")
+        assert look(1.9) == []
+    assert look(2) == ["x.dcm"]
+
+
+def test_same_size_but_written_again_starts_the_time_again(drop, look):
+    """Even where the sender sets the old modification time."""
+    path = drop("x.dcm", b"old")
+    look(0)
+    before = path.stat()
+    path.write_bytes(b"new")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert [look(2), look(2)] == [[], ["x.dcm"]]
+
+
+def test_a_replaced_file_starts_the_time_again(folders, drop, look):
+    """Another inode under the same name is another file."""
+    drop("x.dcm")
+    look(0)
+    new = folders.home / "new"
+    new.write_bytes(b"pixels")
+    new.rename(folders.inbox / "x.dcm")
+    assert [look(2), look(2)] == [[], ["x.dcm"]]
+
+
+def test_a_vanished_file_is_forgotten(drop, look):
+    """One that comes back under the name has not waited."""
+    path = drop("x.dcm")
+    look(0)
+    kept = path.rename(path.with_name(".x"))
+    assert look(1.5) == []
+    kept.rename(path)
+    assert [look(1.5), look(2)] == [[], ["x.dcm"]]
+
+
+def test_an_empty_file_waits_ten_times_as_long(drop, look):
+    """A writer may have just created it; if not, it is handed on and gets its answer."""
+    drop("x.dcm", b"")
+    assert [look(0), look(19.9), look(0.1)] == [[], [], ["x.dcm"]]
+
+
+def test_a_file_open_for_writing_is_not_complete_however_old(drop, look):
+    """A writer that pauses for an hour keeps its file; when it closes, nothing more is waited for."""
+    path = drop("x.dcm")
+    with path.open("ab"):
+        look(0)
+        assert [look(3600), look(3600)] == [[], []]
+    assert look(0) == ["x.dcm"]
+
+
+def test_a_writer_is_seen_after_its_file_was_renamed(drop, look):
+    """Renaming from a temporary name does not mean that the writer is done."""
+    path = drop("x.part")
+    with path.open("ab"):
+        path.rename(path.with_name("x.dcm"))
+        look(0)
+        assert look(100) == []
+    assert look(0) == ["x.dcm"]
+
+
+def test_a_reader_does_not_matter(drop, look):
+    """Virus scanners and backups read what we may take."""
+    with drop("x.dcm").open("rb"):
+        look(0)
+        assert look(2) == ["x.dcm"]
+
+
+def test_without_leases_the_settle_time_doubles(drop, look, monkeypatch):
+    """A file of another user, or a file system without leases: time is the only evidence."""
+    monkeypatch.setattr(settle, "writers_of", lambda _descriptor: Writers.UNKNOWN)
+    drop("x.dcm")
+    assert [look(0), look(3.9), look(0.1)] == [[], [], ["x.dcm"]]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root gives a file to another user")
+def test_a_lease_on_a_file_of_another_user_is_unknown(drop, tmp_path):
+    """Without CAP_LEASE the kernel answers only the owner."""
+    path = drop("x.dcm")
+    os.chown(path, 65534, 65534)
+    descriptor = os.open(path, os.O_RDONLY)
+    os.seteuid(65533)  # takes the capabilities away
+    try:
+        assert writers_of(descriptor) is Writers.UNKNOWN
+    finally:
+        os.seteuid(0)
+        os.close(descriptor)
+
+
+def test_a_file_that_cannot_be_opened_is_counted_and_tried_again(drop, look, monkeypatch):
+    """It is neither complete nor forgotten."""
+    drop("x.dcm")
+    look(0)
+
+    def refuse(_file):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(settle, "_writers_of_file", refuse)
+        assert look(2) == []
+        assert look.tracker.unreadable == 1
+    assert look(0) == ["x.dcm"]
+    assert look.tracker.unreadable == 0
+
+
+def test_a_link_swapped_in_for_a_subfolder_is_not_followed(folders, drop, clock, tmp_path):
+    """The scan saw a file in a folder; what now has the folder's name leads out of the inbox."""
+    drop("study/x.dcm")
+    files = scan(folders.inbox).files
+    tracker = SettleTracker(0.0, clock)
+    (folders.inbox / "study").rename(tmp_path / "outside")
+    (folders.inbox / "study").symlink_to(tmp_path / "outside")
+    assert tracker.complete(files) == []
+
+
+def test_complete_files_come_in_the_order_of_waiting(drop, look):
+    """The one that waited longest comes first."""
+    for name in ("b", "c", "a"):
+        drop(name)
+        look(0.1)
+    assert look(5) == ["b", "c", "a"]
+
+
+def test_a_writer_arriving_during_the_lease_is_held_and_does_not_kill_us(drop, monkeypatch):
+    """The kernel signals the holder of a lease; by default that signal ends the process."""
+    path = drop("x.dcm")
+    opened = threading.Event()
+
+    def write():
+        with path.open("ab"):
+            opened.set()
+
+    writer = threading.Thread(target=write)
+    take = fcntl.fcntl
+
+    def take_and_meet_a_writer(descriptor, command, argument):
+        result = take(descriptor, command, argument)
+        if (command, argument) == (fcntl.F_SETLEASE, fcntl.F_RDLCK):
+            writer.start()
+            time.sleep(0.1)
+            assert not opened.is_set()
+        return result
+
+    child = os.fork()
+    if child == 0:  # so that a failure does not end the test run
+        monkeypatch.setattr(fcntl, "fcntl", take_and_meet_a_writer)
+        with path.open("rb") as file:
+            writers_of(file.fileno())
+        os._exit(0 if opened.wait(5) else 1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0, signal.Signals(status & 0x7F) if status & 0x7F else status

@@ -1,0 +1,130 @@
+"""Decide when a file in the inbox is complete.
+
+A file is complete when
+
+- it has a size, and size, times and inode have not changed for the settle time, and
+- nobody has it open for writing, which the kernel knows and a lease asks (reliability.md, M9).
+
+It exists for: copies over the network that arrive in pieces and pause; scanners that open a file again and
+again; senders that write under a temporary name and rename; files replaced or removed while we look.
+"Not complete yet" is never final: such a file is looked at again at every scan, for ever.
+
+What cannot be seen from here: a sender that closes a file before it is whole and stays silent for longer
+than the settle time.  Such a file is handed on, and decode finds it truncated.
+"""
+
+import enum
+import errno
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from xray_batch.intake.disk import GONE_ERRNOS, open_file
+from xray_batch.intake.inbox import InboxFile
+
+#: How much longer than other files an empty one waits: most of them have only just been created.
+EMPTY_FILE_FACTOR = 10
+#: How much longer a file waits where the kernel does not say whether somebody is writing.
+UNKNOWN_WRITERS_FACTOR = 2
+
+
+class Writers(enum.Enum):
+    """Whether anybody has a file open for writing."""
+
+    NONE = enum.auto()
+    SOME = enum.auto()
+    UNKNOWN = enum.auto()  #: A file of another user without CAP_LEASE, or a file system without leases.
+
+
+def writers_of(descriptor: int) -> Writers:
+    """Ask the kernel whether anybody has this file open for writing, by taking a read lease for a moment.
+
+    Parameters
+    ----------
+    descriptor
+        Of a regular file, open for reading only.
+    """
+    try:
+        # Should a writer come at this very moment, the kernel holds it until the lease is given back, and
+        # signals us: with SIGIO, which ends a process, unless another is chosen.  SIGURG is ignored.
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        return Writers.SOME if error.errno == errno.EAGAIN else Writers.UNKNOWN
+    fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return Writers.NONE
+
+
+@dataclass(frozen=True, slots=True)
+class _Sighting:
+    """A file as first seen in its present shape."""
+
+    file: InboxFile
+    since: float  #: on the tracker's clock
+
+
+class SettleTracker:
+    """Says which files of successive scans are complete; see the module's definition.
+
+    Parameters
+    ----------
+    settle_seconds
+        How long a file must not change.
+    clock
+        Monotonic: the wall clock may jump by a day, and a file neither becomes complete nor waits for it.
+    """
+
+    def __init__(self, settle_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settle_seconds = settle_seconds
+        self._clock = clock
+        self._sightings: dict[str, _Sighting] = {}
+        self._unreadable = 0
+
+    @property
+    def unreadable(self) -> int:
+        """How many files of the last scan had waited long enough but could not be opened; tried again."""
+        return self._unreadable
+
+    def complete(self, files: Iterable[InboxFile]) -> list[InboxFile]:
+        """Return the complete ones of a scan's files, longest unchanged first; forget those that are gone.
+
+        A file is returned again by every scan that still finds it, until it is claimed.
+        """
+        now = self._clock()
+        self._unreadable = 0
+        sightings: dict[str, _Sighting] = {}
+        for file in files:
+            before = self._sightings.get(file.name)
+            if before is None or before.file != file:
+                before = _Sighting(file, now)
+            sightings[file.name] = before
+        self._sightings = sightings
+        longest_first = sorted(sightings.values(), key=lambda sighting: sighting.since)
+        return [sighting.file for sighting in longest_first if self._is_complete(sighting, now)]
+
+    def _is_complete(self, sighting: _Sighting, now: float) -> bool:
+        needed = self._settle_seconds * (1 if sighting.file.size else EMPTY_FILE_FACTOR)
+        quiet = now - sighting.since
+        if quiet < needed:
+            return False
+        try:
+            writers = _writers_of_file(sighting.file)
+        except OSError as error:
+            self._unreadable += error.errno not in GONE_ERRNOS
+            return False
+        if writers is Writers.UNKNOWN:
+            return quiet >= needed * UNKNOWN_WRITERS_FACTOR
+        return writers is Writers.NONE
+
+
+def _writers_of_file(file: InboxFile) -> Writers:
+    """Ask for the writers of the file that the scan saw; another under its name counts as being written."""
+    with open_file(file.inbox, *Path(file.name).parts) as descriptor:
+        status = os.fstat(descriptor)
+        if (status.st_dev, status.st_ino) != (file.device, file.inode):
+            return Writers.SOME
+        return writers_of(descriptor)

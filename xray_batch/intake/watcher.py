@@ -1,0 +1,136 @@
+"""Wake the service when something happens in the inbox.
+
+Events are hints: the kernel drops them when its queue is full, network mounts have none, and the threads
+that read them can die unnoticed (reliability.md, section 1.1).  The periodic scan finds every file without
+them; they only make it come sooner.
+"""
+
+import enum
+import os
+import threading
+import warnings
+from contextlib import suppress
+from pathlib import Path
+
+from watchdog.events import (
+    DirCreatedEvent,
+    DirMovedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileMovedEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers.api import BaseObserver
+from watchdog.observers.inotify import InotifyObserver
+
+#: How long to wait for the threads of an observer to end; they are daemon threads.
+STOP_SECONDS = 5.0
+
+
+class WatchMode(enum.StrEnum):
+    """How the service learns of new files."""
+
+    INOTIFY = "inotify"  #: Events wake it, the periodic scan makes sure.
+    POLLING = "polling"  #: The periodic scan alone: no watch can be set, or a thread has died.
+
+
+class _Waker(FileSystemEventHandler):
+    """Sets an event and does nothing else: an exception in a handler ends watchdog's thread for good.
+
+    Not for modified, opened and closed-without-writing: a large file being written would wake us all the
+    time, and so would our own looking for writers.
+    """
+
+    def __init__(self, wake: threading.Event) -> None:
+        self._wake = wake
+
+    def on_created(self, event: DirCreatedEvent | FileCreatedEvent) -> None:
+        """Wake for a new name, which includes what was moved in from outside."""
+        self._wake.set()
+
+    def on_moved(self, event: DirMovedEvent | FileMovedEvent) -> None:
+        """Wake for a rename within the inbox, from a temporary to the final name."""
+        self._wake.set()
+
+    def on_closed(self, event: FileClosedEvent) -> None:
+        """Wake when a writer is done."""
+        self._wake.set()
+
+
+class InboxWatcher:
+    """Sets `wake` soon after a file was created, renamed or finished anywhere below the inbox.
+
+    Subfolders beyond the kernel's limit of watches are not watched, without a word from watchdog; their
+    files wait for the periodic scan.
+
+    Parameters
+    ----------
+    wake
+        For the service to wait on, and to clear before it scans.
+    """
+
+    def __init__(self, inbox: Path, wake: threading.Event) -> None:
+        self._inbox = inbox
+        self._wake = wake
+        self._observer: BaseObserver | None = None
+        self._watched: tuple[int, int] | None = None
+        self._started = False
+
+    def start(self) -> None:
+        """Begin to watch; where that is impossible the mode is polling, and every look at it tries again."""
+        # watchdog 7.1 warns, with paths, when a subfolder is filled while it begins to watch it.  It is
+        # harmless, but names must not get into a log; where warnings are errors it would end the thread.
+        warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
+        self._started = True
+        self._arm()
+
+    @property
+    def mode(self) -> WatchMode:
+        """How the service learns of new files at this moment; a watch that has died is set again."""
+        if self._started and not self._is_alive():
+            self._disarm()
+            self._arm()
+        return WatchMode.INOTIFY if self._is_alive() else WatchMode.POLLING
+
+    def stop(self) -> None:
+        """Stop watching."""
+        self._started = False
+        self._disarm()
+
+    def _arm(self) -> None:
+        observer: BaseObserver | None = None
+        try:
+            self._watched = self._identity()
+            observer = InotifyObserver()
+            observer.schedule(_Waker(self._wake), os.fspath(self._inbox), recursive=True)
+            observer.start()
+        except (OSError, RuntimeError):
+            # ENOSPC and EMFILE: a limit of the kernel.  ENOENT: no inbox.  RuntimeError: no more threads.
+            if observer is not None:
+                observer.stop()
+            return
+        self._observer = observer
+        self._wake.set()  # what came before the watch was set raised no event
+
+    def _disarm(self) -> None:
+        if self._observer is not None:
+            self._observer.stop()
+            self._observer.join(STOP_SECONDS)
+            self._observer = None
+
+    def _is_alive(self) -> bool:
+        """Tell whether all threads live and the watched folder is still the one at the inbox's path."""
+        if self._observer is None or not self._observer.emitters:
+            return False
+        threads: list[threading.Thread] = [self._observer, *self._observer.emitters]
+        # Since watchdog 7 a third thread reads from the kernel; it has no public name.
+        reader = getattr(self._observer, "_inotify_fd", None)
+        if isinstance(reader, threading.Thread):
+            threads.append(reader)
+        with suppress(OSError):
+            return self._watched == self._identity() and all(thread.is_alive() for thread in threads)
+        return False
+
+    def _identity(self) -> tuple[int, int]:
+        status = self._inbox.stat()
+        return status.st_dev, status.st_ino
