@@ -1,0 +1,43 @@
+"""Structured logging to stderr: JSON in service, readable on a terminal.
+
+A log line has a fixed text and details as fields.  No patient attribute, file name, path or exception
+text is ever a field: files are known by their arrival id, errors by their class and reason code.
+"""
+
+import logging
+import sys
+from typing import Literal, TextIO, cast
+
+import structlog
+from structlog.typing import FilteringBoundLogger, Processor
+
+
+def configure_logs(
+    level: Literal["debug", "info", "warning", "error"],
+    form: Literal["auto", "json", "console"],
+    *,
+    stream: TextIO | None = None,
+) -> None:
+    """Send log lines of at least `level` to `stream`, stderr if None."""
+    stream = stream or sys.stderr
+    renderer: Processor = structlog.processors.JSONRenderer()
+    if form == "console" or (form == "auto" and stream.isatty()):
+        renderer = structlog.dev.ConsoleRenderer(colors=stream.isatty())
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(stream),
+        cache_logger_on_first_use=False,
+    )
+    # Libraries log what they like, values of attributes among it: only the fact that they did gets through.
+    for name in ("pydicom", "PIL", "sqlalchemy", "alembic", "watchdog"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def get_logger() -> FilteringBoundLogger:
+    """Return the logger; what it does is decided by :func:`configure_logs`."""
+    return cast(FilteringBoundLogger, structlog.get_logger())

@@ -1,0 +1,161 @@
+"""The pipeline: jobs in, groups of answers out."""
+
+import datetime as dt
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from xray_batch.bundle import Bundle
+from xray_batch.classify import Ensemble, select_device, select_dtype
+from xray_batch.decode import RENDERING_VERSION
+from xray_batch.errors import BundleError
+from xray_batch.pipeline.pool import Decoded, DecodePool, WorkerLimits
+from xray_batch.records import Finished, ModelIdentity, ModelInput, Prediction
+from xray_batch.settings import Settings
+from xray_batch.standardize import preprocess_sha256
+
+T = TypeVar("T")
+
+#: Longest time without a group of answers, empty or not.
+TICK_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job(Generic[T]):
+    """One file to classify, and whatever its owner wants back with the answer."""
+
+    path: Path
+    context: T
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """The file got no answer, and it may not be the file's fault."""
+
+    error: str  #: name of the exception's class
+    transient: bool  #: the system's fault: to be tried again for as long as it takes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered(Generic[T]):
+    """One job's end."""
+
+    job: Job[T]
+    result: Finished | Failure
+
+
+class Pipeline:
+    """Decode workers and an ensemble, for one caller at a time.
+
+    Parameters
+    ----------
+    bundle
+        Checked; all of its facts are used, none is replaced by a setting.
+    """
+
+    def __init__(self, bundle: Bundle, settings: Settings) -> None:
+        if bundle.manifest.input.rendering_version != RENDERING_VERSION:
+            raise BundleError(
+                f"bundle {bundle.manifest.model_id} was trained on rendering version "
+                f"{bundle.manifest.input.rendering_version}; this version of xray-batch renders version "
+                f"{RENDERING_VERSION}. Train it again, or use a bundle made for this version."
+            )
+        self.model = identify_model(bundle)
+        self.device = select_device(settings.device)
+        dtype = select_dtype(settings.precision, self.device)
+        self._ensemble = Ensemble(bundle, device=self.device, dtype=dtype, batch_size=settings.batch_size)
+        self._spec = bundle.manifest.input_spec
+        self._settings = settings
+
+    def run(self, jobs: Iterable[Job[T]]) -> Iterator[list[Answered[T]]]:
+        """Answer jobs, in no particular order.
+
+        `jobs` is read only as far as the work in hand needs: at most two batches and one file per worker
+        are inside.  A group comes at least every :data:`TICK_SECONDS`, if need be an empty one, so that the
+        caller can see to other things, or leave the loop: what is inside is then given up.
+        """
+        settings = self._settings
+        limits = WorkerLimits(seconds=settings.decode_seconds, address_space=settings.decode_memory_mb << 20)
+        window = 2 * settings.batch_size + settings.decode_workers
+        source = iter(jobs)
+        inside = 0
+        with DecodePool[Job[T]](settings.decode_workers, self._spec, limits) as pool:
+            exhausted = False
+            while inside or not exhausted:
+                while inside < window and not exhausted:
+                    job = next(source, None)
+                    if job is None:
+                        exhausted = True
+                    else:
+                        pool.submit(job, job.path)
+                        inside += 1
+                group = self._take_group(pool) if inside else []
+                inside -= len(group)
+                yield self._answer(group)
+
+    def _take_group(self, pool: DecodePool[Job[T]]) -> list[Decoded[Job[T]]]:
+        """Wait for one decoded file, then take what else is there, up to a batch."""
+        group = []
+        decoded = pool.take(TICK_SECONDS)
+        while decoded is not None:
+            group.append(decoded)
+            decoded = pool.take(0) if len(group) < self._settings.batch_size else None
+        return group
+
+    def _answer(self, group: Sequence[Decoded[Job[T]]]) -> list[Answered[T]]:
+        inputs = [_model_input(decoded) for decoded in group]
+        start = time.perf_counter()
+        predictions = iter(self._predict([model_input for model_input in inputs if model_input is not None]))
+        seconds = (time.perf_counter() - start) / max(1, sum(item is not None for item in inputs))
+        return [
+            Answered(
+                job=decoded.job,
+                result=_finished(decoded, None, 0.0)
+                if model_input is None
+                else _finished(decoded, next(predictions), seconds),
+            )
+            for decoded, model_input in zip(group, inputs, strict=True)
+        ]
+
+    def _predict(self, inputs: Sequence[ModelInput]) -> list[Prediction | Failure]:
+        """Classify a batch; if that fails, each image on its own, so that none takes others with it."""
+        try:
+            return list(self._ensemble.predict(inputs))
+        except RuntimeError as error:
+            if len(inputs) == 1:
+                return [Failure(error=type(error).__name__, transient=False)]
+            return [answer for model_input in inputs for answer in self._predict([model_input])]
+
+
+def identify_model(bundle: Bundle) -> ModelIdentity:
+    """Name the model and the preprocessing of the results that `bundle` gives."""
+    return ModelIdentity(
+        model_id=bundle.manifest.model_id,
+        model_sha256=bundle.sha256,
+        preprocess_sha256=preprocess_sha256(bundle.manifest.input_spec),
+        manifest=bundle.manifest_text,
+    )
+
+
+def _model_input(decoded: Decoded[Job[T]]) -> ModelInput | None:
+    reply = decoded.reply
+    if decoded.pixels is None or reply.header is None or reply.rendering is None:
+        return None
+    return ModelInput(header=reply.header, pixels=decoded.pixels, rendering=reply.rendering, warnings=reply.warnings)
+
+
+def _finished(decoded: Decoded[Job[T]], prediction: Prediction | Failure | None, seconds: float) -> Finished | Failure:
+    reply = decoded.reply
+    answer = prediction or reply.rejection or Failure(error=reply.failure or "unknown", transient=reply.transient)
+    if isinstance(answer, Failure):
+        return answer
+    return Finished(
+        answer=answer,
+        header=reply.header,
+        rendering=reply.rendering,
+        warnings=reply.warnings,
+        classified_at=dt.datetime.now(dt.UTC),
+        processing_seconds=reply.seconds + seconds,
+    )

@@ -1,0 +1,229 @@
+"""A pool of decode workers that survives what happens to them."""
+
+import mmap
+import os
+import queue
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Generic, Self, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from xray_batch.errors import DecoderDiedError, XrayBatchError
+from xray_batch.pipeline.worker import INPUT_SPEC, READY, REPLY, Reply
+from xray_batch.records import InputSpec
+
+T = TypeVar("T")
+
+#: A worker is replaced after so many files: what a codec leaks does not grow for ever.
+FILES_PER_WORKER: Final = 200
+
+_START_SECONDS: Final = 60
+_STOP_SECONDS: Final = 5
+_REPLY_BYTES: Final = 1 << 20
+
+#: Variables that a worker's interpreter needs; no other reaches it, secrets least of all.
+_ENVIRONMENT: Final = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "TZ", "TMPDIR")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerLimits:
+    """What one decode worker may use."""
+
+    seconds: float  #: for one file, from request to reply
+    address_space: int  #: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoded(Generic[T]):
+    """The end of one file's decoding."""
+
+    job: T
+    reply: Reply
+    pixels: npt.NDArray[np.float32] | None  #: shape (rows, columns), standardized; None unless prepared
+
+
+class DecodeWorker:
+    """One worker process, seen from its parent."""
+
+    def __init__(self, spec: InputSpec, limits: WorkerLimits) -> None:
+        self._spec = spec
+        self._limits = limits
+        self._files = 0
+        self._descriptor = os.memfd_create("model-input", os.MFD_CLOEXEC)
+        size = spec.rows * spec.columns * 4
+        os.ftruncate(self._descriptor, size)
+        self._memory = mmap.mmap(self._descriptor, size)
+        ours, theirs = socket.socketpair()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
+        with theirs:
+            self._process = subprocess.Popen(
+                self._command(theirs.fileno()),
+                pass_fds=(theirs.fileno(), self._descriptor),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self._errors,
+                env=worker_environment(os.environ),
+                start_new_session=True,  # Ctrl-C is for the parent, which then lets the workers finish
+            )
+        self._connection = Connection(ours.detach())
+        self._wait_until_ready()
+
+    def _command(self, connection: int) -> list[str]:
+        return [
+            *(sys.executable, "-P", "-m", "xray_batch.pipeline.worker"),
+            *("--connection", str(connection), "--memory", str(self._descriptor)),
+            *("--spec", INPUT_SPEC.dump_json(self._spec).decode()),
+            *("--address-space", str(self._limits.address_space)),
+        ]
+
+    def _wait_until_ready(self) -> None:
+        with suppress(EOFError, OSError):
+            if self._connection.poll(_START_SECONDS) and self._connection.recv_bytes() == READY:
+                return
+        self._process.kill()
+        self._process.wait()
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines() or ["no message"]
+        self.close()
+        raise DecoderDiedError(f"a decode worker did not start: {lines[-1]}")
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether the next file is for another worker: this one has done its share, or is dead."""
+        return self._files >= FILES_PER_WORKER or self._process.poll() is not None
+
+    def decode(self, path: Path) -> tuple[Reply, npt.NDArray[np.float32] | None]:
+        """Have one file decoded and prepared.
+
+        Raises
+        ------
+        DecoderDiedError
+            If the worker died or took too long; it is gone then.
+        """
+        self._files += 1
+        try:
+            self._connection.send_bytes(os.fsencode(path))
+            if not self._connection.poll(self._limits.seconds):
+                raise DecoderDiedError(f"decoding took longer than {self._limits.seconds:g} s")
+            reply = REPLY.validate_json(self._connection.recv_bytes(_REPLY_BYTES))
+        except (EOFError, OSError, ValidationError) as error:
+            raise DecoderDiedError("a decode worker ended in the middle of a file") from error
+        if reply.rendering is None:
+            return reply, None
+        shape = (self._spec.rows, self._spec.columns)
+        return reply, np.frombuffer(self._memory, dtype=np.float32).reshape(shape).copy()
+
+    def close(self) -> None:
+        """End the process and free what was shared with it."""
+        self._connection.close()
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._memory.close()
+        os.close(self._descriptor)
+        self._errors.close()
+
+    def kill(self) -> None:
+        """End the process at once; whoever waits for its reply gets a :class:`DecoderDiedError`."""
+        self._process.kill()
+        self._process.wait()
+
+
+def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Choose what a worker may know of the environment, and keep its libraries to one thread."""
+    kept = {name: environment[name] for name in _ENVIRONMENT if name in environment}
+    return kept | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+class DecodePool(Generic[T]):
+    """Decode jobs in several processes; results come in the order in which they are ready.
+
+    One thread per worker keeps it busy, replaces it when it is used up or dies, and hands results over.
+    Memory is bounded by the caller: at most `submit` calls minus `take` results are inside.
+
+    """
+
+    def __init__(self, workers: int, spec: InputSpec, limits: WorkerLimits) -> None:
+        self._spec = spec
+        self._limits = limits
+        self._jobs: queue.SimpleQueue[tuple[T, Path] | None] = queue.SimpleQueue()
+        self._decoded: queue.SimpleQueue[Decoded[T] | XrayBatchError] = queue.SimpleQueue()
+        self._closing = threading.Event()
+        self._busy: set[DecodeWorker] = set()
+        self._threads = [threading.Thread(target=self._serve, name=f"decode-{n}") for n in range(workers)]
+
+    def __enter__(self) -> Self:
+        """Start the workers; they are ready when the first result comes."""
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the workers; what is inside is given up."""
+        self._closing.set()
+        for _ in self._threads:
+            self._jobs.put(None)
+        for worker in self._busy.copy():
+            worker.kill()
+        for thread in self._threads:
+            thread.join()
+
+    def submit(self, job: T, path: Path) -> None:
+        """Hand over one file; its result comes from :meth:`take`."""
+        self._jobs.put((job, path))
+
+    def take(self, timeout: float) -> Decoded[T] | None:
+        """Return the next result, or None if there is none within `timeout` seconds.
+
+        Raises
+        ------
+        DecoderDiedError
+            If workers cannot even be started: nothing can be decoded here.
+        """
+        try:
+            decoded = self._decoded.get(timeout=timeout) if timeout else self._decoded.get_nowait()
+        except queue.Empty:
+            return None
+        if isinstance(decoded, XrayBatchError):
+            raise decoded
+        return decoded
+
+    def _serve(self) -> None:
+        worker: DecodeWorker | None = None
+        try:
+            worker = DecodeWorker(self._spec, self._limits)
+            while (request := self._jobs.get()) is not None and not self._closing.is_set():
+                job, path = request
+                if worker.is_used_up:
+                    worker.close()
+                    worker = DecodeWorker(self._spec, self._limits)
+                self._busy.add(worker)
+                try:
+                    reply, pixels = worker.decode(path)
+                except DecoderDiedError as error:
+                    worker.kill()
+                    reply, pixels = Reply(seconds=0.0, failure=type(error).__name__), None
+                finally:
+                    self._busy.discard(worker)
+                self._decoded.put(Decoded(job=job, reply=reply, pixels=pixels))
+        except DecoderDiedError as error:
+            self._decoded.put(error)
+        finally:
+            if worker is not None:
+                worker.close()

@@ -1,0 +1,134 @@
+"""A decode worker: a process that turns one file after another into a model input.
+
+It has no database, no network, no secret and no torch, and limits on memory, CPU time, files and
+processes: what a hostile or broken file can do, it can do only here.  What it says to its parent is JSON
+that the parent validates, and pixels in memory that both map; never a pickle.
+
+Started by :mod:`xray_batch.pipeline.pool`, as ``python -P -m xray_batch.pipeline.worker``.
+"""
+
+import argparse
+import mmap
+import os
+import resource
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import TypeAdapter
+
+from xray_batch.decode import Source, open_source
+from xray_batch.errors import ReasonCode, RejectedInputError, TransientError
+from xray_batch.records import ImageHeader, ImageWarning, InputSpec, ModelInput, Rejection
+from xray_batch.standardize import prepare
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What a worker says about one file; the pixels of a prepared one are in the shared memory."""
+
+    seconds: float
+    header: ImageHeader | None = None
+    rendering: str | None = None  #: set where the file was prepared
+    warnings: tuple[ImageWarning, ...] = ()
+    rejection: Rejection | None = None
+    failure: str | None = None  #: name of an exception's class: neither prepared nor rejected
+    transient: bool = False  #: of a failure: the system's fault, not to be held against the file
+
+
+REPLY: Final = TypeAdapter(Reply)
+INPUT_SPEC: Final = TypeAdapter(InputSpec)
+
+READY: Final = b"ready"
+
+_CPU_SECONDS: Final = 30
+_OPEN_FILES: Final = 32
+
+
+def main() -> None:
+    """Answer requests, each the path of a file, until the parent closes the connection."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--connection", type=int, required=True)
+    parser.add_argument("--memory", type=int, required=True)
+    parser.add_argument("--spec", required=True)
+    parser.add_argument("--address-space", type=int, required=True)
+    options = parser.parse_args()
+    spec = INPUT_SPEC.validate_json(options.spec)
+    connection = Connection(options.connection)
+    with mmap.mmap(options.memory, spec.rows * spec.columns * 4) as memory:
+        slot = np.frombuffer(memory, dtype=np.float32).reshape(spec.rows, spec.columns)
+        _limit(options.address_space)
+        connection.send_bytes(READY)
+        _silence()
+        while True:
+            try:
+                path = Path(os.fsdecode(connection.recv_bytes()))
+            except EOFError:
+                break
+            _limit_cpu()
+            connection.send_bytes(REPLY.dump_json(answer(path, spec, slot)))
+        del slot
+
+
+def answer(path: Path, spec: InputSpec, slot: npt.NDArray[np.float32]) -> Reply:
+    """Decode and prepare one file; the pixels go to `slot`, shape (spec.rows, spec.columns)."""
+    start = time.perf_counter()
+    source: Source | None = None
+    rejection: Rejection | None = None
+    failure: str | None = None
+    transient = False
+    prepared: ModelInput | None = None
+    try:
+        source = open_source(path)
+        source.check_intended_use()
+        prepared = prepare(source.render(), spec)
+        slot[...] = prepared.pixels
+    except RejectedInputError as error:
+        rejection = Rejection(reason_code=error.reason_code, reason=str(error))
+    except MemoryError:
+        message = "Decoding the file takes more memory than a decode worker may have."
+        rejection = Rejection(reason_code=ReasonCode.TOO_LARGE, reason=message)
+    except TransientError as error:
+        failure, transient = type(error).__name__, True
+    except Exception as error:  # noqa: BLE001 - the job boundary: a bug in decoding costs one attempt of one file
+        failure = type(error).__name__
+    return Reply(
+        seconds=time.perf_counter() - start,
+        header=source.header if source else None,
+        rendering=prepared.rendering if prepared else None,
+        warnings=prepared.warnings if prepared else (),
+        rejection=rejection,
+        failure=failure,
+        transient=transient,
+    )
+
+
+def _limit(address_space: int) -> None:
+    """Give up what decoding does not need; called once everything is imported."""
+    resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, _OPEN_FILES))
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+
+def _limit_cpu() -> None:
+    """Let the next file use at most so many seconds; the kernel then ends the process."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    used = int(usage.ru_utime + usage.ru_stime) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (used + _CPU_SECONDS, resource.RLIM_INFINITY))
+
+
+def _silence() -> None:
+    """Send what codecs print nowhere: it may quote the file."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""One `Settings` object, read once: defaults < TOML file < environment < command line."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from xray_batch.errors import ConfigurationError
+
+ENVIRONMENT_PREFIX: Final = "XRAY_BATCH_"
+
+#: Read where no file is named and this one exists in the home folder.
+CONFIG_NAME: Final = "xray-batch.toml"
+
+
+def default_home() -> Path:
+    """Return the home folder of a user who named none, after the XDG Base Directory Specification."""
+    data_home = os.environ.get("XDG_DATA_HOME")
+    return (Path(data_home) if data_home else Path.home() / ".local" / "share") / "xray-batch"
+
+
+class Settings(BaseModel):
+    """Every setting; the README's table is checked against these fields and their descriptions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    home: Path = Field(default_factory=default_home, description="Folder of the installation: inbox, results, ...")
+    database_url: SecretStr | None = Field(
+        None, description="SQLAlchemy URL of the database; without one, `results.sqlite3` in the home folder"
+    )
+    bundle: str = Field("default", description="Model bundle: name of an installed or packaged one, or a path")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the networks run")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Arithmetic of the convolutions; `auto` is bfloat16 where that is faster"
+    )
+    batch_size: int = Field(16, ge=1, le=1024, description="Images in one forward pass at most")
+    decode_workers: int = Field(
+        default_factory=lambda: min(8, os.cpu_count() or 1), ge=1, le=256, description="Decode processes"
+    )
+    decode_seconds: float = Field(60.0, gt=0, description="Time that decoding one file may take")
+    decode_memory_mb: int = Field(2048, ge=512, description="Address space of one decode process, MiB")
+    max_attempts: int = Field(3, ge=1, le=20, description="Tries for a file whose processing ends abnormally")
+    settle_seconds: float = Field(2.0, ge=0, description="A file in the inbox is complete when unchanged this long")
+    scan_seconds: float = Field(5.0, gt=0, le=3600, description="Time between two scans of the inbox")
+    lease_seconds: float = Field(300.0, ge=10, description="A service that died gives its files up after this time")
+    drain_seconds: float = Field(30.0, ge=0, description="Time to finish the work in hand when told to stop")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged")
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="Form of the log; `auto` is console on a terminal and JSON elsewhere"
+    )
+
+    @property
+    def resolved_database_url(self) -> str:
+        """URL of the database in use; may hold a password."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{self.home.absolute() / 'results.sqlite3'}"
+
+
+def load_settings(
+    command_line: Mapping[str, object],
+    *,
+    config: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Settings:
+    """Merge the sources of settings and check the result.
+
+    An unknown name is refused in every source, the environment too: a misspelt setting must not be
+    silently without effect.
+
+    Parameters
+    ----------
+    command_line
+        Settings given as options; None means not given.
+    config
+        TOML file; without one, `$XRAY_BATCH_CONFIG`, else `xray-batch.toml` in the home folder if there is one.
+    environment
+        For tests; `os.environ` if None.
+
+    Raises
+    ------
+    ConfigurationError
+        Naming the first setting that is unknown or wrong, its source, and what is accepted.
+    """
+    variables = os.environ if environment is None else environment
+    from_environment = {
+        name.removeprefix(ENVIRONMENT_PREFIX).lower(): value
+        for name, value in variables.items()
+        if name.startswith(ENVIRONMENT_PREFIX)
+    }
+    named_config = from_environment.pop("config", None)
+    given = {name: value for name, value in command_line.items() if value is not None}
+    path = config or (Path(named_config) if named_config else None)
+    if path is None:
+        home = Path(str(given.get("home") or from_environment.get("home") or default_home()))
+        path = home / CONFIG_NAME if (home / CONFIG_NAME).is_file() else None
+    from_file = _read_toml(path) if path else {}
+    sources = {name: f"in {path}" for name in from_file}
+    sources |= {name: f"in the environment ({ENVIRONMENT_PREFIX}{name.upper()})" for name in from_environment}
+    sources |= {name: f"on the command line (--{name.replace('_', '-')})" for name in given}
+    try:
+        return Settings(**(from_file | from_environment | given))  # type: ignore[arg-type] # pydantic checks them
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        name = str(first["loc"][0]) if first["loc"] else "settings"
+        if first["type"] == "extra_forbidden":
+            message = f"unknown setting {name!r} {sources.get(name, '')}; the README lists the settings"
+        else:
+            message = f"wrong setting {name!r} {sources.get(name, '')}: {first['msg']}"
+        raise ConfigurationError(message) from error
+
+
+def _read_toml(path: Path) -> dict[str, object]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        message = f"the configuration file {path} cannot be read: {error.strerror}"
+        raise ConfigurationError(message) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        message = f"the configuration file {path} is not TOML: {error}"
+        raise ConfigurationError(message) from error
