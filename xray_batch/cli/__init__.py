@@ -1,0 +1,67 @@
+"""The commands.
+
+Each file of this package holds the commands of one subject, and imports what it needs inside the command,
+so that `--help` answers at once.  Results go to stdout, logs and progress to stderr.
+
+Exit codes: 0 done, 1 the work found a problem, 2 wrong usage, 78 configuration error (`EX_CONFIG`).
+"""
+
+import sys
+from typing import Final
+
+import typer
+
+from xray_batch import DISCLAIMER, __version__
+from xray_batch.cli import bundles, database, demo, doctor, process, results, status, train, watch
+from xray_batch.errors import ConfigurationError, XrayBatchError
+
+EXIT_PROBLEM: Final = 1
+EXIT_CONFIGURATION: Final = 78
+
+app = typer.Typer(
+    name="xray-batch",
+    help=f"Drop chest X-ray studies into a folder, read calibrated answers from a SQL database.\n\n{DISCLAIMER}",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(f"xray-batch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", help="Print the version.", callback=_print_version, is_eager=True),
+) -> None:
+    """Hold what is common to all commands."""
+
+
+app.command("demo")(demo.demo)
+app.command("process")(process.process)
+app.command("watch")(watch.watch)
+app.command("results")(results.results)
+app.command("status")(status.status)
+app.command("doctor")(doctor.doctor)
+app.command("train")(train.train)
+app.add_typer(bundles.app, name="bundle")
+app.add_typer(database.app, name="db")
+
+
+def main() -> None:
+    """Run a command; an error that is no bug of ours is one sentence, never a traceback."""
+    try:
+        app(prog_name="xray-batch")
+    except ConfigurationError as error:
+        sys.stderr.write(f"xray-batch: {error}\n")
+        sys.exit(EXIT_CONFIGURATION)
+    except XrayBatchError as error:
+        sys.stderr.write(f"xray-batch: {error}\n")
+        sys.exit(EXIT_PROBLEM)
+    except BrokenPipeError:  # `xray-batch results | head`
+        sys.stderr.close()
+        sys.exit(EXIT_PROBLEM)

@@ -1,0 +1,56 @@
+"""`xray-batch bundle list|show|verify`."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from xray_batch.cli.options import Config, DatabaseUrl, Home, open_settings
+
+if TYPE_CHECKING:
+    from xray_batch.bundle import Bundle
+    from xray_batch.settings import Settings
+
+app = typer.Typer(help="Model bundles.", no_args_is_help=True)
+
+Name = Annotated[str | None, typer.Argument(help="Its name, or a path; the one in use if not given.")]
+
+
+@app.command("list")
+def list_bundles(home: Home = None, config: Config = None, database_url: DatabaseUrl = None) -> None:
+    """List the packaged and the installed bundles; a star marks the one in use."""
+    from xray_batch.bundle import Bundle, bundle_folders
+    from xray_batch.errors import BundleError
+    from xray_batch.intake import Folders
+
+    settings = open_settings(home, config, database_url)
+    for folder in bundle_folders(Folders(settings.home).bundles):
+        mark = "*" if settings.bundle in (folder.name, str(folder)) else " "
+        try:
+            typer.echo(f"{mark} {folder.name:24}{Bundle(folder).manifest.model_id:32}{folder}")
+        except BundleError as error:
+            typer.echo(f"{mark} {folder.name:24}{error}")
+
+
+@app.command()
+def show(name: Name = None, home: Home = None, config: Config = None, database_url: DatabaseUrl = None) -> None:
+    """Print the model card of a bundle."""
+    from xray_batch.bundle import MODEL_CARD_NAME
+
+    bundle = _find(name, open_settings(home, config, database_url))
+    typer.echo((bundle.folder / MODEL_CARD_NAME).read_text(encoding="utf-8"), nl=False)
+    typer.echo(f"\nmanifest SHA-256: {bundle.sha256}\nfolder: {bundle.folder}")
+
+
+@app.command()
+def verify(name: Name = None, home: Home = None, config: Config = None, database_url: DatabaseUrl = None) -> None:
+    """Check every fact and every hash of a bundle, and that its weights fit its networks."""
+    bundle = _find(name, open_settings(home, config, database_url))
+    bundle.load_networks()
+    typer.echo(f"{bundle.manifest.model_id} is complete and unchanged ({len(bundle.manifest.members)} members)")
+
+
+def _find(name: str | None, settings: "Settings") -> "Bundle":
+    from xray_batch.bundle import find_bundle
+    from xray_batch.intake import Folders
+
+    return find_bundle(name or settings.bundle, Folders(settings.home).bundles)

@@ -1,0 +1,43 @@
+"""Options that every command takes, and what they open."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+from xray_batch.logs import configure_logs
+from xray_batch.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from xray_batch.store import Store
+
+Home: TypeAlias = Annotated[Path | None, typer.Option("--home", help="Folder of the installation.")]
+Config: TypeAlias = Annotated[Path | None, typer.Option("--config", help="Configuration file (TOML).")]
+DatabaseUrl: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--database-url", help="Database: sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME."),
+]
+BundleName: TypeAlias = Annotated[str | None, typer.Option("--bundle", help="Model bundle: its name, or a path.")]
+Device: TypeAlias = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")]
+
+
+def open_settings(home: Path | None, config: Path | None, database_url: str | None, **others: object) -> Settings:
+    """Read the settings and configure the log by them."""
+    settings = load_settings({"home": home, "database_url": database_url, **others}, config=config)
+    configure_logs(settings.log_level, settings.log_format)
+    return settings
+
+
+@contextmanager
+def open_store(settings: Settings) -> Iterator["Store"]:
+    """Open the database of `settings`; a SQLite one is created or upgraded as needed."""
+    from xray_batch.database import open_database
+    from xray_batch.store import Store
+
+    store = Store(open_database(settings.resolved_database_url))
+    try:
+        yield store
+    finally:
+        store.close()

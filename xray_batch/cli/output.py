@@ -1,0 +1,150 @@
+"""Rows for people and for programs."""
+
+import csv
+import datetime as dt
+import enum
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from xray_batch import DISCLAIMER
+from xray_batch.records import RESULT_COLUMNS, Outcome
+
+Row = Mapping[str, object]
+
+_STYLES: Final = {
+    Outcome.PNEUMONIA: "bold red",
+    Outcome.NORMAL: "green",
+    Outcome.INDETERMINATE: "yellow",
+    Outcome.NOT_ANALYSED: "dim",
+}
+
+#: A cell that begins so is run as a formula by spreadsheets; an apostrophe in front prevents it.
+_FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
+
+
+class Format(enum.StrEnum):
+    """How rows are written."""
+
+    TABLE = "table"
+    JSON = "json"  #: one object per line, keys as the view's columns
+    CSV = "csv"
+    PARQUET = "parquet"
+
+
+def write_rows(rows: Iterable[Row], form: Format, output: Path | None) -> None:
+    """Write rows of the view `results` to `output`, or to stdout."""
+    if form is Format.PARQUET:
+        _write_parquet(rows, output)
+        return
+    if form is Format.TABLE and output is None:
+        print_table(rows)
+        return
+    stream = output.open("w", newline="", encoding="utf-8") if output else sys.stdout
+    try:
+        if form is Format.JSON:
+            stream.writelines(json_line(row) + "\n" for row in rows)
+        elif form is Format.CSV:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(RESULT_COLUMNS)
+            writer.writerows([_csv_cell(row[name]) for name in RESULT_COLUMNS] for row in rows)
+        else:
+            print_table(rows, Console(file=stream, width=200))
+    finally:
+        if output:
+            stream.close()
+
+
+def print_table(rows: Iterable[Row], console: Console | None = None) -> None:
+    """Print what people look at, one line per file; the other formats have all columns of the view."""
+    console = console or Console()
+    table = Table("file", "outcome", "P(pneumonia)", "note", caption=DISCLAIMER, caption_justify="left")
+    table.columns[0].overflow = "fold"
+    table.columns[2].justify = "right"
+    for row in rows:
+        probability, note = row["p_pneumonia"], row["reason_code"] or row["warnings"]
+        table.add_row(
+            Text(str(row["source_name"])),
+            str(row["outcome"]),
+            f"{probability:.3f}" if isinstance(probability, float) else "",
+            str(note).replace(",", ", "),
+            style=_STYLES[Outcome(str(row["outcome"]))],
+        )
+    console.print(table)
+
+
+def progress_columns() -> list[ProgressColumn]:
+    """Return what a progress bar shows: its name, how many of how many, the time taken and the time left."""
+    return [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    ]
+
+
+def json_line(row: Row) -> str:
+    """Return one row as a JSON object on one line."""
+    return json.dumps({name: _plain(value) for name, value in row.items()}, ensure_ascii=False)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, dt.datetime | dt.date):
+        return value.isoformat()
+    return value
+
+
+def _csv_cell(value: object) -> object:
+    text = _plain(value)
+    if isinstance(text, str) and text.startswith(_FORMULA_STARTS):
+        return "'" + text
+    return text
+
+
+def _write_parquet(rows: Iterable[Row], output: Path | None) -> None:
+    if output is None:
+        raise typer.BadParameter("a Parquet file needs a name: add --output FILE")
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise typer.BadParameter("Parquet needs pyarrow: pip install 'xray-batch[parquet]'") from error
+    schema = pa.schema([(name, _arrow_type(pa, name)) for name in RESULT_COLUMNS])
+    with pq.ParquetWriter(output, schema) as writer:
+        for page in _pages(rows, 10_000):
+            writer.write_table(pa.Table.from_pylist([dict(row) for row in page], schema=schema))
+
+
+def _arrow_type(pa: object, name: str) -> object:
+    if name == "result_id":
+        return pa.int64()  # type: ignore[attr-defined] # pyarrow publishes no types
+    if name in ("received_at", "classified_at"):
+        return pa.timestamp("us", tz="UTC")  # type: ignore[attr-defined]
+    if name == "study_date":
+        return pa.date32()  # type: ignore[attr-defined]
+    if name.startswith(("p_", "threshold_")) or name in ("disagreement", "processing_seconds"):
+        return pa.float64()  # type: ignore[attr-defined]
+    return pa.string()  # type: ignore[attr-defined]
+
+
+def _pages(rows: Iterable[Row], size: int) -> Iterator[Sequence[Row]]:
+    iterator = iter(rows)
+    while page := list(islice(iterator, size)):
+        yield page
