@@ -207,16 +207,15 @@ class Bundle:
         return content
 
     def _load_member(self, member: MemberFacts) -> nn.Module:
-        network = build_network(member.architecture, len(self.manifest.classes))
+        network: nn.Module = build_network(member.architecture, len(self.manifest.classes))
         try:
             network.load_state_dict(safetensors.torch.load(self._read_member(member)))
         except (SafetensorError, RuntimeError) as error:
-            message = (
-                f"{self.folder / member.file} does not hold the weights of a {member.architecture}: {error}"
-            )
+            message = f"{self.folder / member.file} does not hold the weights of a {member.architecture}: {error}"
             raise BundleError(message) from error
         network.requires_grad_(requires_grad=False)
-        return network.eval()
+        network.eval()
+        return network
 
 
 def find_bundle(name: str, installed: Path) -> Bundle:

@@ -60,9 +60,7 @@ def change_sharpness(images: Tensor, random: torch.Generator) -> Tensor:
     for group, value in zip(images.chunk(4), sharpness.tolist(), strict=False):
         half = len(group) // 2
         small = [max(8, round(side * (0.4 + 0.6 * value))) for side in group.shape[-2:]]
-        shrunk = (
-            F.interpolate(group[:half], size=small, mode="bilinear", antialias=True) if half else group[:0]
-        )
+        shrunk = F.interpolate(group[:half], size=small, mode="bilinear", antialias=True) if half else group[:0]
         restored = F.interpolate(shrunk, size=list(group.shape[-2:]), mode="bilinear") if half else shrunk
         groups.append(torch.cat([restored, blur(group[half:], 0.006 * value * group.shape[-1])]))
     return torch.cat(groups)

@@ -63,9 +63,7 @@ class FileBackbone:
         """
         path = next((path for path in self._paths if path.name.startswith(architecture)), None)
         if path is None or not path.is_file():
-            message = (
-                f"no file among --backbone-weights is named {architecture}*; name one such file per member"
-            )
+            message = f"no file among --backbone-weights is named {architecture}*; name one such file per member"
             raise TrainingDataError(message)
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
@@ -77,9 +75,7 @@ def _torchvision_file(path: Path) -> Mapping[str, Tensor]:
     name = _TORCHVISION_NAME.match(path.name)
     actual = hashlib.sha256(path.read_bytes()).hexdigest()
     if name is None or not actual.startswith(name["prefix"]):
-        message = (
-            f"{path} is neither safetensors nor an unchanged file of torchvision (its SHA-256 is {actual})"
-        )
+        message = f"{path} is neither safetensors nor an unchanged file of torchvision (its SHA-256 is {actual})"
         raise TrainingDataError(message)
     state: Mapping[str, Tensor] = torch.hub.load_state_dict_from_url(
         path.resolve().as_uri(), model_dir=str(path.resolve().parent), map_location="cpu", weights_only=True

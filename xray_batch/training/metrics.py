@@ -100,9 +100,7 @@ def expected_calibration_error(
     return sum(gaps) / len(positive)
 
 
-def operating_points(
-    positive: npt.NDArray[np.bool_], probability: npt.NDArray[np.float64]
-) -> OperatingPoints:
+def operating_points(positive: npt.NDArray[np.bool_], probability: npt.NDArray[np.float64]) -> OperatingPoints:
     """Choose the three thresholds on P(pneumonia), and measure them on the data they were chosen on.
 
     Raises
@@ -140,9 +138,7 @@ def indeterminate_band(points: OperatingPoints) -> tuple[float, float]:
     return low, high
 
 
-def _measure(
-    threshold: float, positive: npt.NDArray[np.bool_], probability: npt.NDArray[np.float64]
-) -> OperatingPoint:
+def _measure(threshold: float, positive: npt.NDArray[np.bool_], probability: npt.NDArray[np.float64]) -> OperatingPoint:
     return OperatingPoint(
         threshold=float(threshold),
         sensitivity=proportion(int((probability[positive] >= threshold).sum()), int(positive.sum())),

@@ -65,9 +65,7 @@ def _thresholds(manifest: Manifest) -> str:
         _point("high sensitivity", points.high_sensitivity),
         _point("high specificity", points.high_specificity),
     ]
-    header = (
-        "| operating point | threshold | sensitivity (95 % CI) | specificity (95 % CI) |\n|---|---|---|---|"
-    )
+    header = "| operating point | threshold | sensitivity (95 % CI) | specificity (95 % CI) |\n|---|---|---|---|"
     table = "\n".join([header, *rows])
     return (
         f"## Thresholds\n\nBelow {manifest.threshold_low:.4f} the outcome is `normal`, from "

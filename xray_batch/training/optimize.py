@@ -120,9 +120,7 @@ def train_member(
                 images = at_side(data.pixels, stage.side, device) if images is None else images
                 torch.manual_seed(recipe.seed * 1000 + epoch)
                 steps = _epoch(images, data, recipe, epoch=epoch)
-                loss = _run_epoch(
-                    network, average, optimizer, steps, recipe, stage, stage_epoch, dtype, on_step
-                )
+                loss = _run_epoch(network, average, optimizer, steps, recipe, stage, stage_epoch, dtype, on_step)
                 _save(checkpoint, origin, epoch + 1, network, average, optimizer)
                 on_epoch(EpochReport(epoch=epoch, side=stage.side, loss=loss), average.module.eval())
             epoch += 1
@@ -240,7 +238,7 @@ def _resume(
     """Load a checkpoint where there is one, and return how many epochs it holds."""
     if not checkpoint.exists():
         return 0
-    with safe_open(checkpoint, framework="pt") as file:  # type: ignore[no-untyped-call] # no annotation published
+    with safe_open(checkpoint, framework="pt") as file:
         metadata = file.metadata()
     if metadata["origin"] != origin:
         message = (

@@ -87,9 +87,7 @@ class Progress(Protocol):
         """Pass on one line of text."""
 
 
-def train_bundle(
-    order: TrainingOrder, *, device: torch.device, dtype: torch.dtype, progress: Progress
-) -> Path:
+def train_bundle(order: TrainingOrder, *, device: torch.device, dtype: torch.dtype, progress: Progress) -> Path:
     """Carry out `order` and return the folder of the new bundle.
 
     Raises
@@ -266,9 +264,7 @@ def _manifest(
         ),
         members=tuple(
             MemberFacts(architecture=architecture, file=file, sha256=sha256)
-            for architecture, file, sha256 in zip(
-                ARCHITECTURES, member_files(ARCHITECTURES), hashes, strict=True
-            )
+            for architecture, file, sha256 in zip(ARCHITECTURES, member_files(ARCHITECTURES), hashes, strict=True)
         ),
         temperature=temperature,
         threshold_low=low,
