@@ -28,6 +28,7 @@ from xray_batch.errors import (
     ConfigurationError,
     DatabaseUnavailableError,
     LostFileError,
+    TransientError,
 )
 from xray_batch.intake import (
     Claimed,
@@ -108,7 +109,8 @@ class Service:
     def run(self) -> None:
         """Work until :meth:`stop`, then finish what is in hand.
 
-        Database outages and full disks are waited out; they never end the service.
+        Database outages, full disks and decode workers that do not start are waited out; they never end the
+        service.
         """
         self._watcher.start()
         back_off = _BACK_OFF_SECONDS
@@ -116,7 +118,7 @@ class Service:
             while not self._stopping.is_set():
                 try:
                     self._turn()
-                except (DatabaseUnavailableError, OSError) as error:
+                except (TransientError, OSError) as error:
                     self._log.error("interrupted", error=type(error).__name__, retry_seconds=back_off)
                     self._stopping.wait(back_off)
                     back_off = min(2 * back_off, _BACK_OFF_SECONDS_AT_MOST)

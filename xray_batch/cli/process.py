@@ -55,7 +55,7 @@ def run_process(paths: Sequence[Path], settings: "Settings", form: Format) -> "S
     shown: list[FileAnswer] = []
     bundle = find_bundle(settings.bundle, Folders(settings.home).bundles)
     progress = Progress(*progress_columns(), console=errors, disable=not errors.is_terminal)
-    with open_store(settings) as store, progress:
+    with open_store(settings) as store, Pipeline(bundle, settings) as pipeline, progress:
         task = progress.add_task("classify", total=sum(1 for _ in find_files(paths)))
 
         def on_answers(answers: Sequence[FileAnswer]) -> None:
@@ -72,7 +72,7 @@ def run_process(paths: Sequence[Path], settings: "Settings", form: Format) -> "S
 
         summary = process_in_place(
             find_files(paths),
-            Pipeline(bundle, settings),
+            pipeline,
             store,
             max_attempts=settings.max_attempts,
             on_answers=on_answers,

@@ -26,8 +26,9 @@ def watch(
     folders = Folders(settings.home.absolute())
     folders.create()
     embedded = sqlite_path(settings.resolved_database_url) is not None
-    with only_service(folders) if embedded else nullcontext(), open_store(settings) as store:
-        pipeline = Pipeline(find_bundle(settings.bundle, folders.bundles), settings)
+    lock = only_service(folders) if embedded else nullcontext()
+    bundle_in_use = find_bundle(settings.bundle, folders.bundles)
+    with lock, open_store(settings) as store, Pipeline(bundle_in_use, settings) as pipeline:
         service = Service(folders, pipeline, store, settings)
         signal.signal(signal.SIGTERM, service.stop)
         signal.signal(signal.SIGINT, service.stop)

@@ -3,9 +3,11 @@
 import datetime as dt
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
 
 from xray_batch.bundle import Bundle
 from xray_batch.classify import Ensemble, select_device, select_dtype
@@ -47,7 +49,7 @@ class Answered(Generic[T]):
 
 
 class Pipeline:
-    """Decode workers and an ensemble, for one caller at a time.
+    """Decode workers and an ensemble, for one caller at a time; to be entered before it is run.
 
     Parameters
     ----------
@@ -68,6 +70,24 @@ class Pipeline:
         self._ensemble = Ensemble(bundle, device=self.device, dtype=dtype, batch_size=settings.batch_size)
         self._spec = bundle.manifest.input_spec
         self._settings = settings
+        self._workers = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Start the decode workers."""
+        self._start_workers()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the decode workers."""
+        self._workers.close()
+
+    def _start_workers(self) -> None:
+        settings = self._settings
+        limits = WorkerLimits(seconds=settings.decode_seconds, address_space=settings.decode_memory_mb << 20)
+        pool = DecodePool[Job[Any]](settings.decode_workers, self._spec, limits)
+        self._pool = self._workers.enter_context(pool)
 
     def run(self, jobs: Iterable[Job[T]]) -> Iterator[list[Answered[T]]]:
         """Answer jobs, in no particular order.
@@ -76,32 +96,34 @@ class Pipeline:
         are inside.  A group comes at least every :data:`TICK_SECONDS`, if need be an empty one, so that the
         caller can see to other things, or leave the loop: what is inside is then given up.
         """
-        settings = self._settings
-        limits = WorkerLimits(seconds=settings.decode_seconds, address_space=settings.decode_memory_mb << 20)
-        window = 2 * settings.batch_size + settings.decode_workers
+        window = 2 * self._settings.batch_size + self._settings.decode_workers
         source = iter(jobs)
+        exhausted = False
         inside = 0
-        with DecodePool[Job[T]](settings.decode_workers, self._spec, limits) as pool:
-            exhausted = False
+        try:
             while inside or not exhausted:
                 while inside < window and not exhausted:
                     job = next(source, None)
                     if job is None:
                         exhausted = True
                     else:
-                        pool.submit(job, job.path)
+                        self._pool.submit(job, job.path)
                         inside += 1
-                group = self._take_group(pool) if inside else []
+                group = self._take_group() if inside else []
                 inside -= len(group)
                 yield self._answer(group)
+        finally:
+            if inside:  # their results must not turn up in the next run
+                self._workers.close()
+                self._start_workers()
 
-    def _take_group(self, pool: DecodePool[Job[T]]) -> list[Decoded[Job[T]]]:
+    def _take_group(self) -> list[Decoded[Job[Any]]]:
         """Wait for one decoded file, then take what else is there, up to a batch."""
         group = []
-        decoded = pool.take(TICK_SECONDS)
+        decoded = self._pool.take(TICK_SECONDS)
         while decoded is not None:
             group.append(decoded)
-            decoded = pool.take(0) if len(group) < self._settings.batch_size else None
+            decoded = self._pool.take(0) if len(group) < self._settings.batch_size else None
         return group
 
     def _answer(self, group: Sequence[Decoded[Job[T]]]) -> list[Answered[T]]:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from xray_batch.errors import DecoderDiedError, XrayBatchError
+from xray_batch.errors import DecoderDiedError
 from xray_batch.pipeline.worker import INPUT_SPEC, READY, REPLY, Reply
 from xray_batch.records import InputSpec
 
@@ -154,14 +154,13 @@ class DecodePool(Generic[T]):
 
     One thread per worker keeps it busy, replaces it when it is used up or dies, and hands results over.
     Memory is bounded by the caller: at most `submit` calls minus `take` results are inside.
-
     """
 
     def __init__(self, workers: int, spec: InputSpec, limits: WorkerLimits) -> None:
         self._spec = spec
         self._limits = limits
         self._jobs: queue.SimpleQueue[tuple[T, Path] | None] = queue.SimpleQueue()
-        self._decoded: queue.SimpleQueue[Decoded[T] | XrayBatchError] = queue.SimpleQueue()
+        self._decoded: queue.SimpleQueue[Decoded[T] | DecoderDiedError] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._busy: set[DecodeWorker] = set()
         self._threads = [threading.Thread(target=self._serve, name=f"decode-{n}") for n in range(workers)]
@@ -200,7 +199,7 @@ class DecodePool(Generic[T]):
             decoded = self._decoded.get(timeout=timeout) if timeout else self._decoded.get_nowait()
         except queue.Empty:
             return None
-        if isinstance(decoded, XrayBatchError):
+        if isinstance(decoded, DecoderDiedError):
             raise decoded
         return decoded
 
@@ -212,6 +211,7 @@ class DecodePool(Generic[T]):
                 job, path = request
                 if worker.is_used_up:
                     worker.close()
+                    worker = None  # a closed one must not be closed again, should the next not start
                     worker = DecodeWorker(self._spec, self._limits)
                 self._busy.add(worker)
                 try:
@@ -222,8 +222,8 @@ class DecodePool(Generic[T]):
                 finally:
                     self._busy.discard(worker)
                 self._decoded.put(Decoded(job=job, reply=reply, pixels=pixels))
-        except DecoderDiedError as error:
-            self._decoded.put(error)
+        except (DecoderDiedError, OSError) as error:
+            self._decoded.put(DecoderDiedError(f"decode workers cannot be started: {error}"))
         finally:
             if worker is not None:
                 worker.close()
