@@ -252,6 +252,7 @@ def save_weights(network: nn.Module, path: Path) -> str:
         for name, tensor in network.state_dict().items()
     }
     safetensors.torch.save_file(tensors, path)
+    path.chmod(0o644)  # safetensors writes 0600; weights are no secret, and the service may be another user
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

@@ -28,7 +28,7 @@ class ReasonCode(enum.StrEnum):
     PIXEL_DATA = "pixel_data"  #: Pixel Data is missing, corrupt or contradicts its attributes.
     UNSUPPORTED_TRANSFER_SYNTAX = "unsupported_transfer_syntax"  #: No decoder for this DICOM encoding.
     UNSUPPORTED_SOP_CLASS = "unsupported_sop_class"  #: A DICOM object that is no projection radiograph.
-    UNSUPPORTED_MODALITY = "unsupported_modality"  #: Modality is not CR or DX.
+    UNSUPPORTED_MODALITY = "unsupported_modality"  #: Modality is not CR, DX or RG.
     FOR_PROCESSING = "for_processing"  #: Raw detector data, not meant for presentation.
     NOT_A_CHEST = "not_a_chest"  #: Body Part Examined names another part of the body.
     LATERAL_VIEW = "lateral_view"  #: The view is not PA or AP.

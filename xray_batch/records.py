@@ -43,7 +43,7 @@ class SourceFormat(enum.StrEnum):
 class ImageWarning(enum.StrEnum):
     """Something a reader of the result should know; the image was analysed all the same."""
 
-    SECONDARY_CAPTURE = "secondary_capture"  #: Modality or SOP Class says a copy, not an original.
+    SECONDARY_CAPTURE = "secondary_capture"  #: The SOP Class says a copy, not an original.
     BURNED_IN_ANNOTATION = "burned_in_annotation"  #: (0028,0301) is YES: text in the pixels.
     MODALITY_ABSENT = "modality_absent"  #: (0008,0060) is empty; accepted for its SOP Class.
     BODY_PART_ABSENT = "body_part_absent"  #: (0018,0015) is empty: nothing in the header says chest.

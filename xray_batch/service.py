@@ -74,9 +74,6 @@ _BACK_OFF_SECONDS_AT_MOST: Final = 60.0
 #: The disk is at fault, not the file: nothing else will work either.
 _DISK_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
-#: In the home folder while the service runs: what `xray-batch status` cannot know from the database.
-STATE_NAME: Final = "service.json"
-
 
 class Service:
     """One `xray-batch watch`.
@@ -99,7 +96,6 @@ class Service:
         self._next_scan = 0.0
         self._tracker = SettleTracker(settings.settle_seconds)
         self._watcher = InboxWatcher(folders.inbox, self._wake)
-        self._state_path = folders.home / STATE_NAME
         self._ready = False
         self._left_alone: Counter[str] = Counter()
         self._recorded: set[uuid.UUID] = set()
@@ -119,7 +115,7 @@ class Service:
                 try:
                     self._turn()
                 except (TransientError, OSError) as error:
-                    self._log.error("interrupted", error=type(error).__name__, retry_seconds=back_off)
+                    self._log.error("interrupted", why=_why(error), retry_seconds=back_off)
                     self._stopping.wait(back_off)
                     back_off = min(2 * back_off, _BACK_OFF_SECONDS_AT_MOST)
                 else:
@@ -130,7 +126,7 @@ class Service:
             self._watcher.stop()
             with suppress(DatabaseUnavailableError):  # then the leases expire by themselves
                 self._give_back()
-            self._state_path.unlink(missing_ok=True)
+            self._folders.service_state.unlink(missing_ok=True)
         self._log.info("stopped")
 
     def stop(self, _signal: int = 0, _frame: FrameType | None = None) -> None:
@@ -177,7 +173,7 @@ class Service:
         try:
             waiting = self._claim_complete()
         except OSError as error:
-            self._log.error("inbox cannot be read", error=errno.errorcode.get(error.errno or 0))
+            self._log.error("inbox cannot be read", why=_why(error))
         group: list[Arrival] = []
         for claimed in claims_in_spool(self._folders):
             arrival = self._arrival(claimed)
@@ -204,7 +200,7 @@ class Service:
             except OSError as error:
                 if error.errno in _DISK_ERRNOS:
                     raise
-                refused[errno.errorcode.get(error.errno or 0, "unknown")] += 1
+                refused[_why(error)] += 1
         remove_empty_subfolders(self._folders.inbox)
         left = +Counter({str(kind): count for kind, count in found.left_alone.items()}) + refused
         if left != self._left_alone:
@@ -309,7 +305,7 @@ class Service:
                 except LostFileError:
                     self._log.critical("file lost", arrival_id=str(unfiled.arrival_id))
                 except OSError as error:
-                    self._log.error("file cannot be moved", error=errno.errorcode.get(error.errno or 0))
+                    self._log.error("file cannot be moved", why=_why(error))
                 else:
                     filed[unfiled.arrival_id] = printable(os.fspath(path.relative_to(self._folders.home)))
             self._store.mark_filed(filed)
@@ -324,9 +320,14 @@ class Service:
             "model_id": self._pipeline.model.model_id,
             "scanned_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         }
-        partial = self._state_path.with_suffix(".partial")
+        partial = self._folders.service_state.with_suffix(".partial")
         partial.write_text(json.dumps(state), encoding="utf-8")
-        partial.replace(self._state_path)
+        partial.replace(self._folders.service_state)
+
+
+def _why(error: TransientError | OSError) -> str:
+    """Describe an error without any file name: our own words, or the name of the system's error."""
+    return str(error) if isinstance(error, TransientError) else errno.errorcode.get(error.errno or 0, "OSError")
 
 
 @contextmanager

@@ -16,6 +16,10 @@ ENVIRONMENT_PREFIX: Final = "XRAY_BATCH_"
 CONFIG_NAME: Final = "xray-batch.toml"
 
 
+#: The embedded database, in the home folder.
+DATABASE_NAME: Final = "results.sqlite3"
+
+
 def default_home() -> Path:
     """Return the home folder of a user who named none, after the XDG Base Directory Specification."""
     data_home = os.environ.get("XDG_DATA_HOME")
@@ -25,7 +29,7 @@ def default_home() -> Path:
 class Settings(BaseModel):
     """Every setting; the README's table is checked against these fields and their descriptions."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     home: Path = Field(default_factory=default_home, description="Folder of the installation: inbox, results, ...")
     database_url: SecretStr | None = Field(
@@ -57,7 +61,7 @@ class Settings(BaseModel):
         """URL of the database in use; may hold a password."""
         if self.database_url is not None:
             return self.database_url.get_secret_value()
-        return f"sqlite:///{self.home.absolute() / 'results.sqlite3'}"
+        return f"sqlite:///{self.home.absolute() / DATABASE_NAME}"
 
 
 def load_settings(
@@ -96,7 +100,7 @@ def load_settings(
     path = config or (Path(named_config) if named_config else None)
     if path is None:
         home = Path(str(given.get("home") or from_environment.get("home") or default_home()))
-        path = home / CONFIG_NAME if (home / CONFIG_NAME).is_file() else None
+        path = home / CONFIG_NAME if _exists(home / CONFIG_NAME) else None
     from_file = _read_toml(path) if path else {}
     sources = {name: f"in {path}" for name in from_file}
     sources |= {name: f"in the environment ({ENVIRONMENT_PREFIX}{name.upper()})" for name in from_environment}
@@ -110,6 +114,14 @@ def load_settings(
             message = f"unknown setting {name!r} {sources.get(name, '')}; the README lists the settings"
         else:
             message = f"wrong setting {name!r} {sources.get(name, '')}: {first['msg']}"
+        raise ConfigurationError(message) from error
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:
+        message = f"{path} cannot be looked for: {error.strerror}"
         raise ConfigurationError(message) from error
 
 

@@ -1,5 +1,6 @@
 """`xray-batch bundle list|show|verify`."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,7 +24,10 @@ def list_bundles(home: Home = None, config: Config = None, database_url: Databas
     from xray_batch.intake import Folders
 
     settings = open_settings(home, config, database_url)
-    for folder in bundle_folders(Folders(settings.home).bundles):
+    folders = bundle_folders(Folders(settings.home).bundles)
+    if "/" in settings.bundle:
+        folders.append(Path(settings.bundle))
+    for folder in folders:
         mark = "*" if settings.bundle in (folder.name, str(folder)) else " "
         try:
             typer.echo(f"{mark} {folder.name:24}{Bundle(folder).manifest.model_id:32}{folder}")

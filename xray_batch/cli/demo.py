@@ -7,6 +7,7 @@ import typer
 
 from xray_batch.cli.options import Config, DatabaseUrl, Device, open_settings
 from xray_batch.cli.output import Format
+from xray_batch.settings import DATABASE_NAME
 
 
 def demo(
@@ -32,15 +33,14 @@ def demo(
     typer.echo("Sample studies: real children's films (Kermany et al. 2018, CC BY 4.0) with invented patients,")
     typer.echo("and a few files that must be refused.  " + DISCLAIMER + "\n")
     summary = run_process([sample_files()], settings, Format.TABLE)
-    typer.echo(f"\nThe answers are rows of the view `results` in {_place(settings.resolved_database_url, folder)}")
+    database = "the given database" if settings.database_url else folder / DATABASE_NAME
+    typer.echo(f"\nThe answers are rows of the view `results` in {database}")
     typer.echo("Try next:\n")
-    typer.echo(f"  xray-batch results --home {folder} --outcome pneumonia")
-    typer.echo(f"  xray-batch results --home {folder} --format json --limit 1")
+    where = "--database-url ..." if settings.database_url else f"--home {folder}"
+    typer.echo(f"  xray-batch results {where} --outcome pneumonia")
+    typer.echo(f"  xray-batch results {where} --format json --limit 1")
     query = "SELECT source_name, outcome, round(p_pneumonia, 3), reason_code FROM results"
-    typer.echo(f'  sqlite3 {folder / "results.sqlite3"} "{query}"')
+    if not settings.database_url:
+        typer.echo(f'  sqlite3 {database} "{query}"')
     if summary.failed:
         raise typer.Exit(1)
-
-
-def _place(url: str, folder: Path) -> str:
-    return str(folder / "results.sqlite3") if url.startswith("sqlite") else "the given database"

@@ -40,7 +40,14 @@ _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 class Format(enum.StrEnum):
-    """How rows are written."""
+    """How a command answers."""
+
+    TABLE = "table"
+    JSON = "json"  #: one object per line
+
+
+class ExportFormat(enum.StrEnum):
+    """How rows of the view `results` are written."""
 
     TABLE = "table"
     JSON = "json"  #: one object per line, keys as the view's columns
@@ -48,19 +55,21 @@ class Format(enum.StrEnum):
     PARQUET = "parquet"
 
 
-def write_rows(rows: Iterable[Row], form: Format, output: Path | None) -> None:
+def write_rows(rows: Iterable[Row], form: ExportFormat, output: Path | None) -> None:
     """Write rows of the view `results` to `output`, or to stdout."""
-    if form is Format.PARQUET:
+    if output:
+        output.touch(mode=0o640)  # results are patient data
+    if form is ExportFormat.PARQUET:
         _write_parquet(rows, output)
         return
-    if form is Format.TABLE and output is None:
+    if form is ExportFormat.TABLE and output is None:
         print_table(rows)
         return
     stream = output.open("w", newline="", encoding="utf-8") if output else sys.stdout
     try:
-        if form is Format.JSON:
+        if form is ExportFormat.JSON:
             stream.writelines(json_line(row) + "\n" for row in rows)
-        elif form is Format.CSV:
+        elif form is ExportFormat.CSV:
             writer = csv.writer(stream, lineterminator="\n")
             writer.writerow(RESULT_COLUMNS)
             writer.writerows([_csv_cell(row[name]) for name in RESULT_COLUMNS] for row in rows)
@@ -125,7 +134,7 @@ def _write_parquet(rows: Iterable[Row], output: Path | None) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
-        raise typer.BadParameter("Parquet needs pyarrow: pip install 'xray-batch[parquet]'") from error
+        raise typer.BadParameter("Parquet needs pyarrow: pip install pyarrow") from error
     schema = pa.schema([(name, _arrow_type(pa, name)) for name in RESULT_COLUMNS])
     with pq.ParquetWriter(output, schema) as writer:
         for page in _pages(rows, 10_000):

@@ -22,7 +22,7 @@ TABLE_FILES = 60
 
 def process(
     paths: Annotated[list[Path], typer.Argument(help="Files and folders.", show_default=False)],
-    form: Annotated[Format, typer.Option("--format", help="table, or json: one line per file.")] = Format.TABLE,
+    form: Annotated[Format, typer.Option("--format", help="A table, or a line of JSON per file.")] = Format.TABLE,
     bundle: BundleName = None,
     device: Device = None,
     home: Home = None,
@@ -33,8 +33,6 @@ def process(
 
     Exit code 0 when every file has an outcome, `not_analysed` included.
     """
-    if form not in (Format.TABLE, Format.JSON):
-        raise typer.BadParameter("process writes table or json; `xray-batch results` writes csv and parquet")
     settings = open_settings(home, config, database_url, bundle=bundle, device=device)
     summary = run_process(paths, settings, form)
     if summary.failed or not summary.files:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from xray_batch.cli.options import Config, DatabaseUrl, Home, open_settings, open_store
-from xray_batch.cli.output import Format, write_rows
+from xray_batch.cli.output import ExportFormat, write_rows
 from xray_batch.records import Outcome, ResultQuery
 
 
@@ -21,7 +21,7 @@ def results(
         float | None, typer.Option(min=0.0, max=1.0, help="Probability of pneumonia at least this.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many rows.")] = None,
-    form: Annotated[Format, typer.Option("--format", help="How to write the rows.")] = Format.TABLE,
+    form: Annotated[ExportFormat, typer.Option("--format", help="How to write the rows.")] = ExportFormat.TABLE,
     output: Annotated[Path | None, typer.Option(help="File to write; stdout if not given.")] = None,
     home: Home = None,
     config: Config = None,

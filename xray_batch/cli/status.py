@@ -12,7 +12,7 @@ from xray_batch.cli.output import Format
 
 
 def status(
-    form: Annotated[Format, typer.Option("--format", help="table or json.")] = Format.TABLE,
+    form: Annotated[Format, typer.Option("--format", help="How to write the facts.")] = Format.TABLE,
     home: Home = None,
     config: Config = None,
     database_url: DatabaseUrl = None,
@@ -49,9 +49,11 @@ def status(
 
 def service_state(home: Path) -> dict[str, object]:
     """Return what a running service says of itself; all None when none runs in `home`."""
+    from xray_batch.intake import Folders
+
     names = ("pid", "watch_mode", "device", "model_id", "scanned_at")
     try:
-        state = json.loads((home / "service.json").read_text(encoding="utf-8"))
+        state = json.loads(Folders(home).service_state.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         state = {}
     if not Path(f"/proc/{state.get('pid', 0)}").exists():

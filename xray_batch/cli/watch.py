@@ -1,8 +1,18 @@
 """`xray-batch watch`."""
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Device, Home, open_settings, open_store
+from xray_batch.errors import DatabaseUnavailableError
+from xray_batch.settings import Settings
+
+if TYPE_CHECKING:
+    from xray_batch.store import Store
+
+#: Between two tries to reach a database that is down when the service starts.
+_RETRY_SECONDS = 5.0
 
 
 def watch(
@@ -28,8 +38,29 @@ def watch(
     embedded = sqlite_path(settings.resolved_database_url) is not None
     lock = only_service(folders) if embedded else nullcontext()
     bundle_in_use = find_bundle(settings.bundle, folders.bundles)
-    with lock, open_store(settings) as store, Pipeline(bundle_in_use, settings) as pipeline:
+    with lock, _open_store_at_last(settings) as store, Pipeline(bundle_in_use, settings) as pipeline:
         service = Service(folders, pipeline, store, settings)
         signal.signal(signal.SIGTERM, service.stop)
         signal.signal(signal.SIGINT, service.stop)
         service.run()
+
+
+@contextmanager
+def _open_store_at_last(settings: Settings) -> "Iterator[Store]":
+    """Open the database, if need be after an outage: a restart by systemd would not mend it."""
+    import time
+    from contextlib import ExitStack
+
+    from xray_batch.logs import get_logger
+    from xray_batch.service import notify
+
+    with ExitStack() as stack:
+        while True:
+            try:
+                store = stack.enter_context(open_store(settings))
+                break
+            except DatabaseUnavailableError as error:
+                get_logger().error("waiting for the database", why=str(error), retry_seconds=_RETRY_SECONDS)
+                notify(f"EXTEND_TIMEOUT_USEC={int(10 * _RETRY_SECONDS * 1e6)}")
+                time.sleep(_RETRY_SECONDS)
+        yield store

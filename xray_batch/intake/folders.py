@@ -50,6 +50,11 @@ class Folders:
         """Installed model bundles."""
         return self.home / "bundles"
 
+    @property
+    def service_state(self) -> Path:
+        """File in which a running service says what the database does not know."""
+        return self.home / "service.json"
+
     def create(self) -> None:
         """Make the folders that do not exist yet; the modes of existing ones are the operator's.
 

@@ -1,8 +1,8 @@
 """A decode worker: a process that turns one file after another into a model input.
 
-It has no database, no network, no secret and no torch, and limits on memory, CPU time, files and
-processes: what a hostile or broken file can do, it can do only here.  What it says to its parent is JSON
-that the parent validates, and pixels in memory that both map; never a pickle.
+It has no database, no secret and no torch, and limits on memory, CPU time, files and processes: what a
+hostile or broken file can do, it can do only here.  What it says to its parent is JSON that the parent
+validates, and pixels in memory that both map; never a pickle.
 
 Started by :mod:`xray_batch.pipeline.pool`, as ``python -P -m xray_batch.pipeline.worker``.
 """

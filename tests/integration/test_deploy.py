@@ -1,0 +1,85 @@
+"""The systemd unit does what the README promises, and systemd finds nothing wrong with it."""
+
+import configparser
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from xray_batch.cli import EXIT_CONFIGURATION
+from xray_batch.settings import ENVIRONMENT_PREFIX, Settings
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+UNIT = REPOSITORY / "deploy" / "xray-batch.service"
+
+
+@pytest.fixture(scope="module")
+def unit():
+    """Read the unit file; its format is that of INI files as long as no key stands twice in a section."""
+    parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), comment_prefixes=("#",))
+    parser.optionxform = str  # keys are case sensitive
+    parser.read_string(UNIT.read_text(encoding="utf-8"))
+    return parser
+
+
+def test_systemd_finds_nothing_wrong(tmp_path):
+    """`systemd-analyze verify` says nothing about the unit; only its program is replaced by one that is here."""
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("no systemd-analyze: install the Debian package `systemd`")
+    lines = UNIT.read_text(encoding="utf-8").splitlines(keepends=True)
+    here = [f"ExecStart={shutil.which('true')}\n" if line.startswith("ExecStart=") else line for line in lines]
+    copy = tmp_path / UNIT.name
+    copy.write_text("".join(here), encoding="utf-8")
+    done = subprocess.run([program, "verify", "--man=no", str(copy)], capture_output=True, text=True, timeout=60)
+    if "Failed to" in done.stderr and UNIT.name not in done.stderr:
+        pytest.skip(f"systemd-analyze cannot work here: {done.stderr.strip()}")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_systemd_waits_until_the_service_says_it_is_ready(unit):
+    """The service tells systemd when it is ready, and systemd waits for that long enough to load the model."""
+    assert unit["Service"]["Type"] == "notify"
+    assert int(unit["Service"]["TimeoutStartSec"]) >= 120
+
+
+def test_restarts(unit):
+    """A crash starts the service again, for ever; a configuration error does not."""
+    assert unit["Service"]["Restart"] == "on-failure"
+    assert int(unit["Service"]["RestartPreventExitStatus"]) == EXIT_CONFIGURATION
+    assert unit["Unit"]["StartLimitIntervalSec"] == "0"
+
+
+def test_stop_leaves_time_to_drain(unit):
+    """Only the main process is told to stop, and it has longer than it takes to finish the work in hand."""
+    assert unit["Service"]["KillMode"] == "mixed"
+    assert int(unit["Service"]["TimeoutStopSec"]) > Settings.model_fields["drain_seconds"].default
+
+
+def test_runs_as_a_user_of_its_own_with_a_private_home(unit):
+    """The service is the user `xray`, its home is a state folder that others cannot read, and new files neither."""
+    service = unit["Service"]
+    assert (service["User"], service["Group"]) == ("xray", "xray")
+    assert service["Environment"] == f"{ENVIRONMENT_PREFIX}HOME=/var/lib/{service['StateDirectory']}"
+    assert (service["StateDirectoryMode"], service["UMask"]) == ("0750", "0027")
+
+
+def test_cannot_do_what_it_does_not_need(unit):
+    """The unit takes away privileges, and write access outside of the home folder."""
+    service = unit["Service"]
+    assert service["ProtectSystem"] == "strict"
+    assert service["CapabilityBoundingSet"] == ""
+    for name in ("NoNewPrivileges", "PrivateTmp", "ProtectHome", "RestrictSUIDSGID", "RestrictNamespaces"):
+        assert service[name] == "yes", name
+    # torch compiles at run time.
+    assert "MemoryDenyWriteExecute" not in service
+
+
+def test_starts_the_installed_command_with_the_installed_configuration(unit):
+    """The paths in the unit are those that the README's installation makes."""
+    program, command, option, config = unit["Service"]["ExecStart"].split()
+    assert (command, option) == ("watch", "--config")
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    for path in (program.removesuffix("/bin/xray-batch"), config, str(unit["Unit"]["Documentation"])[len("file:") :]):
+        assert path in readme or str(Path(path).parent) + "/\n" in readme, path
