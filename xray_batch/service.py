@@ -20,7 +20,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from types import FrameType
 from typing import Final
 
@@ -152,15 +152,16 @@ class Service:
             self._log.info("ready", watch_mode=self._watcher.mode, device=str(self._pipeline.device))
             self._ready = True
         self._file_away()
-        for group in self._pipeline.run(self._lease_jobs()):
-            self._record(group)
-            self._extend_leases()
-            if group:
-                self._file_away()
-            if time.monotonic() >= self._next_scan and not self._stopping.is_set():
-                self._take_in()
-            if time.monotonic() > self._stop_at:
-                break
+        with closing(self._pipeline.run(self._lease_jobs())) as groups:
+            for group in groups:
+                self._record(group)
+                self._extend_leases()
+                if group:
+                    self._file_away()
+                if time.monotonic() >= self._next_scan and not self._stopping.is_set():
+                    self._take_in()
+                if time.monotonic() > self._stop_at:
+                    break
 
     # -- in -----------------------------------------------------------------------------------------
 

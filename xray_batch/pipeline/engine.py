@@ -2,7 +2,7 @@
 
 import datetime as dt
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,12 +89,12 @@ class Pipeline:
         pool = DecodePool[Job[Any]](settings.decode_workers, self._spec, limits)
         self._pool = self._workers.enter_context(pool)
 
-    def run(self, jobs: Iterable[Job[T]]) -> Iterator[list[Answered[T]]]:
+    def run(self, jobs: Iterable[Job[T]]) -> Generator[list[Answered[T]]]:
         """Answer jobs, in no particular order.
 
         `jobs` is read only as far as the work in hand needs: at most two batches and one file per worker
         are inside.  A group comes at least every :data:`TICK_SECONDS`, if need be an empty one, so that the
-        caller can see to other things, or leave the loop: what is inside is then given up.
+        caller can see to other things, or close the generator: what is inside is then given up.
         """
         window = 2 * self._settings.batch_size + self._settings.decode_workers
         source = iter(jobs)

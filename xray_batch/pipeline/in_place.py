@@ -10,6 +10,7 @@ import os
 import stat
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -139,19 +140,20 @@ class _Run:
         """Answer `work`; return what ended abnormally and is worth another attempt."""
         again: list[_Work] = []
         jobs = (Job(path=item.path, context=item) for item in work)
-        for group in self._pipeline.run(jobs):
-            finished: list[tuple[_Work, Finished]] = []
-            for answered in group:
-                item, result = answered.job.context, answered.result
-                if isinstance(result, Finished):
-                    finished.append((item, result))
-                elif attempt < self._max_attempts:
-                    again.append(item)
-                elif result.transient:
-                    self._fail(item.path, "the system could not read the file")
-                else:
-                    finished.append((item, give_up(result)))
-            self._record(finished)
+        with closing(self._pipeline.run(jobs)) as groups:
+            for group in groups:
+                finished: list[tuple[_Work, Finished]] = []
+                for answered in group:
+                    item, result = answered.job.context, answered.result
+                    if isinstance(result, Finished):
+                        finished.append((item, result))
+                    elif attempt < self._max_attempts:
+                        again.append(item)
+                    elif result.transient:
+                        self._fail(item.path, "the system could not read the file")
+                    else:
+                        finished.append((item, give_up(result)))
+                self._record(finished)
         return again
 
     def _open(self, path: Path) -> _Work | None:

@@ -66,18 +66,22 @@ class DecodeWorker:
         os.ftruncate(self._descriptor, size)
         self._memory = mmap.mmap(self._descriptor, size)
         ours, theirs = socket.socketpair()
+        self._connection = Connection(ours.detach())
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
         with theirs:
-            self._process = subprocess.Popen(
-                self._command(theirs.fileno()),
-                pass_fds=(theirs.fileno(), self._descriptor),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=self._errors,
-                env=worker_environment(os.environ),
-                start_new_session=True,  # Ctrl-C is for the parent, which then lets the workers finish
-            )
-        self._connection = Connection(ours.detach())
+            try:
+                self._process = subprocess.Popen(
+                    self._command(theirs.fileno()),
+                    pass_fds=(theirs.fileno(), self._descriptor),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=self._errors,
+                    env=worker_environment(os.environ),
+                    start_new_session=True,  # Ctrl-C is for the parent, which then lets the workers finish
+                )
+            except OSError:
+                self._free()
+                raise
         self._wait_until_ready()
 
     def _command(self, connection: int) -> list[str]:
@@ -133,6 +137,10 @@ class DecodeWorker:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._free()
+
+    def _free(self) -> None:
+        self._connection.close()
         self._memory.close()
         os.close(self._descriptor)
         self._errors.close()
@@ -214,6 +222,8 @@ class DecodePool(Generic[T]):
                     worker = None  # a closed one must not be closed again, should the next not start
                     worker = DecodeWorker(self._spec, self._limits)
                 self._busy.add(worker)
+                if self._closing.is_set():  # whoever set it may have looked at the busy ones just before
+                    break
                 try:
                     reply, pixels = worker.decode(path)
                 except DecoderDiedError as error:

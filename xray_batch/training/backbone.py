@@ -8,6 +8,7 @@ from typing import Protocol
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torchvision.models import get_model_weights
 
@@ -65,9 +66,13 @@ class FileBackbone:
         if path is None or not path.is_file():
             message = f"no file among --backbone-weights is named {architecture}*; name one such file per member"
             raise TrainingDataError(message)
-        if path.suffix == ".safetensors":
+        if path.suffix != ".safetensors":
+            return _torchvision_file(path)
+        try:
             return safetensors.torch.load_file(path)
-        return _torchvision_file(path)
+        except SafetensorError as error:
+            message = f"{path} is not a safetensors file: {error}"
+            raise TrainingDataError(message) from error
 
 
 def _torchvision_file(path: Path) -> Mapping[str, Tensor]:

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,10 +63,13 @@ def read_labels(data: Path) -> list[LabelledImage]:
     """
     csv_path = data / "labels.csv" if data.is_dir() else data
     try:
-        with csv_path.open(newline="", encoding="utf-8") as lines:
+        with csv_path.open(newline="", encoding="utf-8-sig") as lines:
             images = [_labelled_image(row, csv_path) for row in csv.DictReader(lines)]
     except OSError as error:
         message = f"cannot read the list of labels {csv_path}: {error.strerror}"
+        raise TrainingDataError(message) from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        message = f"the list of labels {csv_path} is not CSV in UTF-8: {error}"
         raise TrainingDataError(message) from error
     if not images:
         message = f"{csv_path} lists no image"
@@ -80,7 +84,9 @@ def read_labels(data: Path) -> list[LabelledImage]:
 def _labelled_image(row: dict[str, str | None], csv_path: Path) -> LabelledImage:
     file, label, patient_id = row.get("file"), row.get("label"), row.get("patient_id")
     if not file or not patient_id:
-        message = f"{csv_path} needs the columns file, label, patient_id and source; found {', '.join(row)}"
+        message = (
+            f"{csv_path} needs the columns file, label, patient_id and source; found {', '.join(filter(None, row))}"
+        )
         raise TrainingDataError(message)
     if label not in TARGETS:
         message = f"{csv_path}: label of {file} is {label!r}, expected one of {', '.join(TARGETS)}"
@@ -96,7 +102,7 @@ def split_by_patient(images: Sequence[LabelledImage], *, folds: int, seed: int) 
     Raises
     ------
     TrainingDataError
-        If there are fewer than two labels, or too few patients for the folds.
+        If there are fewer than two labels, or too few patients or images for the folds.
     """
     labels = np.array([f"{image.source}:{image.label}" for image in images])
     patients = np.array([f"{image.source}:{image.patient_id}" for image in images])
@@ -105,6 +111,9 @@ def split_by_patient(images: Sequence[LabelledImage], *, folds: int, seed: int) 
         raise TrainingDataError(message)
     if len(set(patients)) < folds:
         message = f"{len(set(patients))} patients cannot be split into {folds} parts"
+        raise TrainingDataError(message)
+    if max(Counter(labels.tolist()).values()) < folds:
+        message = f"no label of any source has as many as {folds} images; the held-out part would be a matter of luck"
         raise TrainingDataError(message)
     splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
     training, validation = next(iter(splitter.split(labels, labels, groups=patients)))

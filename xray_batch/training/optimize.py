@@ -97,8 +97,12 @@ def train_member(
     Raises
     ------
     TrainingDataError
-        If `checkpoint` comes from another recipe, other data or other starting weights.
+        If `checkpoint` comes from another recipe, other data or other starting weights, or there are fewer
+        images than one batch takes.
     """
+    if len(data.pixels) < recipe.batch_size:
+        message = f"{len(data.pixels)} training images do not fill one batch of {recipe.batch_size}"
+        raise TrainingDataError(message)
     network = place(network, device)
     averaging = get_ema_multi_avg_fn(recipe.ema_decay)  # type: ignore[no-untyped-call] # no annotation published
     average = AveragedModel(network, multi_avg_fn=averaging, use_buffers=True)
@@ -177,7 +181,7 @@ def _run_epoch(
         average.update_parameters(network)
         losses.append(loss.detach())
         on_step(len(batch.images))
-    return float(torch.stack(losses).mean()) if losses else math.nan
+    return float(torch.stack(losses).mean())
 
 
 def learning_rate(stage: Stage, recipe: Recipe, epoch: float) -> float:

@@ -26,6 +26,7 @@ from xray_batch.bundle import (
 )
 from xray_batch.classify import place, pool, predict_logits, softmax
 from xray_batch.decode import RENDERING_VERSION
+from xray_batch.errors import TrainingDataError
 from xray_batch.networks import ARCHITECTURES, build_network, load_backbone
 from xray_batch.records import Finding
 from xray_batch.standardize import SQUASH_BILINEAR_ANTIALIAS, standardize
@@ -119,6 +120,7 @@ def train_bundle(order: TrainingOrder, *, device: torch.device, dtype: torch.dty
         targets=targets[split.validation],
         reference_source=order.reference_source,
     )
+    held_out.check_reference()
     del pixels
     networks = [
         _train_one(architecture, order, data, held_out, device=device, dtype=dtype, progress=progress)
@@ -159,6 +161,23 @@ class _Validation:
         normal: npt.NDArray[np.bool_] = self.targets[:, CLASSES.index(Finding.NORMAL)]
         return ~normal
 
+    def check_reference(self) -> None:
+        """Refuse, before hours of training, what no threshold can be chosen on afterwards.
+
+        Raises
+        ------
+        TrainingDataError
+            If the reference lacks images with or without pneumonia.
+        """
+        positive = self.positive[self.reference]
+        if positive.all() or not positive.any():
+            sources = ", ".join(sorted({image.source for image in self.images}))
+            message = (
+                "thresholds need images with and without pneumonia in the validation split of the reference source; "
+                f"it is {self.reference_source or 'not given'}, there are: {sources}"
+            )
+            raise TrainingDataError(message)
+
     def logits(
         self, network: nn.Module, *, side: int, device: torch.device, dtype: torch.dtype
     ) -> npt.NDArray[np.float64]:
@@ -190,7 +209,11 @@ def _train_one(
     torch.manual_seed(recipe.seed)
     network = build_network(architecture, len(CLASSES))
     if order.backbone is not None:
-        load_backbone(network, order.backbone.weights(architecture))
+        try:
+            load_backbone(network, order.backbone.weights(architecture))
+        except RuntimeError as error:
+            message = f"the starting weights are not those of a {architecture}: {error}"
+            raise TrainingDataError(message) from error
     work = order.out / "training"
 
     def on_epoch(report: EpochReport, average: nn.Module) -> None:

@@ -1,0 +1,99 @@
+"""Configuration, migrations, doctor and bundles, from the command line."""
+
+import json
+import shutil
+
+import pytest
+from installed_command import run_command
+
+from xray_batch.bundle import PACKAGED_BUNDLES
+
+
+@pytest.mark.parametrize(
+    ("variables", "options", "sentence"),
+    [
+        ({"XRAY_BATCH_BATCH_SIZE": "many"}, [], "wrong setting 'batch_size' in the environment"),
+        ({"XRAY_BATCH_BATHC_SIZE": "4"}, [], "unknown setting 'bathc_size' in the environment"),
+        ({}, ["--database-url", "mysql://somewhere/x"], "expected sqlite or postgresql"),
+        ({}, ["--bundle", "absent"], "there is no model bundle 'absent'; there are: default"),
+        ({}, ["--config", "/nowhere/x.toml"], "the configuration file /nowhere/x.toml cannot be read"),
+        ({}, ["--device", "tpu"], "wrong setting 'device' on the command line"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence_and_exit_78(tmp_path, variables, options, sentence):
+    """A configuration error ends with 78 and says what is wrong where, without a traceback."""
+    done = run_command("watch", "--home", tmp_path / "home", *options, **variables)
+    assert done.code == 78
+    assert sentence in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_wrong_usage_is_exit_2(tmp_path):
+    """An unknown option is wrong usage."""
+    assert run_command("results", "--home", tmp_path, "--colour", "blue").code == 2
+
+
+def test_postgresql_is_migrated_only_when_asked(empty_postgresql_url, tmp_path):
+    """An empty PostgreSQL database is refused with the command to run; after it, the service's check passes."""
+    options = ["--home", tmp_path / "home"]
+    url = {"XRAY_BATCH_DATABASE_URL": empty_postgresql_url}
+    refused = run_command("watch", *options, **url)
+    assert refused.code == 78
+    assert "xray-batch db upgrade" in refused.err
+    assert run_command("db", "current", *options, **url).out.strip() == "none"
+    assert run_command("db", "upgrade", *options, **url).code == 0
+    assert run_command("db", "check", *options, **url).code == 0
+    assert run_command("db", "current", *options, **url).out.strip() == "0001"
+
+
+def test_an_unknown_revision_is_refused(empty_postgresql_url, tmp_path, postgresql_server):
+    """A database of a newer version is left alone: exit 78 and a sentence."""
+    url = {"XRAY_BATCH_DATABASE_URL": empty_postgresql_url}
+    run_command("db", "upgrade", "--home", tmp_path, **url)
+    import psycopg
+
+    with psycopg.connect(empty_postgresql_url, autocommit=True) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    done = run_command("watch", "--home", tmp_path / "home", **url)
+    assert done.code == 78
+    assert "9999, which this version does not know" in done.err
+
+
+def test_doctor_finds_a_healthy_installation(tmp_path):
+    """Every check has one line, and exit code 0 where all is well."""
+    done = run_command("doctor", "--home", tmp_path / "home")
+    subjects = [line.split()[1] for line in done.out.splitlines()]
+    assert subjects == ["device", "decoders", "folders", "inotify", "disk", "database", "bundle"]
+    assert done.code == 0, done.out
+
+
+def test_doctor_finds_a_changed_bundle(tmp_path):
+    """A changed byte in the weights is a problem: its line says which file, exit code 1."""
+    copy = tmp_path / "copy"
+    shutil.copytree(PACKAGED_BUNDLES / "default", copy)
+    weights = copy / "resnet34.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    done = run_command("doctor", "--home", tmp_path / "home", "--bundle", f"{copy}/")
+    assert done.code == 1
+    assert "resnet34.safetensors has SHA-256" in done.out
+
+
+def test_bundle_commands(tmp_path):
+    """`list` marks the bundle in use, `show` prints its card, `verify` checks it."""
+    assert run_command("bundle", "list", "--home", tmp_path).out.startswith("* default")
+    assert "## Intended use" in run_command("bundle", "show", "--home", tmp_path).out
+    assert "complete and unchanged" in run_command("bundle", "verify", "--home", tmp_path).out
+
+
+def test_an_incomplete_bundle_is_refused_with_the_fact_named(tmp_path):
+    """A manifest without its mean is refused: nothing falls back to a constant."""
+    copy = tmp_path / "copy"
+    shutil.copytree(PACKAGED_BUNDLES / "default", copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    del manifest["input"]["mean"]
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    done = run_command("bundle", "verify", f"{copy}/", "--home", tmp_path)
+    assert done.code == 78
+    assert "input.mean: Field required" in done.err

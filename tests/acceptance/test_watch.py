@@ -1,0 +1,160 @@
+"""The service: files in, rows out, through stops and crashes."""
+
+import hashlib
+import json
+import random
+import shutil
+import socket
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from installed_command import files_below, make_bad_files, make_films, run_command
+
+from xray_batch.demo import sample_files
+
+
+def sha256(path: Path) -> str:
+    """Return the hash of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_files_become_rows_and_are_filed_away(watched, tmp_path):
+    """Good, bad, repeated and nested files each end in their folder with their row; the queue goes on."""
+    watched.start()
+    watched.wait_until_ready()
+    good = make_films(tmp_path / "films", 3)
+    bad = make_bad_files(tmp_path / "bad")
+    (watched.inbox / "ward" / "a").mkdir(parents=True)
+    for path in bad:
+        shutil.copy(path, watched.inbox / path.name)
+    for path in good:
+        shutil.copy(path, watched.inbox / "ward" / "a" / path.name)
+    accounting = watched.wait_until_idle(len(good) + len(bad))
+    shutil.copy(good[0], watched.inbox / "again.png")
+    accounting = watched.wait_until_idle(len(good) + len(bad) + 1)
+
+    assert (accounting.results, accounting.rejected, accounting.duplicates) == (len(good), len(bad), 1)
+    assert accounting.balances
+    reasons = {Path(str(row["source_name"])).name: row["reason_code"] for row in watched.results()}
+    assert {path.name: reasons[path.name] for path in bad} == {path.name: reason for path, reason in bad.items()}
+    for path, reason in bad.items():
+        told = json.loads((watched.home / "rejected" / f"{path.name}.reason.json").read_text())
+        assert told["reason_code"] == reason
+        assert sha256(watched.home / "rejected" / path.name) == sha256(path)
+    processed = [path.relative_to(watched.home / "processed") for path in files_below(watched.home / "processed")]
+    assert [path.parts[3:] for path in processed] == [("ward", "a", path.name) for path in good]
+    assert [path.name for path in files_below(watched.home / "duplicates")] == ["again.png"]
+    assert watched.stop() == 0
+    assert "Traceback" not in watched.log
+
+
+def test_kill_9_in_a_burst_loses_and_doubles_nothing(watched, tmp_path):
+    """After three kills at random instants every file has one result, and lies where it should, byte for byte."""
+    burst = make_films(tmp_path / "films", 60)
+    chance = random.Random(11)
+    for path in burst:
+        shutil.copy(path, watched.inbox / path.name)
+    for number in range(3):
+        process = watched.start()
+        watched.wait_until_ready(number + 1)
+        time.sleep(chance.uniform(0.0, 2.0))
+        process.kill()
+        process.wait()
+    watched.start()
+    accounting = watched.wait_until_idle(len(burst))
+
+    assert (accounting.arrivals, accounting.results, accounting.lost) == (len(burst), len(burst), 0)
+    assert accounting.balances
+    per_content = Counter(row["content_sha256"] for row in watched.results())
+    assert per_content == Counter(sha256(path) for path in burst)
+    assert {sha256(path) for path in files_below(watched.home / "processed")} == set(per_content)
+    assert len(files_below(watched.home / "processed")) == len(burst)
+    assert not files_below(watched.inbox)
+    assert watched.stop() == 0
+
+
+def test_sigterm_drains(watched, tmp_path):
+    """SIGTERM in the middle of a burst: exit 0, what is in hand is finished, the rest waits for the next start."""
+    burst = make_films(tmp_path / "films", 40)
+    watched.start(XRAY_BATCH_BATCH_SIZE="4")
+    watched.wait_until_ready()
+    for path in burst:
+        shutil.copy(path, watched.inbox / path.name)
+    watched.wait_until(lambda: bool(watched.results()))
+    assert watched.stop() == 0
+    stopped = watched.accounting()
+    assert stopped.lost == 0
+    watched.start()
+    accounting = watched.wait_until_idle(len(burst))
+    assert (accounting.results, accounting.lost) == (len(burst), 0)
+    assert watched.stop() == 0
+
+
+def test_files_that_wait_at_the_start_are_found(watched, tmp_path):
+    """What was dropped while no service ran, and what an earlier run left in the spool, is processed."""
+    waiting, claimed = make_films(tmp_path / "films", 2)
+    shutil.copy(waiting, watched.inbox / waiting.name)
+    left = watched.home / "spool" / "6f1c2d3e-0000-4000-8000-000000000001"
+    left.mkdir(parents=True)
+    shutil.copy(claimed, left / claimed.name)
+    watched.start()
+    accounting = watched.wait_until_idle(2)
+    assert (accounting.results, accounting.lost) == (2, 0)
+    assert [path.name for path in files_below(watched.home / "processed")] == [waiting.name, claimed.name]
+
+
+def test_systemd_is_told_once(watched, tmp_path):
+    """READY=1 is sent once, when the model is loaded and the inbox scanned, and STOPPING=1 at the end."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        address = tmp_path / "notify"
+        systemd.bind(str(address))
+        systemd.settimeout(240)
+        watched.start(NOTIFY_SOCKET=str(address))
+        assert systemd.recv(100) == b"READY=1"
+        assert watched.stop() == 0
+        assert systemd.recv(100) == b"STOPPING=1"
+        systemd.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            systemd.recv(100)
+
+
+def test_no_file_name_or_patient_in_the_log(watched):
+    """The log of a run over files with names and patients holds neither."""
+    watched.start()
+    watched.wait_until_ready()
+    for path in sorted(sample_files().iterdir()):
+        shutil.copy(path, watched.inbox / f"ZZCANARY-{path.name}")
+    watched.wait_until_idle(len(list(sample_files().iterdir())))
+    assert watched.stop() == 0
+    for marker in ("ZZCANARY", "DEMO-0", "Demo^", "A0000"):
+        assert marker not in watched.log
+
+
+def test_status_accounts_for_every_file(watched, tmp_path):
+    """`status` prints the account and what the running service says of itself."""
+    for path in make_films(tmp_path / "films", 2):
+        shutil.copy(path, watched.inbox / path.name)
+    process = watched.start()
+    watched.wait_until_idle(2)
+    done = run_command(
+        "status", "--home", watched.home, "--format", "json", XRAY_BATCH_DATABASE_URL=watched.database_url
+    )
+    assert done.code == 0
+    (facts,) = done.rows
+    assert (facts["arrivals"], facts["results"], facts["balances"]) == (2, 2, True)
+    assert facts["service_pid"] == process.pid
+    assert facts["service_watch_mode"] == "inotify"
+
+
+def test_a_second_service_on_sqlite_is_refused(watched):
+    """A SQLite database has one service: the second ends with exit code 78 and a sentence."""
+    if not watched.database_url.startswith("sqlite"):
+        pytest.skip("PostgreSQL may have several services")
+    watched.start()
+    watched.wait_until_ready()
+    done = run_command("watch", "--home", watched.home, XRAY_BATCH_DATABASE_URL=watched.database_url)
+    assert done.code == 78
+    assert "another xray-batch service works in" in done.err
+    assert "Traceback" not in done.err

@@ -1,0 +1,127 @@
+"""Small real bundles: random weights, made-up facts, everything else as in a trained one."""
+
+import datetime as dt
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xray_batch.bundle import (
+    MANIFEST_NAME,
+    InputFacts,
+    Manifest,
+    MemberFacts,
+    Metric,
+    OperatingPoint,
+    OperatingPoints,
+    Proportion,
+    TrainingFacts,
+    member_files,
+    save_weights,
+    write_manifest,
+)
+from xray_batch.decode import RENDERING_VERSION
+from xray_batch.networks import ARCHITECTURES, build_network
+from xray_batch.records import Finding
+from xray_batch.standardize import SQUASH_BILINEAR_ANTIALIAS
+
+MODEL_CARD = "# A model card\n"
+
+#: Of files that no test reads.
+NO_SHA256 = "0" * 64
+
+
+def make_manifest(side: int = 32, hashes: Sequence[str] = (NO_SHA256, NO_SHA256), **facts: Any) -> Manifest:
+    """Return a complete manifest of both architectures; `facts` replace some of it."""
+    point = OperatingPoint(
+        threshold=0.5,
+        sensitivity=Proportion(value=0.9, low=0.8, high=0.95, n=50),
+        specificity=Proportion(value=0.8, low=0.7, high=0.875, n=60),
+    )
+    complete: dict[str, Any] = {
+        "id": "test-cxr",
+        "version": "1.2.3",
+        "created_at": dt.datetime(2026, 1, 31, 12, tzinfo=dt.UTC),
+        "architecture": " + ".join(ARCHITECTURES),
+        "classes": tuple(Finding),
+        "input": InputFacts(
+            channels=1,
+            rows=side,
+            columns=side,
+            mean=0.5,
+            std=0.25,
+            resize=SQUASH_BILINEAR_ANTIALIAS,
+            rendering_version=RENDERING_VERSION,
+        ),
+        "members": tuple(
+            MemberFacts(architecture=architecture, file=file, sha256=sha256)
+            for architecture, file, sha256 in zip(ARCHITECTURES, member_files(ARCHITECTURES), hashes, strict=True)
+        ),
+        "temperature": 1.25,
+        "threshold_low": 0.25,
+        "threshold_high": 0.75,
+        "disagreement_limit": 0.5,
+        "operating_points": OperatingPoints(balanced=point, high_sensitivity=point, high_specificity=point),
+        "training": TrainingFacts(
+            name="made-up",
+            sha256=NO_SHA256,
+            images={"made-up: normal": 30, "made-up: viral_pneumonia": 20},
+            validation_images={"made-up: normal": 3},
+            recipes={architecture: {"batch_size": 32} for architecture in ARCHITECTURES},
+            starting_weights="random",
+        ),
+        "metrics": (
+            Metric(name="AUROC pneumonia", data="made-up, validation", value=0.9375, low=0.8125, high=0.96875, n=110),
+            Metric(name="accuracy finding", data="made-up, other", value=0.5625, low=0.4375, high=0.6875, n=48),
+        ),
+        "licence": "CC BY 4.0",
+        "intended_use": "Tests of this package.",
+        "libraries": {"torch": "2.11.0"},
+    }
+    return Manifest(**(complete | facts))
+
+
+def make_bundle(folder: Path, *, seed: int = 0, side: int = 32, **facts: Any) -> Path:
+    """Write a bundle with random weights of both architectures (90 MB) and return its folder.
+
+    A fresh residual network has blocks that do nothing; here each does something, so that every weight
+    has a part in the answer.
+    """
+    folder.mkdir(parents=True)
+    generator = torch.Generator().manual_seed(seed)
+    hashes = []
+    for architecture, file in zip(ARCHITECTURES, member_files(ARCHITECTURES), strict=True):
+        network = build_network(architecture, len(Finding))
+        for name, tensor in network.state_dict().items():
+            if name.endswith("weight") and tensor.ndim > 1:
+                fan_in = tensor[0].numel()
+                tensor.copy_(torch.empty(tensor.shape).normal_(std=fan_in**-0.5, generator=generator))
+            elif name.endswith("weight"):
+                tensor.fill_(1.0)
+        hashes.append(save_weights(network, folder / file))
+    write_manifest(folder, make_manifest(side, hashes, **facts), MODEL_CARD)
+    return folder
+
+
+def copy_bundle(source: Path, folder: Path) -> Path:
+    """Make a bundle that shares the weight files of `source` and has its own manifest and model card."""
+    folder.mkdir(parents=True)
+    for path in source.iterdir():
+        if path.suffix == ".safetensors":
+            (folder / path.name).hardlink_to(path)
+        else:
+            (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a bundle as JSON gives it."""
+    facts: dict[str, Any] = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
+    return facts
+
+
+def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write the manifest of a bundle, whatever it says."""
+    (folder / MANIFEST_NAME).write_text(json.dumps(facts), encoding="utf-8")

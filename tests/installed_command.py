@@ -1,0 +1,177 @@
+"""The installed command as its users run it: real processes, real signals, the packaged model; and files for it."""
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from dicom_factory import RAMP, chest_dataset, save, write_dicom
+from PIL import Image
+
+from xray_batch.database import open_database
+from xray_batch.records import Accounting
+from xray_batch.store import Store
+
+CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
+
+#: Generous: the machine may be busy.  No test measures time.
+PATIENCE_SECONDS = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What one command printed, and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the JSON objects of stdout, one per line."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+def clean_environment(**variables: str) -> dict[str, str]:
+    """Return the environment without settings of whoever runs the tests."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("XRAY_BATCH_")}
+    return kept | variables
+
+
+def run_command(*arguments: str | Path, cwd: Path | None = None, **variables: str) -> Finished:
+    """Run `xray-batch` to its end."""
+    command = [sys.executable, "-m", "xray_batch", *map(str, arguments)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, cwd=cwd, env=clean_environment(**variables)
+    )
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+@dataclass(slots=True)
+class WatchedFolder:
+    """A home folder, its database, and the service processes that a test starts on it."""
+
+    home: Path
+    database_url: str
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def inbox(self) -> Path:
+        """Where the test drops files."""
+        return self.home / "inbox"
+
+    def start(self, **variables: str) -> subprocess.Popen[bytes]:
+        """Start `xray-batch watch`; its log goes to a file."""
+        settings = {"XRAY_BATCH_SETTLE_SECONDS": "0.3", "XRAY_BATCH_SCAN_SECONDS": "0.5"}
+        settings |= {"XRAY_BATCH_DATABASE_URL": self.database_url, "XRAY_BATCH_LEASE_SECONDS": "10"}
+        with (self.home.parent / "log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "xray_batch", "watch", "--home", str(self.home)],
+                stdout=log,
+                stderr=log,
+                env=clean_environment(**(settings | variables)),
+            )
+        self.processes.append(process)
+        return process
+
+    @property
+    def log(self) -> str:
+        """Everything that the processes logged."""
+        return (self.home.parent / "log").read_text(encoding="utf-8")
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something that the service is to do."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not condition():
+            assert time.monotonic() < deadline, self.log[-4000:]
+            time.sleep(0.2)
+
+    def wait_until_ready(self, times: int = 1) -> None:
+        """Wait until the service has said `times` times, over all of its starts, that it is ready."""
+        self.wait_until(lambda: self.log.count('"event": "ready"') >= times)
+
+    def wait_until_idle(self, arrivals: int) -> Accounting:
+        """Wait until so many files have arrived, and all of them are done and filed away."""
+        self.wait_until(lambda: self._is_idle(arrivals))
+        return self.accounting()
+
+    def _is_idle(self, arrivals: int) -> bool:
+        accounting = self.accounting()
+        return accounting.arrivals >= arrivals and not accounting.pending and not files_below(self.home / "spool")
+
+    def accounting(self) -> Accounting:
+        """Return the account of the database."""
+        with closing(Store(open_database(self.database_url))) as store:
+            return store.accounting()
+
+    def results(self) -> list[dict[str, object]]:
+        """Return all rows of the view `results`."""
+        with closing(Store(open_database(self.database_url))) as store:
+            return list(store.results())
+
+    def stop(self) -> int:
+        """Send SIGTERM to the last process and return its exit code."""
+        self.processes[-1].send_signal(signal.SIGTERM)
+        return self.processes[-1].wait(PATIENCE_SECONDS)
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Return every file below `folder`, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def make_films(folder: Path, count: int) -> list[Path]:
+    """Make so many small PNG films that differ."""
+    folder.mkdir(exist_ok=True)
+    random = np.random.default_rng(7)
+    paths = []
+    for number in range(count):
+        coarse = Image.fromarray(random.integers(0, 255, (8, 8), dtype=np.uint8))
+        path = folder / f"film-{number:03}.png"
+        coarse.resize((128, 128), Image.Resampling.BICUBIC).save(path)
+        paths.append(path)
+    return paths
+
+
+def make_bad_files(folder: Path) -> dict[Path, str]:
+    """Make files that cannot be analysed, each with the reason code it must get."""
+    folder.mkdir(exist_ok=True)
+    text = folder / "text.dcm"
+    text.write_text("Not an image, whatever its name says.")
+    empty = folder / "empty.png"
+    empty.touch()
+    truncated = write_dicom(folder / "truncated.dcm")
+    truncated.write_bytes(truncated.read_bytes()[:-4000])
+    bomb = folder / "bomb.png"
+    bomb.write_bytes(_png_header_of(50_000, 50_000))
+    return {
+        text: "unreadable_file",
+        empty: "empty_file",
+        truncated: "truncated",
+        bomb: "too_large",
+        save(folder / "no-pixels.dcm", chest_dataset(Rows=72, Columns=90)): "pixel_data",
+        write_dicom(folder / "ct.dcm", RAMP.stored, Modality="CT", SOPClassUID=CT_IMAGE): "unsupported_modality",
+        write_dicom(folder / "lateral.dcm", ViewPosition="LL"): "lateral_view",
+        write_dicom(folder / "hand.dcm", BodyPartExamined="HAND"): "not_a_chest",
+    }
+
+
+def _png_header_of(width: int, height: int) -> bytes:
+    """Return a small PNG that promises a huge image."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    pixels = chunk(b"IDAT", zlib.compress(bytes(100_000)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")

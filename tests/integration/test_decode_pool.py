@@ -1,0 +1,405 @@
+"""Decode workers as real processes: what they hand over, what they may use, and what their end costs."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dicom_factory import RAMP, write_dicom
+from PIL import Image
+
+from xray_batch.decode import decode_file
+from xray_batch.errors import DecoderDiedError, ReasonCode
+from xray_batch.pipeline import pool as pool_module
+from xray_batch.pipeline.pool import DecodePool, DecodeWorker, WorkerLimits, worker_environment
+from xray_batch.records import ImageWarning, InputSpec, SourceFormat
+from xray_batch.standardize import SQUASH_BILINEAR_ANTIALIAS, prepare
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+
+SPEC = InputSpec(rows=48, columns=40, mean=0.4375, std=0.1875, resize=SQUASH_BILINEAR_ANTIALIAS, rendering_version=1)
+LIMITS = WorkerLimits(seconds=30.0, address_space=2048 << 20)
+
+#: Longer than anything here takes on a busy machine.
+PATIENCE = 60.0
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    """Have the workers import the package that is tested, installed or not."""
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+
+
+@pytest.fixture
+def image_file(tmp_path):
+    """Write one good image."""
+    return write_dicom(tmp_path / "good.dcm")
+
+
+def worker_pids(parent=None):
+    """Return the decode workers of a process, this one if None."""
+    parent = os.getpid() if parent is None else parent
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                arguments = (entry / "cmdline").read_bytes().split(b"\0")
+                status = (entry / "status").read_text()
+            except OSError:  # ended while we looked
+                continue
+            if b"xray_batch.pipeline.worker" in arguments and f"\nPPid:\t{parent}\n" in status:
+                found.add(int(entry.name))
+    return found
+
+
+def is_running(pid):
+    """Whether a process is there and has not ended; who should have waited for it may not have yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def wait_until_ready(count):
+    """Wait until so many workers take files: the last thing that they do before is to silence their stderr."""
+    deadline = time.monotonic() + PATIENCE
+    ready = set()
+    while len(ready) < count and time.monotonic() < deadline:
+        time.sleep(0.02)
+        ready = {pid for pid in worker_pids() if Path(f"/proc/{pid}/fd/2").readlink() == Path(os.devnull)}
+    assert len(ready) == count
+
+
+def limits_of(pid):
+    """Return the soft limits of a process by their name in /proc."""
+    lines = Path(f"/proc/{pid}/limits").read_text().splitlines()[1:]
+    return {line[:26].strip(): line[26:47].strip() for line in lines}
+
+
+def take(pool):
+    """Return the next result, which is to come."""
+    decoded = pool.take(PATIENCE)
+    assert decoded is not None
+    return decoded
+
+
+def decode_one(pool, path):
+    """Decode one file and return the result."""
+    pool.submit(path.name, path)
+    return take(pool)
+
+
+@contextmanager
+def started(workers=1, limits=LIMITS):
+    """Run a pool whose jobs are names."""
+    with DecodePool[str](workers, SPEC, limits) as pool:
+        yield pool
+
+
+@contextmanager
+def one_worker(limits=LIMITS):
+    """Run a worker without a pool, and end it."""
+    worker = DecodeWorker(SPEC, limits)
+    try:
+        yield worker
+    finally:
+        worker.kill()
+        worker.close()
+
+
+@pytest.mark.parametrize("kind", ["dicom", "png", "jpeg"])
+def test_pixels_are_those_of_prepare(kind, tmp_path):
+    """A worker hands over the pixels of `prepare`, bit for bit, and all that is known of the image."""
+    path = tmp_path / "image"
+    if kind == "dicom":
+        write_dicom(path, PhotometricInterpretation="MONOCHROME1", BodyPartExamined=None)
+    else:
+        Image.fromarray((RAMP.stored >> 4).astype(np.uint8)).save(path, format=kind)
+    with started() as pool:
+        decoded = decode_one(pool, path)
+    expected = prepare(decode_file(path), SPEC)
+    assert decoded.job == "image"
+    assert decoded.pixels.tobytes() == expected.pixels.tobytes()
+    assert (decoded.pixels.shape, decoded.pixels.dtype) == ((48, 40), np.float32)
+    assert decoded.reply.header == expected.header
+    assert decoded.reply.rendering == expected.rendering
+    assert decoded.reply.warnings == expected.warnings
+    assert 0 < decoded.reply.seconds < PATIENCE
+
+
+def test_every_job_is_answered_once(tmp_path):
+    """Several workers answer every job once, each with the pixels of its own file."""
+    files = [write_dicom(tmp_path / f"{n}.dcm", RAMP.stored // np.uint16(n + 1)) for n in range(12)]
+    with started(workers=2) as pool:
+        for path in files:
+            pool.submit(path.name, path)
+        decoded = {result.job: result for result in (take(pool) for _ in files)}
+        assert pool.take(0) is None
+    for path in files:
+        assert np.array_equal(decoded[path.name].pixels, prepare(decode_file(path), SPEC).pixels)
+
+
+def test_rejection(tmp_path):
+    """A rejected file comes with the reason for the database, and the header it was refused by."""
+    path = write_dicom(tmp_path / "lateral.dcm", ViewPosition="LL", PatientID="PAT9", BurnedInAnnotation="YES")
+    with started() as pool:
+        decoded = decode_one(pool, path)
+    assert decoded.pixels is None
+    assert decoded.reply.rejection.reason_code is ReasonCode.LATERAL_VIEW
+    assert decoded.reply.rejection.reason
+    assert decoded.reply.header.source_format is SourceFormat.DICOM
+    assert decoded.reply.header.patient_id == "PAT9"
+    assert (decoded.reply.rendering, decoded.reply.failure) == (None, None)
+
+
+def test_unreadable_file(tmp_path, image_file):
+    """A file that is no image is rejected without a header; the worker goes on with the next."""
+    (tmp_path / "text").write_text("This is no radiograph.")
+    with started() as pool:
+        decoded = decode_one(pool, tmp_path / "text")
+        assert decoded.reply.rejection.reason_code is ReasonCode.UNREADABLE_FILE
+        assert decoded.reply.header is None
+        assert decode_one(pool, image_file).pixels is not None
+
+
+def test_name_of_any_bytes(tmp_path, image_file):
+    """A file whose name is no text is decoded like any other."""
+    path = tmp_path / os.fsdecode(b"\xff\n'\"%s.dcm")
+    image_file.rename(path)
+    with started() as pool:
+        assert decode_one(pool, path).pixels is not None
+
+
+def test_file_that_is_gone(tmp_path):
+    """A file that cannot be read is the system's failure, not held against the file."""
+    with started() as pool:
+        reply = decode_one(pool, tmp_path / "gone.dcm").reply
+    assert (reply.failure, reply.transient, reply.rejection) == ("TransientError", True, None)
+
+
+def test_memory_limit(tmp_path, image_file):
+    """A file that takes more memory than allowed is rejected as too large; worker and pool go on."""
+    large = write_dicom(tmp_path / "large.dcm", np.tile(RAMP.stored, (125, 100)))
+    with started(limits=WorkerLimits(seconds=30.0, address_space=640 << 20)) as pool:
+        reply = decode_one(pool, large).reply
+        assert reply.rejection.reason_code is ReasonCode.TOO_LARGE
+        assert "memory" in reply.rejection.reason
+        assert decode_one(pool, image_file).pixels is not None
+
+
+def test_killed_worker_costs_its_file_only(image_file):
+    """A worker killed while it has a file costs that file an attempt; the next one gets a new worker."""
+    with started() as pool:
+        decode_one(pool, image_file)
+        (first,) = worker_pids()
+        os.kill(first, signal.SIGSTOP)  # so that it has the file when it is killed
+        pool.submit("lost", image_file)
+        assert pool.take(0.2) is None
+        os.kill(first, signal.SIGKILL)
+        lost = take(pool)
+        assert (lost.job, lost.reply.failure, lost.pixels) == ("lost", "DecoderDiedError", None)
+        assert not lost.reply.transient
+        assert decode_one(pool, image_file).pixels is not None
+        assert first not in worker_pids()
+
+
+def test_other_workers_go_on(image_file):
+    """While one worker hangs, the others answer everything else."""
+    with started(workers=2) as pool:
+        wait_until_ready(2)
+        stopped = min(worker_pids())
+        os.kill(stopped, signal.SIGSTOP)
+        for job in range(6):
+            pool.submit(f"{job}", image_file)
+        done = [take(pool) for _ in range(5)]
+        assert all(decoded.pixels is not None for decoded in done)
+        os.kill(stopped, signal.SIGCONT)
+        done.append(take(pool))
+        assert sorted(decoded.job for decoded in done) == ["0", "1", "2", "3", "4", "5"]
+
+
+def test_hung_decode_is_ended(image_file):
+    """A worker that does not answer in time is ended and replaced."""
+    with started(limits=WorkerLimits(seconds=1.0, address_space=2048 << 20)) as pool:
+        while not decode_one(pool, image_file).pixels is not None:  # a busy machine may be slow at first
+            continue
+        (hung,) = worker_pids()
+        os.kill(hung, signal.SIGSTOP)
+        start = time.monotonic()
+        decoded = decode_one(pool, image_file)
+        assert 0.9 < time.monotonic() - start < PATIENCE
+        assert (decoded.reply.failure, decoded.pixels) == ("DecoderDiedError", None)
+        assert hung not in worker_pids()
+
+
+def test_worker_is_replaced_when_it_has_done_its_share(image_file, monkeypatch):
+    """After so many files a worker makes way for a fresh one, without losing a file."""
+    monkeypatch.setattr(pool_module, "FILES_PER_WORKER", 2)
+    pids = []
+    with started() as pool:
+        for _ in range(5):
+            assert decode_one(pool, image_file).pixels is not None
+            pids += worker_pids()
+    assert pids[0] == pids[1] != pids[2] == pids[3] != pids[4]
+    assert len(set(pids)) == 3
+
+
+def test_environment(monkeypatch):
+    """A worker has no secret in its environment, only what its interpreter needs."""
+    monkeypatch.setenv("XRAY_BATCH_DATABASE_URL", "postgresql://reader:hunter2@db.example/results")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+    with one_worker() as worker:
+        content = Path(f"/proc/{worker._process.pid}/environ").read_bytes()
+    names = {entry.split(b"=")[0].decode() for entry in content.split(b"\0") if entry}
+    assert b"hunter2" not in content
+    assert names == set(worker_environment(os.environ))
+    assert names <= {
+        *("PATH", "PYTHONPATH", "LANG", "LC_ALL", "TZ", "TMPDIR"),
+        *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PYTHONDONTWRITEBYTECODE"),
+    }
+
+
+def test_what_a_worker_has_loaded(image_file):
+    """A worker has neither torch nor a database driver in its memory, and few open files."""
+    with one_worker() as worker:
+        assert worker.decode(image_file)[1] is not None
+        process = Path(f"/proc/{worker._process.pid}")
+        maps = (process / "maps").read_text()
+        targets = [str(link.readlink()) for link in (process / "fd").iterdir()]
+    assert "numpy" in maps
+    for library in ("torch", "sqlite3", "psycopg", "sqlalchemy"):
+        assert library not in maps
+    assert len(targets) <= 8
+    assert not [target for target in targets if target.startswith("/") and not target.startswith(("/dev", "/memfd"))]
+
+
+def test_limits(image_file):
+    """The kernel limits a worker's memory, open files, processes, files written and, per file, CPU time."""
+    with one_worker() as worker:
+        worker.decode(image_file)
+        limits = limits_of(worker._process.pid)
+    assert limits["Max address space"] == str(2048 << 20)
+    assert limits["Max open files"] == "32"
+    assert limits["Max processes"] == "0"
+    assert limits["Max core file size"] == "0"
+    assert limits["Max file size"] == "0"
+    assert 30 <= int(limits["Max cpu time"]) <= 60
+
+
+def test_leaving_ends_all_workers(image_file):
+    """Leaving the pool ends every worker at once, the idle and the hung ones, and gives up the work inside."""
+    with started(workers=2) as pool:
+        wait_until_ready(2)
+        stopped = min(worker_pids())
+        os.kill(stopped, signal.SIGSTOP)
+        for job in range(20):
+            pool.submit(f"{job}", image_file)
+        take(pool)
+        start = time.monotonic()
+    assert time.monotonic() - start < LIMITS.seconds
+    assert worker_pids() == set()
+
+
+def test_error_in_the_loop_ends_all_workers(image_file):
+    """An exception inside the pool's block comes out of it, and no worker stays behind."""
+    with pytest.raises(ZeroDivisionError), started() as pool:
+        decode_one(pool, image_file)
+        raise ZeroDivisionError
+    assert worker_pids() == set()
+
+
+def test_worker_that_cannot_start(monkeypatch):
+    """Workers that end before they are ready are an error with their last words, not a wait without end."""
+    monkeypatch.setenv("PYTHONPATH", "/nowhere")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with started() as pool, pytest.raises(DecoderDiedError, match="a decode worker did not start: no message"):
+        pool.take(PATIENCE)
+
+
+def test_system_without_room_for_a_worker(monkeypatch):
+    """A system that refuses another process is an error as well."""
+
+    def refuse(*arguments, **options):
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    with started() as pool, pytest.raises(DecoderDiedError, match=r"cannot be started: .*Resource temporarily"):
+        pool.take(PATIENCE)
+
+
+TERMINAL_SCRIPT = """
+import signal, sys, time
+from pathlib import Path
+from xray_batch.pipeline.pool import DecodePool, WorkerLimits
+from xray_batch.pipeline.worker import INPUT_SPEC
+
+if __name__ == "__main__":
+    interrupts = []
+    signal.signal(signal.SIGINT, lambda *arguments: interrupts.append(1))
+    spec = INPUT_SPEC.validate_json(sys.argv[1])
+    with DecodePool(1, spec, WorkerLimits(seconds=60.0, address_space=2048 << 20)) as pool:
+        for _ in range(2):
+            pool.submit("job", Path(sys.argv[2]))
+            decoded = pool.take(60)
+            print(decoded.pixels is not None, len(interrupts), flush=True)
+            while not interrupts:
+                time.sleep(0.02)
+"""
+
+
+def test_interrupt_from_the_terminal(image_file, tmp_path):
+    """Ctrl-C reaches the command alone: its workers are in sessions of their own and finish their file."""
+    script = tmp_path / "command.py"
+    script.write_text(TERMINAL_SCRIPT)
+    spec = pool_module.INPUT_SPEC.dump_json(SPEC).decode()
+    with subprocess.Popen(
+        [sys.executable, script, spec, image_file],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        start_new_session=True,
+    ) as command:
+        try:
+            assert command.stdout.readline() == "True 0\n"
+            (worker,) = worker_pids(command.pid)
+            assert os.getsid(worker) == worker != os.getsid(command.pid)
+            os.killpg(command.pid, signal.SIGINT)
+            assert command.stdout.readline() == "True 1\n"
+            assert command.wait(PATIENCE) == 0
+        finally:
+            command.kill()
+    assert not is_running(worker)
+
+
+def test_worker_ends_with_its_parent(image_file, tmp_path):
+    """Workers of a command that is killed end by themselves."""
+    script = tmp_path / "command.py"
+    script.write_text(TERMINAL_SCRIPT)
+    spec = pool_module.INPUT_SPEC.dump_json(SPEC).decode()
+    with subprocess.Popen(
+        [sys.executable, script, spec, image_file],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    ) as command:
+        assert command.stdout.readline() == "True 0\n"
+        (worker,) = worker_pids(command.pid)
+        command.kill()
+    deadline = time.monotonic() + PATIENCE
+    while is_running(worker) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not is_running(worker)
+
+
+def test_warnings_survive_the_way(tmp_path):
+    """Warnings come over as the records that they were."""
+    path = tmp_path / "color.png"
+    Image.fromarray((RAMP.stored >> 4).astype(np.uint8)).convert("RGB").save(path)
+    with started() as pool:
+        assert decode_one(pool, path).reply.warnings == (ImageWarning.GRAY_AS_COLOR,)

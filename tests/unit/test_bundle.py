@@ -1,0 +1,340 @@
+"""Model bundles: a missing fact or a changed byte is an error, and no pickle is ever loaded."""
+
+import ast
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from bundle_factory import MODEL_CARD, copy_bundle, make_manifest, read_facts, write_facts
+
+import xray_batch
+from xray_batch import bundle as bundle_module
+from xray_batch.bundle import (
+    DEFAULT_BUNDLE,
+    PACKAGED_BUNDLES,
+    Bundle,
+    bundle_folders,
+    find_bundle,
+    member_files,
+    save_weights,
+    write_manifest,
+)
+from xray_batch.errors import BundleError, ConfigurationError
+from xray_batch.networks import build_network
+from xray_batch.records import Finding, InputSpec
+
+
+@pytest.fixture
+def folder(bundle_folder, tmp_path):
+    """Copy the small bundle; its facts can be changed, its weights are shared."""
+    return copy_bundle(bundle_folder, tmp_path / "bundle")
+
+
+def places_of_facts(facts, place=()):
+    """List where every fact that the manifest's schema names is, as the keys to get there."""
+    found = []
+    for key, value in facts.items():
+        found.append((*place, key))
+        if isinstance(value, dict) and key not in {"images", "validation_images", "recipes", "libraries"}:
+            found += places_of_facts(value, (*place, key))
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            found += places_of_facts(value[0], (*place, key, 0))
+    return found
+
+
+FACTS = make_manifest().model_dump(mode="json")
+PLACES = places_of_facts(FACTS)
+
+#: Every fact that is a number with a fraction.
+NUMBERS = [
+    *(("input", name) for name in ("mean", "std")),
+    *((name,) for name in ("temperature", "threshold_low", "threshold_high", "disagreement_limit")),
+    *(("metrics", 0, name) for name in ("value", "low", "high")),
+    ("operating_points", "balanced", "threshold"),
+    ("operating_points", "balanced", "sensitivity", "low"),
+]
+
+
+def at(facts, place):
+    """Return the innermost object that holds the fact at `place`."""
+    for key in place[:-1]:
+        facts = facts[key]
+    return facts
+
+
+def name_of(place):
+    """Return the name of a fact as messages have it."""
+    return ".".join(str(key) for key in place)
+
+
+def test_bundle_is_read(folder):
+    """A complete bundle gives its facts, its identity and its networks."""
+    bundle = Bundle(folder)
+    content = (folder / "manifest.json").read_bytes()
+    assert bundle.manifest.model_id == "test-cxr-1.2.3"
+    assert bundle.manifest_text == content.decode()
+    assert bundle.sha256 == hashlib.sha256(content).hexdigest()
+    assert bundle.manifest.classes == tuple(Finding)
+    assert bundle.manifest.input_spec == InputSpec(
+        rows=32, columns=32, mean=0.5, std=0.25, resize="squash-bilinear-antialias", rendering_version=1
+    )
+
+
+def test_networks_are_ready(folder):
+    """The members come in the manifest's order, in evaluation mode, float32, without gradients."""
+    networks = Bundle(folder).load_networks()
+    assert [type(network.layer1[0]).__name__ for network in networks] == ["BasicBlock", "Bottleneck"]
+    for network in networks:
+        assert not any(module.training for module in network.modules())
+        assert not any(parameter.requires_grad for parameter in network.parameters())
+        assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+
+
+def test_float16_round_trip(tmp_path):
+    """Weights are stored in float16, nothing else of them is lost; batch counters stay integers."""
+    network = build_network("resnet34", 4)
+    network.bn1.num_batches_tracked += 70_000
+    sha256 = save_weights(network, tmp_path / "weights.safetensors")
+    stored = safetensors.torch.load_file(tmp_path / "weights.safetensors")
+    assert sha256 == hashlib.sha256((tmp_path / "weights.safetensors").read_bytes()).hexdigest()
+    assert stored.keys() == network.state_dict().keys()
+    for name, tensor in network.state_dict().items():
+        expected = tensor.half() if tensor.is_floating_point() else tensor
+        assert stored[name].dtype == expected.dtype
+        assert torch.equal(stored[name], expected)
+    assert stored["bn1.num_batches_tracked"] == 70_000
+
+
+def test_manifest_round_trip(tmp_path):
+    """What is written is read back, fact by fact."""
+    manifest = make_manifest(intended_use="Prüfung, 日本")
+    write_manifest(tmp_path, manifest, MODEL_CARD)
+    for name in member_files(["resnet34", "resnet50"]):
+        (tmp_path / name).touch()
+    assert Bundle(tmp_path).manifest == manifest
+    assert (tmp_path / "MODEL_CARD.md").read_text(encoding="utf-8") == MODEL_CARD
+
+
+@pytest.mark.parametrize("place", PLACES, ids=name_of)
+def test_missing_fact(place, tmp_path):
+    """Each fact that is missing is refused by its name: nothing falls back to a constant."""
+    facts = json.loads(json.dumps(FACTS))
+    del at(facts, place)[place[-1]]
+    write_facts(tmp_path, facts)
+    with pytest.raises(BundleError, match=rf"manifest\.json: {name_of(place)}: Field required"):
+        Bundle(tmp_path)
+
+
+@pytest.mark.parametrize("place", [("speed",), ("input", "crop"), ("members", 0, "weight"), ("metrics", 1, "unit")])
+def test_unknown_fact(place, tmp_path):
+    """A fact that this version does not know is refused by its name: it may be one that matters."""
+    facts = json.loads(json.dumps(FACTS))
+    at(facts, place)[place[-1]] = 1
+    write_facts(tmp_path, facts)
+    with pytest.raises(BundleError, match=rf"manifest\.json: {name_of(place)}: Extra inputs are not permitted"):
+        Bundle(tmp_path)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize("place", NUMBERS, ids=name_of)
+def test_number_that_is_none(place, number, tmp_path):
+    """NaN and infinity are no facts."""
+    facts = json.loads(json.dumps(FACTS))
+    at(facts, place)[place[-1]] = number
+    write_facts(tmp_path, facts)
+    with pytest.raises(BundleError, match=rf"manifest\.json: {name_of(place)}: "):
+        Bundle(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("input", "channels"), 3),
+        (("input", "std"), 0.0),
+        (("input", "rows"), 0),
+        (("temperature",), 0.0),
+        (("threshold_high",), 1.5),
+        (("members",), []),
+        (("members", 0, "architecture"), "resnet18"),
+        (("members", 0, "file"), "../elsewhere.safetensors"),
+        (("members", 0, "file"), "resnet34.pth"),
+        (("version",), "1.0"),
+        (("classes", 0), "cancer"),
+    ],
+    ids=lambda part: name_of(part) if isinstance(part, tuple) else None,
+)
+def test_impossible_fact(place, value, tmp_path):
+    """A fact that cannot be is refused by its name."""
+    facts = json.loads(json.dumps(FACTS))
+    at(facts, place)[place[-1]] = value
+    write_facts(tmp_path, facts)
+    with pytest.raises(BundleError, match=rf"manifest\.json: {name_of(place)}: "):
+        Bundle(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "classes", [[], ["normal"], ["normal", "normal", "bacterial_pneumonia", "viral_pneumonia"], [*Finding, "normal"]]
+)
+def test_wrong_class_set(classes, tmp_path):
+    """Classes other than the findings, each once, are refused with both sets named."""
+    write_facts(tmp_path, FACTS | {"classes": classes})
+    with pytest.raises(BundleError, match=r"classes are .*, expected normal, bacterial_pneumonia, .* in any order"):
+        Bundle(tmp_path)
+
+
+def test_class_order_is_the_bundles(folder):
+    """The classes may be in any order; the bundle's is kept."""
+    classes = tuple(reversed(Finding))
+    write_facts(folder, read_facts(folder) | {"classes": classes})
+    assert Bundle(folder).manifest.classes == classes
+
+
+def test_thresholds_out_of_order(tmp_path):
+    """A low threshold above the high one is refused."""
+    write_facts(tmp_path, FACTS | {"threshold_low": 0.75, "threshold_high": 0.5})
+    with pytest.raises(BundleError, match=r"threshold_low 0\.75 is above threshold_high 0\.5"):
+        Bundle(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe"])
+def test_manifest_that_is_none(content, tmp_path):
+    """A file that is no JSON object is refused."""
+    (tmp_path / "manifest.json").write_bytes(content)
+    with pytest.raises(BundleError, match=r"manifest\.json: the whole: "):
+        Bundle(tmp_path)
+
+
+def test_no_manifest(tmp_path):
+    """A folder without a manifest is no bundle; an operator must act."""
+    with pytest.raises(BundleError, match=r"is not a model bundle: manifest\.json cannot be read \(No such file") as no:
+        Bundle(tmp_path)
+    assert isinstance(no.value, ConfigurationError)
+
+
+@pytest.mark.parametrize("name", ["MODEL_CARD.md", "resnet34.safetensors", "resnet50.safetensors"])
+def test_missing_file(name, folder):
+    """A bundle without its model card or the weights of a member is incomplete."""
+    (folder / name).unlink()
+    with pytest.raises(BundleError, match=f"is incomplete: {name} is missing"):
+        Bundle(folder)
+
+
+def test_changed_byte(folder):
+    """One changed bit in a member's weights is refused, with both hashes named."""
+    path = folder / "resnet34.safetensors"
+    content = bytearray(path.read_bytes())
+    expected = hashlib.sha256(content).hexdigest()
+    content[-1] ^= 1
+    path.unlink()  # the other name of the file stays as it is
+    path.write_bytes(content)
+    actual = hashlib.sha256(content).hexdigest()
+    with pytest.raises(BundleError, match=rf"resnet34\.safetensors has SHA-256 {actual}, the manifest says {expected}"):
+        Bundle(folder).load_networks()
+
+
+def test_weights_of_the_other_architecture(folder):
+    """Weights that are unchanged but of another architecture are refused."""
+    facts = read_facts(folder)
+    first, second = facts["members"]
+    first["file"], second["file"] = second["file"], first["file"]
+    first["sha256"], second["sha256"] = second["sha256"], first["sha256"]
+    write_facts(folder, facts)
+    with pytest.raises(BundleError, match=r"resnet50\.safetensors does not hold the weights of a resnet34"):
+        Bundle(folder).load_networks()
+
+
+def test_weights_that_are_a_pickle(folder):
+    """A pickle under the name of weights is refused, though its hash is the manifest's; it is not loaded."""
+    path = folder / "resnet34.safetensors"
+    path.unlink()
+    torch.save(build_network("resnet34", 4).state_dict(), path)
+    facts = read_facts(folder)
+    facts["members"][0]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    write_facts(folder, facts)
+    with pytest.raises(BundleError, match=r"resnet34\.safetensors does not hold the weights of a resnet34"):
+        Bundle(folder).load_networks()
+
+
+def test_find_by_path(folder, tmp_path, monkeypatch):
+    """A name with a slash is a path."""
+    monkeypatch.chdir(tmp_path)
+    assert find_bundle(str(folder), tmp_path / "none").folder == folder
+    assert find_bundle("./bundle", tmp_path / "none").folder == Path("bundle")
+
+
+def test_find_installed_before_packaged(folder, tmp_path, monkeypatch):
+    """A name is that of an installed bundle, else of a packaged one."""
+    installed, packaged = tmp_path / "installed", tmp_path / "packaged"
+    copy_bundle(folder, installed / "first")
+    copy_bundle(folder, packaged / "first")
+    copy_bundle(folder, packaged / "second")
+    monkeypatch.setattr(bundle_module, "PACKAGED_BUNDLES", packaged)
+    assert find_bundle("first", installed).folder == installed / "first"
+    assert find_bundle("second", installed).folder == packaged / "second"
+    assert bundle_folders(installed) == [installed / "first", packaged / "first", packaged / "second"]
+
+
+@pytest.mark.parametrize(("names", "listed"), [(["first", "second"], "first, second"), ([], "none")])
+def test_find_unknown(names, listed, tmp_path, monkeypatch):
+    """An unknown name is refused with the names that there are."""
+    monkeypatch.setattr(bundle_module, "PACKAGED_BUNDLES", tmp_path / "packaged")
+    for name in names:
+        (tmp_path / "installed" / name).mkdir(parents=True)
+    with pytest.raises(BundleError, match=f"there is no model bundle 'third'; there are: {listed}$"):
+        find_bundle("third", tmp_path / "installed")
+
+
+def test_no_installed_folder(tmp_path):
+    """A home without a folder of bundles has the packaged ones."""
+    expected = [PACKAGED_BUNDLES / DEFAULT_BUNDLE] if (PACKAGED_BUNDLES / DEFAULT_BUNDLE).is_dir() else []
+    assert bundle_folders(tmp_path / "none") == expected
+
+
+def test_random_weights_matter(bundle_folder):
+    """The bundle of these tests is a fair double: its members give different answers to different images."""
+    images = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 1, 32, 32), dtype=np.float32))
+    with torch.inference_mode():
+        first, second = (network(images) for network in Bundle(bundle_folder).load_networks())
+    assert (first[0] - first[1]).abs().max() > 1e-3
+    assert (first - second).abs().max() > 1e-3
+
+
+FORBIDDEN_MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+
+#: Functions that unpickle, beside the method `recv` of a connection.
+FORBIDDEN_CALLS = {"torch.load", "torch.jit.load"}
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path(xray_batch.__file__).parent.rglob("*.py")), ids=lambda path: f"{path.parent.name}/{path.name}"
+)
+def test_no_pickle_is_ever_loaded(path):
+    """No file of the package imports a module that unpickles, nor calls a function that does."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            assert not {alias.name.split(".")[0] for alias in node.names} & FORBIDDEN_MODULES
+        elif isinstance(node, ast.ImportFrom):
+            assert (node.module or "").split(".")[0] not in FORBIDDEN_MODULES
+            assert node.module != "torch" or "load" not in {alias.name for alias in node.names}
+        elif isinstance(node, ast.Call):
+            function = ast.unparse(node.func)
+            assert function not in FORBIDDEN_CALLS
+            assert not function.endswith("onnection.recv")
+            unsafe = {keyword.arg: keyword.value for keyword in node.keywords}
+            assert "allow_pickle" not in unsafe
+            assert not function.endswith("load_state_dict_from_url") or (ast.unparse(unsafe["weights_only"]) == "True")
+
+
+def test_copies_leave_the_original(bundle_folder, tmp_path):
+    """A copy's facts can be changed without changing the bundle of the other tests."""
+    before = (bundle_folder / "manifest.json").read_bytes()
+    copy = copy_bundle(bundle_folder, tmp_path / "copy")
+    write_facts(copy, {})
+    assert (bundle_folder / "manifest.json").read_bytes() == before
+    shutil.rmtree(copy)
+    Bundle(bundle_folder)

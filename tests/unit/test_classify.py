@@ -1,0 +1,278 @@
+"""From model inputs to predictions: pooling, calibration, thresholds, batches, devices."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from bundle_factory import make_manifest
+from torch import nn
+
+from xray_batch.bundle import Bundle
+from xray_batch.classify import Ensemble, pool, predict_logits, select_device, select_dtype, softmax
+from xray_batch.errors import ConfigurationError
+from xray_batch.records import Finding, ImageHeader, ModelInput, Outcome, SourceFormat
+
+CPU = torch.device("cpu")
+
+#: Logits of `log(p)`: their softmax is p.
+SURE_NORMAL = (0.0, -40.0, -40.0, -40.0)
+UNIFORM = (0.0, 0.0, 0.0, 0.0)
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU can be used here")
+
+
+def model_inputs(count, seed=0):
+    """Return standardized 32 x 32 images of noise."""
+    pixels = np.random.default_rng(seed).standard_normal((count, 32, 32), dtype=np.float32)
+    header = ImageHeader(source_format=SourceFormat.PNG)
+    return [ModelInput(header=header, pixels=image, rendering="identity") for image in pixels]
+
+
+class Fixed(nn.Module):
+    """A network that gives the same logits for every image."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = torch.tensor(logits)
+
+    def forward(self, images):
+        """Return the logits once per image."""
+        return self.logits.expand(len(images), -1)
+
+
+def fixed_ensemble(*logits, **facts):
+    """Return an ensemble whose members answer with known logits."""
+    manifest = make_manifest(**({"temperature": 1.0, "disagreement_limit": 1.0} | facts))
+    double = SimpleNamespace(manifest=manifest, load_networks=lambda: [Fixed(member) for member in logits])
+    return Ensemble(double, device=CPU, dtype=torch.float32, batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def ensemble(bundle_folder):
+    """Load the small bundle on the CPU, in float32."""
+    return Ensemble(Bundle(bundle_folder), device=CPU, dtype=torch.float32, batch_size=4)
+
+
+def table(predictions):
+    """Return the probabilities as an array of shape (N, classes), classes in the order of the findings."""
+    return np.array([[prediction.probabilities[finding] for finding in Finding] for prediction in predictions])
+
+
+def test_softmax():
+    """Softmax of known logits is known, and does not overflow."""
+    assert np.allclose(softmax(np.log([[0.5, 0.25, 0.125, 0.125]])), [[0.5, 0.25, 0.125, 0.125]])
+    assert softmax(np.array([[1e4, 0.0, -1e4]])).tolist() == [[1.0, 0.0, 0.0]]
+
+
+MEMBERS = np.array([[[0.5, 0.25, 0.25, 0.0]], [[0.25, 0.75, 0.0, 0.0]]])
+
+
+def test_pool_at_temperature_1():
+    """With temperature 1 the pooled probabilities are the mean of the members'."""
+    assert np.allclose(pool(MEMBERS, 1.0), [[0.375, 0.5, 0.125, 0.0]], atol=1e-12)
+
+
+def test_pool_at_temperature_one_half():
+    """With temperature 1/2 the mean is squared and made to sum to 1."""
+    squares = np.array([9.0, 16.0, 1.0, 0.0])
+    assert np.allclose(pool(MEMBERS, 0.5), [squares / squares.sum()], atol=1e-12)
+
+
+def test_pool_at_high_temperature():
+    """A temperature without end makes all classes equally likely."""
+    members = np.array([[[0.7, 0.1, 0.1, 0.1]], [[0.4, 0.2, 0.2, 0.2]]])
+    assert np.allclose(pool(members, 1e6), 0.25, atol=1e-5)
+
+
+def test_pool_averages_before_it_calibrates():
+    """The temperature is applied to the mean of probabilities, not to each member."""
+    members = np.array([[[0.9, 0.1]], [[0.5, 0.5]]])
+    pooled = pool(members, 0.5)
+    assert np.allclose(pooled, [[0.49 / 0.58, 0.09 / 0.58]])
+    assert not np.allclose(pooled, np.mean([pool(members[[index]], 0.5) for index in range(2)], axis=0), atol=0.01)
+
+
+def test_prediction_of_known_logits():
+    """Known logits give known probabilities, by finding, and a known disagreement."""
+    ensemble = fixed_ensemble(np.log([0.5, 0.25, 0.125, 0.125]), np.log([0.25, 0.25, 0.25, 0.25]))
+    (prediction,) = ensemble.predict(model_inputs(1))
+    expected = dict(zip(Finding, [0.375, 0.25, 0.1875, 0.1875], strict=True))
+    assert prediction.probabilities == pytest.approx(expected, abs=1e-7)
+    assert prediction.disagreement == pytest.approx(0.25, abs=1e-7)
+    assert (prediction.threshold_low, prediction.threshold_high) == (0.25, 0.75)
+
+
+def test_class_order_of_the_bundle():
+    """Probabilities get their finding by the bundle's order of classes."""
+    classes = (Finding.VIRAL_PNEUMONIA, Finding.COVID19_PNEUMONIA, Finding.NORMAL, Finding.BACTERIAL_PNEUMONIA)
+    (prediction,) = fixed_ensemble(np.log([0.5, 0.25, 0.1875, 0.0625]), classes=classes).predict(model_inputs(1))
+    assert prediction.probabilities[Finding.VIRAL_PNEUMONIA] == pytest.approx(0.5)
+    assert prediction.probabilities[Finding.BACTERIAL_PNEUMONIA] == pytest.approx(0.0625)
+    assert prediction.p_pneumonia == pytest.approx(1 - 0.1875)
+
+
+def test_temperature_of_the_bundle():
+    """The bundle's temperature calibrates the prediction."""
+    (prediction,) = fixed_ensemble(np.log([0.5, 0.25, 0.125, 0.125]), temperature=0.5).predict(model_inputs(1))
+    assert prediction.probabilities[Finding.NORMAL] == pytest.approx(0.25 / 0.34375)
+
+
+def after(value):
+    """Return the next larger number."""
+    return math.nextafter(value, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "outcome"),
+    [
+        (0.25, 0.5, Outcome.PNEUMONIA),
+        (0.25, 0.75, Outcome.PNEUMONIA),  # at the high threshold
+        (0.25, after(0.75), Outcome.INDETERMINATE),
+        (0.75, after(0.75), Outcome.INDETERMINATE),  # at the low threshold
+        (after(0.75), after(0.75), Outcome.NORMAL),
+        (0.8, 0.9, Outcome.NORMAL),
+        (0.75, 0.75, Outcome.PNEUMONIA),  # no band between them
+    ],
+)
+def test_thresholds(low, high, outcome):
+    """P(pneumonia) of exactly 0.75 is pneumonia from the high threshold on, normal below the low one."""
+    (prediction,) = fixed_ensemble(UNIFORM, threshold_low=low, threshold_high=high).predict(model_inputs(1))
+    assert prediction.p_pneumonia == 0.75
+    assert prediction.outcome is outcome
+
+
+def test_members_that_disagree():
+    """Members that differ by more than the limit make the answer indeterminate, however high the mean is."""
+    members = (UNIFORM, SURE_NORMAL)
+    facts = {"threshold_low": 0.1, "threshold_high": 0.2}
+    (prediction,) = fixed_ensemble(*members, **facts).predict(model_inputs(1))
+    assert prediction.disagreement == pytest.approx(0.75)
+    at_limit = fixed_ensemble(*members, **facts, disagreement_limit=prediction.disagreement)
+    below_limit = fixed_ensemble(*members, **facts, disagreement_limit=math.nextafter(prediction.disagreement, 0))
+    assert at_limit.predict(model_inputs(1))[0].outcome is Outcome.PNEUMONIA
+    assert below_limit.predict(model_inputs(1))[0].outcome is Outcome.INDETERMINATE
+
+
+def test_probabilities_sum_to_1(ensemble):
+    """The classes of each prediction sum to 1, and pneumonia is what normal is not."""
+    for prediction in ensemble.predict(model_inputs(6)):
+        assert sum(prediction.probabilities.values()) == pytest.approx(1.0, abs=1e-12)
+        assert prediction.p_pneumonia == 1.0 - prediction.probabilities[Finding.NORMAL]
+        assert all(0.0 < probability < 1.0 for probability in prediction.probabilities.values())
+        assert 0.0 <= prediction.disagreement <= 1.0
+
+
+def test_order_is_kept(ensemble):
+    """The answers are in the order of the inputs, across batches."""
+    inputs = model_inputs(6)
+    forward, backward = table(ensemble.predict(inputs)), table(ensemble.predict(inputs[::-1]))
+    assert np.abs(forward - backward[::-1]).max() < 1e-5
+    assert len(np.unique(forward[:, 0].round(6))) == len(inputs)
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 64])
+def test_batch_size_does_not_matter(batch_size, ensemble, bundle_folder):
+    """Batches of another size give the same probabilities."""
+    inputs = model_inputs(6)
+    other = Ensemble(Bundle(bundle_folder), device=CPU, dtype=torch.float32, batch_size=batch_size)
+    assert np.abs(table(other.predict(inputs)) - table(ensemble.predict(inputs))).max() < 1e-5
+
+
+def test_batches_are_bounded():
+    """No forward pass takes more images than the batch size; all are taken once."""
+    sizes = []
+
+    class Counting(Fixed):
+        def forward(self, images):
+            sizes.append(tuple(images.shape))
+            return super().forward(images)
+
+    pixels = np.zeros((7, 8, 9), dtype=np.float32)
+    logits = predict_logits(Counting(UNIFORM), pixels, device=CPU, dtype=torch.float32, batch_size=3)
+    assert sizes == [(3, 1, 8, 9), (3, 1, 8, 9), (1, 1, 8, 9)]
+    assert logits.shape == (7, 4)
+    assert logits.dtype == np.float64
+
+
+def test_two_runs_are_equal(ensemble, bundle_folder):
+    """The same images in the same batches give bit-equal answers, also after loading the bundle again."""
+    inputs = model_inputs(5)
+    first = ensemble.predict(inputs)
+    again = Ensemble(Bundle(bundle_folder), device=CPU, dtype=torch.float32, batch_size=4)
+    assert first == ensemble.predict(inputs) == again.predict(inputs)
+
+
+def test_inputs_are_not_changed(ensemble):
+    """Classifying leaves the model inputs as they were."""
+    inputs = model_inputs(2)
+    before = [model_input.pixels.copy() for model_input in inputs]
+    ensemble.predict(inputs)
+    assert all(np.array_equal(old, new.pixels) for old, new in zip(before, inputs, strict=True))
+
+
+def test_no_images(ensemble):
+    """No inputs give no predictions."""
+    assert ensemble.predict([]) == []
+
+
+def test_bfloat16_on_the_cpu(ensemble, bundle_folder):
+    """bfloat16 stays within two percent of float32, and is not the same computation."""
+    inputs = model_inputs(2)
+    other = Ensemble(Bundle(bundle_folder), device=CPU, dtype=torch.bfloat16, batch_size=4)
+    difference = np.abs(table(other.predict(inputs)) - table(ensemble.predict(inputs))).max()
+    assert 0 < difference < 0.02
+
+
+def test_device_auto_without_cuda(monkeypatch):
+    """Without a GPU, `auto` is the CPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert select_device("auto") == select_device("cpu") == CPU
+
+
+def test_device_auto_with_cuda(monkeypatch):
+    """With a GPU, `auto` is the GPU, and `cpu` is still the CPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert select_device("auto") == select_device("cuda") == torch.device("cuda")
+    assert select_device("cpu") == CPU
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA GPU here: nothing to refuse")
+def test_cuda_that_is_not_there():
+    """Asking for CUDA without a GPU is a configuration error that says what to set."""
+    with pytest.raises(ConfigurationError, match=r"device is 'cuda', .* set it to 'auto' or 'cpu'"):
+        select_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "dtype"),
+    [
+        ({"cpu_name": "Intel(R) Xeon(R)", "avx512_bf16": True, "amx_bf16": True}, torch.bfloat16),
+        ({"cpu_name": "Intel(R) Xeon(R)", "avx512_bf16": True, "amx_bf16": False}, torch.float32),
+        ({"cpu_name": "AMD EPYC 9554", "avx512_bf16": True}, torch.bfloat16),
+        ({"cpu_name": "AMD EPYC 7763", "avx512_bf16": False}, torch.float32),
+        ({}, torch.float32),
+    ],
+)
+def test_dtype_auto_on_the_cpu(capabilities, dtype, monkeypatch):
+    """`auto` is bfloat16 only on processors on which that is faster."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert select_dtype("auto", CPU) is dtype
+
+
+def test_dtype_by_name(monkeypatch):
+    """A precision that is asked for is used, whatever the processor."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    assert select_dtype("float32", CPU) is torch.float32
+    assert select_dtype("bfloat16", CPU) is torch.bfloat16
+
+
+@needs_cuda
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_cuda_agrees_with_the_cpu(dtype, ensemble, bundle_folder):
+    """The GPU gives the CPU's probabilities: within 0.002 in float32, 0.02 in bfloat16."""
+    inputs = model_inputs(6)
+    other = Ensemble(Bundle(bundle_folder), device=select_device("cuda"), dtype=dtype, batch_size=4)
+    difference = np.abs(table(other.predict(inputs)) - table(ensemble.predict(inputs))).max()
+    assert difference < (2e-3 if dtype is torch.float32 else 2e-2)

@@ -1,0 +1,84 @@
+"""One-channel networks, and their start from weights of colour images."""
+
+import pytest
+import torch
+import torchvision
+
+from xray_batch.networks import ARCHITECTURES, build_network, load_backbone
+
+CONSTRUCTORS = {"resnet34": torchvision.models.resnet34, "resnet50": torchvision.models.resnet50}
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def architecture(request):
+    """Name each architecture."""
+    return request.param
+
+
+def test_architectures():
+    """The ensemble's architectures are ResNet-34 and ResNet-50."""
+    assert ARCHITECTURES == ("resnet34", "resnet50")
+
+
+def test_one_channel_in_class_count_out(architecture):
+    """A network takes one channel, in the stem of the paper, and gives one logit per class."""
+    network = build_network(architecture, 4)
+    assert network.conv1.weight.shape == (64, 1, 7, 7)
+    assert network.fc.out_features == 4
+    with torch.inference_mode():
+        assert network.eval()(torch.zeros(2, 1, 32, 32)).shape == (2, 4)
+
+
+def test_residual_blocks_start_as_identity(architecture):
+    """The last batch norm of each residual block starts at zero."""
+    network = build_network(architecture, 4)
+    last = "bn2" if architecture == "resnet34" else "bn3"
+    scales = [weight for name, weight in network.state_dict().items() if name.endswith(f"{last}.weight")]
+    assert len(scales) == 16
+    assert all(scale.abs().max() == 0 for scale in scales)
+
+
+def test_unknown_architecture():
+    """There is no network of an architecture that is not listed."""
+    with pytest.raises(KeyError, match="resnet18"):
+        build_network("resnet18", 4)
+
+
+def test_backbone_sums_the_colours(architecture):
+    """A gray image gives the stem's output that the same image in three equal channels gives the backbone."""
+    backbone = CONSTRUCTORS[architecture](weights=None)
+    network = build_network(architecture, 4)
+    load_backbone(network, backbone.state_dict())
+    gray = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = backbone.conv1(gray.expand(-1, 3, -1, -1))
+        assert torch.allclose(network.conv1(gray), expected, atol=1e-5)
+        expected = backbone.eval().layer1(backbone.bn1(expected))
+        assert torch.allclose(network.eval().layer1(network.bn1(network.conv1(gray))), expected, atol=1e-4)
+
+
+def test_backbone_keeps_the_own_head():
+    """The classification layer keeps its own weights; those of ImageNet's classes are left out."""
+    network = build_network("resnet34", 4)
+    head = network.fc.weight.clone()
+    backbone = torchvision.models.resnet34(weights=None).state_dict()
+    load_backbone(network, backbone)
+    assert torch.equal(network.fc.weight, head)
+    assert torch.equal(network.layer4[2].conv2.weight, backbone["layer4.2.conv2.weight"])
+
+
+def test_backbone_of_one_channel():
+    """Weights that have one input channel already are taken as they are."""
+    network, backbone = build_network("resnet34", 4), build_network("resnet34", 2)
+    load_backbone(network, backbone.state_dict())
+    assert torch.equal(network.conv1.weight, backbone.conv1.weight)
+
+
+@pytest.mark.parametrize("change", ["other architecture", "missing entry"])
+def test_wrong_backbone(change):
+    """Weights of another architecture, or with an entry missing, are refused; torch names the entries."""
+    weights = build_network("resnet50" if change == "other architecture" else "resnet34", 4).state_dict()
+    if change == "missing entry":
+        del weights["layer3.0.conv1.weight"]
+    with pytest.raises(RuntimeError, match=r"layer3\.0\.conv"):
+        load_backbone(build_network("resnet34", 4), weights)

@@ -1,0 +1,199 @@
+"""Settings: four sources, each over the one before; a mistake is named, a secret is not."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from xray_batch.errors import ConfigurationError
+from xray_batch.settings import Settings, default_home, load_settings
+
+SECRET = "postgresql://reader:hunter2@db.example/results"
+
+
+@pytest.fixture
+def home(tmp_path):
+    """Name a home folder that exists and is empty."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    return folder
+
+
+def write_config(path: Path, text: str) -> Path:
+    """Write a configuration file and return its path."""
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refusal(command_line=None, *, config=None, environment=None) -> str:
+    """Return the sentence with which settings are refused, and check that the causes tell no secret."""
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings(command_line or {}, config=config, environment=environment or {})
+    error = refused.value
+    while error is not None:
+        assert "hunter2" not in str(error)
+        error = error.__cause__
+    return str(refused.value)
+
+
+def test_defaults(home):
+    """Without any source every setting has its default, and the database is a file in the home folder."""
+    settings = load_settings({"home": home}, environment={})
+    assert settings == Settings(home=home)
+    assert settings.bundle == "default"
+    assert settings.database_url is None
+    assert settings.resolved_database_url == f"sqlite:///{home}/results.sqlite3"
+
+
+def test_each_source_is_over_the_one_before(home):
+    """Defaults < file < environment < command line, setting by setting."""
+    write_config(home / "xray-batch.toml", "batch_size = 2\nmax_attempts = 2\nscan_seconds = 2.0")
+    environment = {"XRAY_BATCH_MAX_ATTEMPTS": "4", "XRAY_BATCH_SCAN_SECONDS": "4"}
+    settings = load_settings({"home": home, "scan_seconds": 8.0}, environment=environment)
+    assert settings.batch_size == 2
+    assert settings.max_attempts == 4
+    assert settings.scan_seconds == 8.0
+    assert settings.settle_seconds == 2.0
+
+
+def test_option_that_is_not_given(home):
+    """An option of None does not hide what another source says."""
+    settings = load_settings({"home": home, "bundle": None}, environment={"XRAY_BATCH_BUNDLE": "mine"})
+    assert settings.bundle == "mine"
+
+
+def test_environment_of_the_process(home, monkeypatch):
+    """The process's environment is read; names without the prefix mean nothing."""
+    monkeypatch.setenv("XRAY_BATCH_HOME", str(home))
+    monkeypatch.setenv("XRAY_BATCH_DEVICE", "cpu")
+    monkeypatch.setenv("DEVICE", "nonsense")
+    settings = load_settings({})
+    assert settings.home == home
+    assert settings.device == "cpu"
+
+
+def test_home_finds_the_file(home):
+    """The home folder of the environment is where the configuration file is looked for."""
+    write_config(home / "xray-batch.toml", 'log_level = "debug"')
+    assert load_settings({}, environment={"XRAY_BATCH_HOME": str(home)}).log_level == "debug"
+
+
+def test_named_file_is_over_that_of_the_home(home, tmp_path):
+    """A file that is named is read instead of the home's; one on the command line instead of the environment's."""
+    write_config(home / "xray-batch.toml", "batch_size = 2\nmax_attempts = 2")
+    first = write_config(tmp_path / "first.toml", "batch_size = 3")
+    second = write_config(tmp_path / "second.toml", "batch_size = 4")
+    environment = {"XRAY_BATCH_CONFIG": str(first)}
+    by_environment = load_settings({"home": home}, environment=environment)
+    assert (by_environment.batch_size, by_environment.max_attempts) == (3, 3)
+    assert load_settings({"home": home}, config=second, environment=environment).batch_size == 4
+
+
+def test_default_home(monkeypatch):
+    """Without a home the XDG data folder is used, and without that the user's own."""
+    monkeypatch.setenv("XDG_DATA_HOME", "/srv/data")
+    assert default_home() == Path("/srv/data/xray-batch")
+    monkeypatch.delenv("XDG_DATA_HOME")
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert default_home() == Path("/home/somebody/.local/share/xray-batch")
+
+
+def test_decode_workers_follow_the_machine(home, monkeypatch):
+    """There is one decode process per processor, at most eight, unless the setting says otherwise."""
+    for processors, workers in ((1, 1), (2, 2), (64, 8)):
+        monkeypatch.setattr(os, "cpu_count", lambda processors=processors: processors)
+        assert Settings(home=home).decode_workers == workers
+    assert load_settings({"home": home}, environment={"XRAY_BATCH_DECODE_WORKERS": "3"}).decode_workers == 3
+
+
+def test_database_url(home):
+    """A database that is named is used as it is."""
+    settings = load_settings({"home": home, "database_url": SECRET}, environment={})
+    assert settings.resolved_database_url == SECRET
+
+
+def test_settings_are_frozen(home):
+    """Settings do not change after they were read."""
+    with pytest.raises(ValueError, match="frozen"):
+        Settings(home=home).batch_size = 3
+
+
+def test_unknown_name_in_the_file(home):
+    """A misspelt setting in the file is refused with its name and the file's."""
+    path = write_config(home / "xray-batch.toml", "batchsize = 2")
+    assert refusal({"home": home}) == f"unknown setting 'batchsize' in {path}; the README lists the settings"
+
+
+def test_unknown_name_in_the_environment(home):
+    """A misspelt setting in the environment is refused with the variable's name."""
+    assert refusal({"home": home}, environment={"XRAY_BATCH_BATCHSIZE": "2"}) == (
+        "unknown setting 'batchsize' in the environment (XRAY_BATCH_BATCHSIZE); the README lists the settings"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "accepted"),
+    [
+        ("device", "gpu", "'auto', 'cpu' or 'cuda'"),
+        ("batch_size", "0", "greater than or equal to 1"),
+        ("batch_size", "2000", "less than or equal to 1024"),
+        ("batch_size", "many", "integer"),
+        ("decode_seconds", "0", "greater than 0"),
+        ("decode_memory_mb", "100", "greater than or equal to 512"),
+        ("log_format", "xml", "'auto', 'json' or 'console'"),
+    ],
+)
+def test_wrong_value(name, value, accepted, home):
+    """A wrong value is refused with the setting, its source, and what is accepted, wherever it comes from."""
+    variable = f"XRAY_BATCH_{name.upper()}"
+    in_environment = refusal({"home": home}, environment={variable: value})
+    assert in_environment.startswith(f"wrong setting '{name}' in the environment ({variable}): ")
+    assert accepted in in_environment
+    on_command_line = refusal({"home": home, name: value})
+    assert on_command_line.startswith(f"wrong setting '{name}' on the command line (--{name.replace('_', '-')}): ")
+    assert accepted in on_command_line
+    path = write_config(home / "xray-batch.toml", f'{name} = "{value}"')
+    in_file = refusal({"home": home})
+    assert in_file.startswith(f"wrong setting '{name}' in {path}: ")
+    assert accepted in in_file
+
+
+def test_source_of_the_value_in_effect_is_named(home):
+    """Where several sources give a setting, the one in effect is named."""
+    write_config(home / "xray-batch.toml", "batch_size = 2")
+    assert "in the environment" in refusal({"home": home}, environment={"XRAY_BATCH_BATCH_SIZE": "0"})
+
+
+def test_secret_in_a_wrong_setting(home):
+    """No part of an error tells a value: neither of a wrong setting nor of a misspelt one."""
+    path = write_config(home / "xray-batch.toml", f'database_url = ["{SECRET}"]')
+    assert refusal({"home": home}).startswith(f"wrong setting 'database_url' in {path}: ")
+    path.unlink()
+    assert "'databse_url'" in refusal({"home": home}, environment={"XRAY_BATCH_DATABSE_URL": SECRET})
+
+
+def test_secret_in_settings(home):
+    """Printing or logging the settings does not tell the database's password."""
+    settings = load_settings({"home": home, "database_url": SECRET}, environment={})
+    for text in (repr(settings), str(settings), settings.model_dump_json(), repr(settings.model_dump())):
+        assert "hunter2" not in text
+
+
+@pytest.mark.parametrize("content", [b"batch_size = ", b"[", b"bundle = '\xff'"])
+def test_file_that_is_not_toml(content, home):
+    """A broken file is refused by its name."""
+    path = home / "xray-batch.toml"
+    path.write_bytes(content)
+    assert refusal({"home": home}).startswith(f"the configuration file {path} is not TOML: ")
+
+
+def test_file_that_is_not_there(home):
+    """A file that is named must exist, even though the home's own need not."""
+    path = home / "other.toml"
+    assert refusal(config=path) == f"the configuration file {path} cannot be read: No such file or directory"
+    assert refusal(environment={"XRAY_BATCH_CONFIG": str(path)}).startswith(f"the configuration file {path} cannot")
+
+
+def test_every_setting_is_described():
+    """Every setting has a description, which the README's table is checked against."""
+    assert not [name for name, field in Settings.model_fields.items() if not field.description]

@@ -1,0 +1,194 @@
+"""The figures of a bundle: known values on known data."""
+
+import numpy as np
+import pytest
+
+from xray_batch.bundle import OperatingPoint, OperatingPoints, Proportion
+from xray_batch.classify import softmax
+from xray_batch.errors import TrainingDataError
+from xray_batch.training import metrics
+from xray_batch.training.metrics import (
+    OUTER_TARGET,
+    auroc,
+    expected_calibration_error,
+    fit_temperature,
+    indeterminate_band,
+    operating_points,
+    proportion,
+    share,
+)
+
+
+@pytest.fixture
+def few_resamples(monkeypatch):
+    """Bootstrap with fewer resamples, to be quick."""
+    monkeypatch.setattr(metrics, "_RESAMPLES", 100)
+
+
+def two_beta(count, seed=0):
+    """Return two classes whose probabilities overlap, and patients of one image each."""
+    random = np.random.default_rng(seed)
+    positive = np.arange(count) % 2 == 0
+    probability = np.where(positive, random.beta(4, 2, count), random.beta(2, 4, count))
+    return positive, probability, [f"{number:06}" for number in range(count)]
+
+
+def test_auroc(few_resamples):
+    """The area of four known images is 3/4: three of the four pairs are in order."""
+    positive, probability = np.array([False, False, True, True]), np.array([0.1, 0.4, 0.35, 0.8])
+    metric = auroc("AUROC", "four", positive, probability, ["1", "2", "3", "4"])
+    assert (metric.name, metric.data, metric.value, metric.n) == ("AUROC", "four", 0.75, 4)
+
+
+def test_auroc_interval(few_resamples):
+    """The interval holds the value, is repeatable, and shrinks with more images."""
+    large, again, small = (auroc("a", "d", *two_beta(count)) for count in (600, 600, 60))
+    assert large == again
+    for metric in (large, small):
+        assert metric.low < metric.value < metric.high
+    assert large.high - large.low < (small.high - small.low) / 2
+
+
+def test_auroc_draws_patients(few_resamples):
+    """Images of one patient are drawn together: copies of each image do not make the interval narrower."""
+    positive, probability, patients = two_beta(60)
+    once = auroc("a", "d", positive, probability, patients)
+    four_times = auroc("a", "d", np.tile(positive, 4), np.tile(probability, 4), patients * 4)
+    assert (four_times.value, four_times.low, four_times.high) == pytest.approx((once.value, once.low, once.high))
+    assert four_times.n == 240
+
+
+def test_wilson_interval():
+    """8 of 10 is 0.8 with a Wilson interval from 0.490 to 0.943."""
+    result = proportion(8, 10)
+    assert (result.value, result.n) == (0.8, 10)
+    assert (result.low, result.high) == pytest.approx((0.4901625, 0.9433178), abs=1e-6)
+
+
+def test_wilson_interval_of_all():
+    """10 of 10 is not certainty: the interval ends at 1 and begins at 0.722."""
+    result = proportion(10, 10)
+    assert (result.low, result.high) == pytest.approx((0.7224672, 1.0), abs=1e-6)
+
+
+def test_share():
+    """A share of correct answers has the Wilson interval of its counts."""
+    metric = share("accuracy", "ten", np.array([True] * 8 + [False] * 2))
+    assert (metric.name, metric.data, metric.value, metric.n) == ("accuracy", "ten", 0.8, 10)
+    assert (metric.low, metric.high) == pytest.approx((0.4901625, 0.9433178), abs=1e-6)
+
+
+NEGATIVE, POSITIVE = [0.1, 0.2, 0.3, 0.6], [0.4, 0.7, 0.8, 0.9]
+
+
+def known_points(negative=NEGATIVE, positive=POSITIVE):
+    """Choose the thresholds of known probabilities."""
+    return operating_points(np.array([False] * len(negative) + [True] * len(positive)), np.array(negative + positive))
+
+
+def test_operating_points():
+    """On eight known images the thresholds lie half-way between the images that they separate."""
+    points = known_points()
+    assert points.balanced.threshold == pytest.approx(0.35)
+    assert points.high_sensitivity.threshold == pytest.approx(0.35)
+    assert points.high_specificity.threshold == pytest.approx(0.65)
+    assert (points.high_sensitivity.sensitivity.value, points.high_sensitivity.specificity.value) == (1.0, 0.75)
+    assert (points.high_specificity.sensitivity.value, points.high_specificity.specificity.value) == (0.75, 1.0)
+    assert points.high_specificity.sensitivity == proportion(3, 4)
+
+
+def test_operating_points_meet_their_targets():
+    """On many images the outer points meet their targets, and no other threshold does with less loss."""
+    positive, probability, _ = two_beta(2000)
+    points = operating_points(positive, probability)
+
+    def measure(threshold):
+        return (probability[positive] >= threshold).mean(), (probability[~positive] < threshold).mean()
+
+    low, high = points.high_sensitivity.threshold, points.high_specificity.threshold
+    assert measure(low)[0] == points.high_sensitivity.sensitivity.value >= OUTER_TARGET
+    assert measure(high)[1] == points.high_specificity.specificity.value >= OUTER_TARGET
+    for threshold in np.linspace(0, 1, 500):
+        sensitivity, specificity = measure(threshold)
+        assert sensitivity < OUTER_TARGET or specificity <= measure(low)[1]
+        assert specificity < OUTER_TARGET or sensitivity <= measure(high)[0]
+        assert sensitivity + specificity <= sum(measure(points.balanced.threshold)) + 1e-12
+
+
+@pytest.mark.parametrize("positive", [True, False])
+def test_operating_points_of_one_class(positive):
+    """Without images of both classes there are no thresholds."""
+    with pytest.raises(TrainingDataError, match=r"^thresholds need images with and without pneumonia"):
+        operating_points(np.full(4, positive), np.linspace(0.2, 0.8, 4))
+
+
+def test_indeterminate_band():
+    """Between the outer thresholds the answer is indeterminate."""
+    assert indeterminate_band(known_points()) == pytest.approx((0.35, 0.65))
+
+
+def test_no_indeterminate_band():
+    """Where one threshold meets both targets there is no band: both thresholds are the balanced one."""
+    assert indeterminate_band(known_points([0.1, 0.2], [0.8, 0.9])) == pytest.approx((0.5, 0.5))
+
+
+def test_indeterminate_band_is_never_upside_down():
+    """Outer thresholds that cross make no band either."""
+    certain = Proportion(value=1.0, low=0.9, high=1.0, n=40)
+    low, balanced, high = (
+        OperatingPoint(threshold=threshold, sensitivity=certain, specificity=certain) for threshold in (0.3, 0.4, 0.6)
+    )
+    points = OperatingPoints(balanced=balanced, high_sensitivity=high, high_specificity=low)
+    assert indeterminate_band(points) == (0.4, 0.4)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("coarse", [False, True], ids=["fine", "coarse"])
+def test_fit_temperature(temperature, coarse):
+    """Probabilities that are too sure by a known temperature get that temperature, also from coarse labels."""
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(20_000, 4)) * 2
+    truth = softmax(logits)
+    drawn = (truth.cumsum(axis=1) < random.random((len(truth), 1))).sum(axis=1)
+    targets = np.eye(4, dtype=bool)[drawn]
+    if coarse:
+        targets[:5000] |= targets[:5000][:, [0, 2, 1, 3]]  # the two middle classes are told as one
+    fitted = fit_temperature(softmax(logits * temperature)[None], targets)
+    assert fitted == pytest.approx(temperature, rel=0.05)
+
+
+def test_temperature_is_bounded():
+    """Answers that are all right do not make the temperature vanish."""
+    members = softmax(np.eye(4) * 3)[None]
+    assert fit_temperature(members, np.eye(4, dtype=bool)) == pytest.approx(0.2, rel=0.01)
+
+
+def test_calibration_error_of_perfect_calibration():
+    """Probabilities that come true as often as they say have next to no calibration error."""
+    random = np.random.default_rng(0)
+    probability = random.random(50_000)
+    assert expected_calibration_error(random.random(50_000) < probability, probability) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("positive", "probability", "bins", "error"),
+    [
+        ([True, False] * 15, [0.8] * 30, 15, 0.3),
+        ([False, True, True, True], [0.1, 0.1, 0.9, 0.9], 2, 0.25),
+        ([True, True, False], [1.0, 1.0, 0.0], 15, 0.0),
+        ([False, False], [1.0, 1.0], 15, 1.0),
+    ],
+)
+def test_calibration_error(positive, probability, bins, error):
+    """The error of known images is known: the mean distance of frequency and probability over the bins."""
+    computed = expected_calibration_error(np.array(positive), np.array(probability), bins)
+    assert computed == pytest.approx(error)
+
+
+def test_calibration_error_does_not_depend_on_the_order():
+    """Shuffled images have the same calibration error."""
+    positive, probability, _ = two_beta(300)
+    order = np.random.default_rng(1).permutation(300)
+    assert expected_calibration_error(positive[order], probability[order]) == pytest.approx(
+        expected_calibration_error(positive, probability)
+    )

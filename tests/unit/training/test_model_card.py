@@ -1,0 +1,72 @@
+"""The model card: people read there what the manifest says."""
+
+import pytest
+from bundle_factory import make_manifest
+
+from xray_batch import DISCLAIMER
+from xray_batch.training.model_card import model_card
+
+CARD = model_card(make_manifest())
+
+
+def test_disclaimer():
+    """The card says that this is no medical device."""
+    assert DISCLAIMER in CARD
+    assert "not a medical device" in DISCLAIMER.lower()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "| AUROC pneumonia | made-up, validation | 0.9375 | 0.8125 - 0.9688 | 110 |",
+        "| accuracy finding | made-up, other | 0.5625 | 0.4375 - 0.6875 | 48 |",
+    ],
+)
+def test_every_metric(row):
+    """Each metric is a row with its data, value, interval and n."""
+    assert row in CARD.splitlines()
+
+
+def test_every_metric_of_another_manifest():
+    """No metric is left out, however many there are."""
+    metric = make_manifest().metrics[0]
+    metrics = tuple(metric.model_copy(update={"name": f"figure {number}"}) for number in range(12))
+    card = model_card(make_manifest(metrics=metrics))
+    assert all(f"| figure {number} |" in card for number in range(12))
+
+
+@pytest.mark.parametrize("row", ["| made-up: normal | 30 | 3 |", "| made-up: viral_pneumonia | 20 | 0 |"])
+def test_data(row):
+    """Each source and label is a row with its numbers of images, also where none was held out."""
+    assert row in CARD.splitlines()
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [
+        "# test-cxr-1.2.3",
+        "Tests of this package.",
+        "CC BY 4.0",
+        "32 x 32",
+        "squash-bilinear-antialias",
+        "mean 0.5000 and SD 0.2500",
+        "temperature 1.250",
+        "Starting weights: random",
+        "2026-01-31",
+        "torch 2.11.0",
+        "normal, bacterial_pneumonia, viral_pneumonia, covid19_pneumonia",
+        "Below 0.2500 the outcome is `normal`",
+        "0.7500 on `pneumonia`",
+        "differ by more than 0.500",
+    ],
+)
+def test_facts(fact):
+    """What decides an answer is in the card."""
+    assert fact in CARD
+
+
+@pytest.mark.parametrize("name", ["balanced", "high sensitivity", "high specificity"])
+def test_operating_points(name):
+    """Each operating point is a row with both of its measures, their intervals and n."""
+    row = f"| {name} | 0.5000 | 0.900 (0.800 - 0.950), n = 50 | 0.800 (0.700 - 0.875), n = 60 |"
+    assert row in CARD.splitlines()
