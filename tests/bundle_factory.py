@@ -71,6 +71,7 @@ def make_manifest(side: int = 32, hashes: Sequence[str] = (NO_SHA256, NO_SHA256)
             validation_images={"made-up: normal": 3},
             recipes={architecture: {"batch_size": 32} for architecture in ARCHITECTURES},
             starting_weights="random",
+            reference="kermany",
         ),
         "metrics": (
             Metric(name="AUROC pneumonia", data="made-up, validation", value=0.9375, low=0.8125, high=0.96875, n=110),

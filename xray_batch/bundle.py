@@ -11,7 +11,6 @@ A missing fact, an unknown fact or a changed byte is a :class:`BundleError`: not
 constant.  Weights are safetensors; no pickle is ever loaded.
 """
 
-import datetime as dt
 import hashlib
 import json
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Final, Literal, Self
 
 import safetensors.torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from torch import nn
 
@@ -32,7 +31,6 @@ MODEL_CARD_NAME: Final = "MODEL_CARD.md"
 
 #: Bundles that the package carries; a folder each.
 PACKAGED_BUNDLES: Final = Path(__file__).parent / "bundles"
-DEFAULT_BUNDLE: Final = "default"
 
 
 class _Facts(BaseModel):
@@ -103,7 +101,8 @@ class TrainingFacts(_Facts):
     images: dict[str, int]  #: images in the training split per source and label
     validation_images: dict[str, int]  #: likewise, held out by patient
     recipes: dict[str, dict[str, object]]  #: how each architecture was trained
-    starting_weights: str
+    starting_weights: str  #: `random`, or where they come from
+    reference: str  #: source of the validation images that temperature, thresholds and limits were chosen on
 
 
 class Manifest(_Facts):
@@ -111,7 +110,7 @@ class Manifest(_Facts):
 
     id: str = Field(pattern="^[a-z0-9][a-z0-9-]*$")
     version: str = Field(pattern=r"^\d+\.\d+\.\d+$")
-    created_at: dt.datetime
+    created_at: AwareDatetime
     architecture: str
     classes: tuple[Finding, ...]
     input: InputFacts

@@ -1,11 +1,11 @@
 """Classify model inputs: batches on the device, logits, calibrated probabilities, verdict.
 
 Fourth stage: intake -> decode -> standardize -> classify -> store.
-May import: torch, numpy, and ``bundle``, ``errors`` and ``records`` of this package.
+May import: torch, numpy, and ``bundle``, ``settings``, ``errors`` and ``records`` of this package.
 """
 
 from collections.abc import Sequence
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +13,9 @@ import torch
 from torch import nn
 
 from xray_batch.bundle import Bundle
-from xray_batch.errors import ConfigurationError
+from xray_batch.errors import ConfigurationError, DeviceMemoryError
 from xray_batch.records import Finding, ModelInput, Outcome, Prediction
-
-DeviceName: TypeAlias = Literal["auto", "cpu", "cuda"]
-PrecisionName: TypeAlias = Literal["auto", "float32", "bfloat16"]
+from xray_batch.settings import DeviceName, PrecisionName
 
 _DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -70,18 +68,44 @@ class Ensemble:
         self.device = device
         self.dtype = dtype
         self.batch_size = batch_size
-        self._networks = [place(network, device) for network in bundle.load_networks()]
+        networks = bundle.load_networks()
+        try:
+            self._networks = [place(network, device) for network in networks]
+        except RuntimeError as error:  # no memory left, a driver that does not fit, a GPU that fell off the bus
+            message = f"the model cannot be put on device {device.type!r}: {str(error).splitlines()[0]}; try 'cpu'"
+            raise ConfigurationError(message) from error
 
     def predict(self, inputs: Sequence[ModelInput]) -> list[Prediction]:
         """Classify images; the answers are in the order of the inputs.
 
-        Each input's ``pixels`` has the shape (rows, columns) of the manifest.
+        Each input's ``pixels`` has the shape (rows, columns) of the manifest.  Where the device has not the
+        memory for all, halves are tried.
+
+        Raises
+        ------
+        DeviceMemoryError
+            If it has not the memory for one.
+        FloatingPointError
+            If the networks give no finite numbers.
         """
         if not inputs:
             return []
+        try:
+            return self._predict(inputs)
+        except torch.OutOfMemoryError as error:
+            if len(inputs) == 1:
+                message = f"device {self.device.type!r} has no memory left for one image"
+                raise DeviceMemoryError(message) from error
+        middle = len(inputs) // 2
+        return [*self.predict(inputs[:middle]), *self.predict(inputs[middle:])]
+
+    def _predict(self, inputs: Sequence[ModelInput]) -> list[Prediction]:
         pixels = np.stack([model_input.pixels for model_input in inputs])
         members = np.stack([self._probabilities(network, pixels) for network in self._networks])
         pooled = pool(members, self.manifest.temperature)
+        if not np.isfinite(pooled).all():
+            message = "the networks gave no finite probabilities"
+            raise FloatingPointError(message)
         normal = self.manifest.classes.index(Finding.NORMAL)
         disagreement = np.ptp(members[:, :, normal], axis=0)
         return [self._prediction(pooled[i], float(disagreement[i])) for i in range(len(inputs))]

@@ -6,6 +6,7 @@ The class of an exception decides what happens::
       x RejectedInputError      the file can never be analysed: one `not_analysed` row, no retry
       x TransientError          the world may recover: retry with back-off
         + DecoderDiedError      a decode worker died or hung: retry, then give the file up
+        + DeviceMemoryError     no memory for even one image on the device: retry
         + DatabaseUnavailableError the database cannot be reached, is locked or too slow: retry
       x ConfigurationError      an operator must act: exit 78, no restart
         + BundleError           a model bundle is missing, incomplete or changed
@@ -66,6 +67,10 @@ class DecoderDiedError(TransientError):
 
 class DatabaseUnavailableError(TransientError):
     """The database cannot be reached, is locked, or did not answer in time; nothing was written."""
+
+
+class DeviceMemoryError(TransientError):
+    """The device has not the memory to classify even one image; other work may be using it."""
 
 
 class ConfigurationError(XrayBatchError):

@@ -1,7 +1,7 @@
 """Structured logging to stderr: JSON in service, readable on a terminal.
 
-A log line has a fixed text and details as fields.  No patient attribute, file name, path or exception
-text is ever a field: files are known by their arrival id, errors by their class and reason code.
+A log line has a fixed text and details as fields.  No patient attribute, file name, path or text of another's
+exception is ever a field: files are known by their arrival id, errors by our own words, class or errno.
 """
 
 import logging

@@ -21,11 +21,13 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import Final
 
 from xray_batch.errors import (
     ConfigurationError,
+    DatabaseRefusedError,
     DatabaseUnavailableError,
     LostFileError,
     TransientError,
@@ -45,8 +47,7 @@ from xray_batch.intake import (
     scan,
 )
 from xray_batch.logs import get_logger
-from xray_batch.pipeline.engine import Answered, Failure, Job, Pipeline
-from xray_batch.pipeline.in_place import give_up
+from xray_batch.pipeline.engine import Answered, Failure, Job, Pipeline, give_up
 from xray_batch.records import (
     Arrival,
     Finished,
@@ -54,6 +55,7 @@ from xray_batch.records import (
     Outcome,
     Prediction,
     Rejection,
+    Unfiled,
 )
 from xray_batch.settings import Settings
 from xray_batch.store import Store
@@ -72,7 +74,17 @@ _BACK_OFF_SECONDS: Final = 1.0
 _BACK_OFF_SECONDS_AT_MOST: Final = 60.0
 
 #: The disk is at fault, not the file: nothing else will work either.
-_DISK_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+_DISK_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+
+#: Files in the spool at most; the others wait in the inbox.
+_SPOOL_FILES: Final = 1024
+
+#: A content leased so often without an end has ended the service each time, and is given up.  Many more than
+#: `max_attempts`: decoding cannot end the service, so most of what it had in hand then was innocent.
+_LEASES_AT_MOST: Final = 20
+
+#: Between two tries to file away what could not be moved.
+_STUCK_SECONDS: Final = 60.0
 
 
 class Service:
@@ -98,7 +110,9 @@ class Service:
         self._watcher = InboxWatcher(folders.inbox, self._wake)
         self._ready = False
         self._left_alone: Counter[str] = Counter()
-        self._recorded: set[uuid.UUID] = set()
+        self._recorded: set[uuid.UUID] = set()  #: arrivals in the spool that the database knows
+        self._stuck: set[uuid.UUID] = set()  #: arrivals that could not be filed away
+        self._forget_stuck_at = 0.0
         self._leased: dict[str, Lease] = {}
         self._extend_at = float("inf")
 
@@ -126,12 +140,13 @@ class Service:
             self._watcher.stop()
             with suppress(DatabaseUnavailableError):  # then the leases expire by themselves
                 self._give_back()
-            self._folders.service_state.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._folders.service_state.unlink(missing_ok=True)
         self._log.info("stopped")
 
     def stop(self, _signal: int = 0, _frame: FrameType | None = None) -> None:
-        """End :meth:`run` soon; also a signal handler."""
-        self._stop_at = time.monotonic() + self._settings.drain_seconds
+        """End :meth:`run` soon, told twice at once; also a signal handler."""
+        self._stop_at = 0.0 if self._stopping.is_set() else time.monotonic() + self._settings.drain_seconds
         self._stopping.set()
         self._wake.set()
 
@@ -166,36 +181,33 @@ class Service:
     # -- in -----------------------------------------------------------------------------------------
 
     def _take_in(self) -> None:
-        """Claim what is complete in the inbox, and record everything in the spool that is not recorded.
+        """Claim what is complete in the inbox, and record what is in the spool and not recorded.
 
+        One group at a time, so that neither a huge drop nor a full spool keeps the service from its work.
         An inbox that cannot be read, a share that is down for instance, stops nothing else.
         """
-        waiting = False
+        more = waiting = False
         try:
-            waiting = self._claim_complete()
+            more, waiting = self._claim_complete()
         except OSError as error:
+            if error.errno in _DISK_ERRNOS:
+                raise
             self._log.error("inbox cannot be read", why=_why(error))
-        group: list[Arrival] = []
-        for claimed in claims_in_spool(self._folders):
-            arrival = self._arrival(claimed)
-            if arrival is not None:
-                group.append(arrival)
-            if len(group) == _GROUP:
-                self._record_arrivals(group)
-                group = []
-        self._record_arrivals(group)
+        more |= self._record_claims()
         settings = self._settings
         # A file that has not settled is looked at again as soon as it may have.
         seconds = min(settings.settle_seconds, settings.scan_seconds) if waiting else settings.scan_seconds
-        self._next_scan = time.monotonic() + max(seconds, _SCAN_SECONDS_AT_LEAST)
-        self._write_state()
+        self._next_scan = time.monotonic() + (0.0 if more else max(seconds, _SCAN_SECONDS_AT_LEAST))
+        with suppress(OSError):
+            self._write_state()
 
-    def _claim_complete(self) -> bool:
-        """Claim the complete files of the inbox; tell whether there are others, still incomplete."""
+    def _claim_complete(self) -> tuple[bool, bool]:
+        """Claim complete files of the inbox; tell whether more can be claimed, and whether some are incomplete."""
         found = scan(self._folders.inbox)
         complete = self._tracker.complete(found.files)
+        room = max(0, min(_GROUP, _SPOOL_FILES - len(self._recorded)))
         refused: Counter[str] = Counter()
-        for file in complete:
+        for file in complete[:room]:
             try:
                 claim(file, self._folders)
             except OSError as error:
@@ -203,14 +215,34 @@ class Service:
                     raise
                 refused[_why(error)] += 1
         remove_empty_subfolders(self._folders.inbox)
-        left = +Counter({str(kind): count for kind, count in found.left_alone.items()}) + refused
+        unreadable = self._tracker.unreadable
+        left = Counter({str(kind): count for kind, count in found.left_alone.items()}) + refused
+        left += Counter(unreadable=unreadable)
         if left != self._left_alone:
             self._log.warning("files left in the inbox", **left)
             self._left_alone = left
-        return len(found.files) > len(complete)
+        more = room > sum(refused.values()) and len(complete) > room
+        return more, len(found.files) > len(complete) + unreadable
+
+    def _record_claims(self) -> bool:
+        """Record one group of what is in the spool and not recorded; tell whether there is more."""
+        new = [claimed for claimed in claims_in_spool(self._folders) if claimed.arrival_id not in self._recorded]
+        for start in range(0, len(new), _GROUP):
+            group = new[start : start + _GROUP]
+            self._recorded |= self._store.recorded([claimed.arrival_id for claimed in group])
+            arrivals = [self._arrival(claimed) for claimed in group if claimed.arrival_id not in self._recorded]
+            self._record_arrivals([arrival for arrival in arrivals if arrival is not None])
+            if any(claimed.arrival_id in self._recorded for claimed in group):
+                return len(new) > start + _GROUP
+        return False
 
     def _arrival(self, claimed: Claimed) -> Arrival | None:
-        return None if claimed.arrival_id in self._recorded else hash_claimed(claimed)
+        """Learn what a claimed file is; None if that is not possible now."""
+        try:
+            return hash_claimed(claimed)
+        except OSError as error:
+            self._log.error("claimed file cannot be read", arrival_id=str(claimed.arrival_id), why=_why(error))
+            return None
 
     def _record_arrivals(self, group: Sequence[Arrival]) -> None:
         if not group:
@@ -229,17 +261,26 @@ class Service:
             leases = self._store.lease(limit=self._settings.batch_size, lease_seconds=self._settings.lease_seconds)
             if not leases:
                 return
+            if not self._leased:
+                self._extend_at = time.monotonic() + self._settings.lease_seconds / 3
             self._leased |= {lease.content_sha256: lease for lease in leases}
-            self._extend_at = time.monotonic() + self._settings.lease_seconds / 3
             for lease in leases:
-                path = claimed_file(self._folders, lease.held_by)
-                if path is None:
-                    self._log.error("content missing", arrival_id=str(lease.held_by))
-                    self._retry(lease)
-                elif lease.attempts > self._settings.max_attempts:
-                    self._exhaust(lease)
+                path = self._find(lease)
+                if lease.attempts > _LEASES_AT_MOST:
+                    self._give_up(lease, "the end of the service")
+                elif path is None:
+                    self._retry(lease, counted=True)
                 else:
                     yield Job(path=path, context=lease)
+
+    def _find(self, lease: Lease) -> Path | None:
+        try:
+            path = claimed_file(self._folders, lease.held_by)
+        except OSError:
+            path = None
+        if path is None:
+            self._log.error("content missing", arrival_id=str(lease.held_by))
+        return path
 
     def _record(self, group: Sequence[Answered[Lease]]) -> None:
         """Store a group's answers in one transaction; what failed is tried later."""
@@ -252,16 +293,20 @@ class Service:
                 finished.append((lease, give_up(result)))
             else:
                 self._log.warning("attempt failed", arrival_id=str(lease.held_by), error=result.error)
-                self._retry(lease)
+                self._retry(lease, counted=not result.transient)
         self._finish(finished)
 
     def _finish(self, finished: Sequence[tuple[Lease, Finished]]) -> None:
         if not finished:
             return
-        accepted = self._store.finish(finished, self._pipeline.model)
+        try:
+            accepted = self._store.finish(finished, self._pipeline.model)
+        except DatabaseRefusedError as error:
+            self._refused(finished, error)
+            return
         tokens = {lease.token for lease in accepted}
         for lease, result in finished:
-            self._leased.pop(lease.content_sha256, None)
+            self._forget(lease)
             answer = result.answer
             self._log.info(
                 "finished" if lease.token in tokens else "finished by somebody else",
@@ -271,14 +316,30 @@ class Service:
                 seconds=round(result.processing_seconds, 3),
             )
 
-    def _retry(self, lease: Lease) -> None:
-        delay = min(_RETRY_SECONDS * 2 ** (lease.attempts - 1), _RETRY_SECONDS_AT_MOST)
-        self._store.retry_later(lease, delay)
-        self._leased.pop(lease.content_sha256, None)
+    def _refused(self, finished: Sequence[tuple[Lease, Finished]], error: DatabaseRefusedError) -> None:
+        """Store a group that the database refused one by one, so that one wrong answer takes no other with it."""
+        if len(finished) > 1:
+            for answer in finished:
+                self._finish([answer])
+            return
+        ((lease, result),) = finished
+        self._log.error("answer refused", arrival_id=str(lease.held_by), why=str(error))
+        if isinstance(result.answer, Prediction) and lease.attempts >= self._settings.max_attempts:
+            self._give_up(lease, type(error).__name__)
+        else:
+            self._retry(lease, counted=True)
 
-    def _exhaust(self, lease: Lease) -> None:
-        """Give up a content that was leased too often: each time, the process that had it came to an end."""
-        self._finish([(lease, give_up(Failure(error="the end of the service", transient=False)))])
+    def _give_up(self, lease: Lease, error: str) -> None:
+        self._finish([(lease, give_up(Failure(error=error, transient=False)))])
+
+    def _retry(self, lease: Lease, *, counted: bool) -> None:
+        delay = min(_RETRY_SECONDS * 2 ** min(lease.attempts - 1, 10), _RETRY_SECONDS_AT_MOST)
+        self._store.retry_later(lease, delay, counted=counted)
+        self._forget(lease)
+
+    def _forget(self, lease: Lease) -> None:
+        if self._leased.get(lease.content_sha256) == lease:
+            del self._leased[lease.content_sha256]
 
     def _extend_leases(self) -> None:
         if time.monotonic() > self._extend_at and self._leased:
@@ -296,21 +357,31 @@ class Service:
 
     def _file_away(self) -> None:
         """Move the originals of everything that is done to where people look for them."""
+        if time.monotonic() > self._forget_stuck_at:
+            self._stuck.clear()
+            self._forget_stuck_at = time.monotonic() + _STUCK_SECONDS
         after: uuid.UUID | None = None
         while done := self._store.unfiled(_GROUP, after):
             after = done[-1].arrival_id
             filed: dict[uuid.UUID, str] = {}
             for unfiled in done:
-                try:
-                    path = file_away(self._folders, unfiled)
-                except LostFileError:
-                    self._log.critical("file lost", arrival_id=str(unfiled.arrival_id))
-                except OSError as error:
-                    self._log.error("file cannot be moved", why=_why(error))
-                else:
-                    filed[unfiled.arrival_id] = printable(os.fspath(path.relative_to(self._folders.home)))
+                if unfiled.arrival_id not in self._stuck:
+                    self._file_one_away(unfiled, filed)
             self._store.mark_filed(filed)
             self._recorded.difference_update(filed)
+
+    def _file_one_away(self, unfiled: Unfiled, filed: dict[uuid.UUID, str]) -> None:
+        """Move one original and add where it is to `filed`; what cannot be moved is tried again later."""
+        try:
+            path = file_away(self._folders, unfiled)
+        except LostFileError:
+            self._log.critical("file lost", arrival_id=str(unfiled.arrival_id))
+            self._stuck.add(unfiled.arrival_id)
+        except OSError as error:
+            self._log.error("file cannot be moved", arrival_id=str(unfiled.arrival_id), why=_why(error))
+            self._stuck.add(unfiled.arrival_id)
+        else:
+            filed[unfiled.arrival_id] = printable(os.fspath(path.relative_to(self._folders.home)))
 
     def _write_state(self) -> None:
         """Say what only this process knows, for `xray-batch status`."""

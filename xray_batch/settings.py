@@ -4,11 +4,14 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from xray_batch.errors import ConfigurationError
+
+DeviceName: TypeAlias = Literal["auto", "cpu", "cuda"]
+PrecisionName: TypeAlias = Literal["auto", "float32", "bfloat16"]
 
 ENVIRONMENT_PREFIX: Final = "XRAY_BATCH_"
 
@@ -29,15 +32,15 @@ def default_home() -> Path:
 class Settings(BaseModel):
     """Every setting; the README's table is checked against these fields and their descriptions."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 
     home: Path = Field(default_factory=default_home, description="Folder of the installation: inbox, results, ...")
     database_url: SecretStr | None = Field(
         None, description="SQLAlchemy URL of the database; without one, `results.sqlite3` in the home folder"
     )
     bundle: str = Field("default", description="Model bundle: name of an installed or packaged one, or a path")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the networks run")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
+    device: DeviceName = Field("auto", description="Where the networks run")
+    precision: PrecisionName = Field(
         "auto", description="Arithmetic of the convolutions; `auto` is bfloat16 where that is faster"
     )
     batch_size: int = Field(16, ge=1, le=1024, description="Images in one forward pass at most")
@@ -49,12 +52,17 @@ class Settings(BaseModel):
     max_attempts: int = Field(3, ge=1, le=20, description="Tries for a file whose processing ends abnormally")
     settle_seconds: float = Field(2.0, ge=0, description="A file in the inbox is complete when unchanged this long")
     scan_seconds: float = Field(5.0, gt=0, le=3600, description="Time between two scans of the inbox")
-    lease_seconds: float = Field(300.0, ge=10, description="A service that died gives its files up after this time")
+    lease_seconds: float = Field(60.0, ge=10, description="A service that died gives its files up after this time")
     drain_seconds: float = Field(30.0, ge=0, description="Time to finish the work in hand when told to stop")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged")
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="Form of the log; `auto` is console on a terminal and JSON elsewhere"
     )
+
+    @field_validator("home")
+    @classmethod
+    def _expand(cls, home: Path) -> Path:
+        return home.expanduser()
 
     @property
     def resolved_database_url(self) -> str:

@@ -66,9 +66,7 @@ def prepare(image: GrayscaleImage, spec: InputSpec) -> ModelInput:
     ConfigurationError
         If `spec` names a resize rule that this version does not have.
     """
-    if spec.resize != SQUASH_BILINEAR_ANTIALIAS:
-        message = f"the bundle's resize rule is {spec.resize!r}, this version has {SQUASH_BILINEAR_ANTIALIAS!r}"
-        raise ConfigurationError(message)
+    check_resize_rule(spec)
     resized = resize(image.pixels, spec.rows, spec.columns)
     return ModelInput(
         header=image.header,
@@ -76,6 +74,19 @@ def prepare(image: GrayscaleImage, spec: InputSpec) -> ModelInput:
         rendering=image.rendering,
         warnings=image.warnings,
     )
+
+
+def check_resize_rule(spec: InputSpec) -> None:
+    """Refuse a bundle whose resize rule this version does not have.
+
+    Raises
+    ------
+    ConfigurationError
+        Naming both.
+    """
+    if spec.resize != SQUASH_BILINEAR_ANTIALIAS:
+        message = f"the bundle's resize rule is {spec.resize!r}, this version has {SQUASH_BILINEAR_ANTIALIAS!r}"
+        raise ConfigurationError(message)
 
 
 def preprocess_sha256(spec: InputSpec) -> str:

@@ -193,6 +193,27 @@ class TestLease:
         assert again.attempts == 2
         assert store.retry_later(lease, 0) is False
 
+    def test_retry_later_without_blame(self, store):
+        """An attempt that failed through no fault of the file is not counted."""
+        _, lease = take(store)
+        store.retry_later(lease, 0, counted=False)
+        (again,) = store.lease(limit=1, lease_seconds=60)
+        assert again.attempts == 1
+
+    def test_leases_of_a_dead_holder_are_ended(self, store):
+        """When the holder is known to be gone, its contents are given out at once, the attempt counted."""
+        _, lease = take(store)
+        assert store.end_leases() == 1
+        (again,) = store.lease(limit=1, lease_seconds=60)
+        assert again.attempts == 2
+        assert store.release([lease]) == []
+
+    def test_recorded_arrivals(self, store):
+        """Of some arrivals, those that were recorded are named."""
+        arrival, other = make_arrival("one"), make_arrival("two")
+        store.add_arrivals([arrival], MODEL)
+        assert store.recorded([arrival.arrival_id, other.arrival_id]) == {arrival.arrival_id}
+
 
 class TestFinish:
     """Answers of leased contents."""

@@ -15,7 +15,6 @@ from bundle_factory import MODEL_CARD, copy_bundle, make_manifest, read_facts, w
 import xray_batch
 from xray_batch import bundle as bundle_module
 from xray_batch.bundle import (
-    DEFAULT_BUNDLE,
     PACKAGED_BUNDLES,
     Bundle,
     bundle_folders,
@@ -291,7 +290,7 @@ def test_find_unknown(names, listed, tmp_path, monkeypatch):
 
 def test_no_installed_folder(tmp_path):
     """A home without a folder of bundles has the packaged ones."""
-    expected = [PACKAGED_BUNDLES / DEFAULT_BUNDLE] if (PACKAGED_BUNDLES / DEFAULT_BUNDLE).is_dir() else []
+    expected = [PACKAGED_BUNDLES / "default"]
     assert bundle_folders(tmp_path / "none") == expected
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from xray_batch.bundle import Bundle
 from xray_batch.classify import Ensemble, pool, predict_logits, select_device, select_dtype, softmax
-from xray_batch.errors import ConfigurationError
+from xray_batch.errors import ConfigurationError, DeviceMemoryError
 from xray_batch.records import Finding, ImageHeader, ModelInput, Outcome, SourceFormat
 
 CPU = torch.device("cpu")
@@ -276,3 +276,43 @@ def test_cuda_agrees_with_the_cpu(dtype, ensemble, bundle_folder):
     other = Ensemble(Bundle(bundle_folder), device=select_device("cuda"), dtype=dtype, batch_size=4)
     difference = np.abs(table(other.predict(inputs)) - table(ensemble.predict(inputs))).max()
     assert difference < (2e-3 if dtype is torch.float32 else 2e-2)
+
+
+class Small(nn.Module):
+    """A network whose device has memory for so many images."""
+
+    def __init__(self, room):
+        super().__init__()
+        self.room = room
+
+    def forward(self, images):
+        """Return the sum of each image as its logits, or run out of memory."""
+        if len(images) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return images.flatten(1).sum(1, keepdim=True) * torch.tensor([[0.01, 0.0, 0.0, 0.0]])
+
+
+def small_ensemble(room):
+    """Return an ensemble that has room for so many images."""
+    double = SimpleNamespace(
+        manifest=make_manifest(temperature=1.0, disagreement_limit=1.0), load_networks=lambda: [Small(room)]
+    )
+    return Ensemble(double, device=CPU, dtype=torch.float32, batch_size=16)
+
+
+def test_out_of_memory_halves_the_batch():
+    """Where the device has no room for a batch, halves of it give the same answers in the same order."""
+    inputs = model_inputs(7)
+    assert np.array_equal(table(small_ensemble(2).predict(inputs)), table(small_ensemble(16).predict(inputs)))
+
+
+def test_out_of_memory_for_one_image():
+    """Where there is no room for one image, the error says so and may pass."""
+    with pytest.raises(DeviceMemoryError, match="no memory left for one image"):
+        small_ensemble(0).predict(model_inputs(2))
+
+
+def test_probabilities_that_are_no_numbers_are_no_answer():
+    """A network that gives NaN raises instead of answering `indeterminate`."""
+    with pytest.raises(FloatingPointError, match="no finite probabilities"):
+        fixed_ensemble((math.nan, 0.0, 0.0, 0.0)).predict(model_inputs(1))

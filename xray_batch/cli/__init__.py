@@ -62,9 +62,6 @@ def main() -> None:
     except XrayBatchError as error:
         sys.stderr.write(f"xray-batch: {error}\n")
         sys.exit(EXIT_PROBLEM)
-    except BrokenPipeError:  # `xray-batch results | head`
-        sys.stderr.close()
-        sys.exit(EXIT_PROBLEM)
     except OSError as error:
         sys.stderr.write(f"xray-batch: {error.filename or 'the system'}: {error.strerror}\n")
         sys.exit(EXIT_PROBLEM)

@@ -29,18 +29,19 @@ def demo(
     from xray_batch.demo import sample_files
 
     folder = home or Path(tempfile.mkdtemp(prefix="xray-batch-demo-"))
-    settings = open_settings(folder, config, database_url, device=device)
+    fresh = f"sqlite:///{folder.absolute() / DATABASE_NAME}"  # never the database of an installation
+    settings = open_settings(folder, config, database_url or fresh, device=device)
     typer.echo("Sample studies: real children's films (Kermany et al. 2018, CC BY 4.0) with invented patients,")
     typer.echo("and a few files that must be refused.  " + DISCLAIMER + "\n")
     summary = run_process([sample_files()], settings, Format.TABLE)
-    database = "the given database" if settings.database_url else folder / DATABASE_NAME
+    database = "the given database" if database_url else folder / DATABASE_NAME
     typer.echo(f"\nThe answers are rows of the view `results` in {database}")
     typer.echo("Try next:\n")
-    where = "--database-url ..." if settings.database_url else f"--home {folder}"
+    where = "--database-url ..." if database_url else f"--home {folder}"
     typer.echo(f"  xray-batch results {where} --outcome pneumonia")
     typer.echo(f"  xray-batch results {where} --format json --limit 1")
     query = "SELECT source_name, outcome, round(p_pneumonia, 3), reason_code FROM results"
-    if not settings.database_url:
+    if not database_url:
         typer.echo(f'  sqlite3 {database} "{query}"')
     if summary.failed:
         raise typer.Exit(1)

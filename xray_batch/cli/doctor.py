@@ -20,8 +20,8 @@ _INOTIFY_WATCHES: Final = 8192
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check found."""
+class Check:
+    """One check and what it found."""
 
     subject: str
     problem: bool
@@ -41,14 +41,14 @@ def doctor(
     """
     settings = open_settings(home, config, database_url, bundle=bundle, device=device)
     problem = False
-    for finding in examine(settings):
-        problem |= finding.problem
-        typer.echo(f"{'PROBLEM' if finding.problem else 'ok':9}{finding.subject:11}{finding.text}")
+    for check in examine(settings):
+        problem |= check.problem
+        typer.echo(f"{'PROBLEM' if check.problem else 'ok':9}{check.subject:11}{check.text}")
     if problem:
         raise typer.Exit(1)
 
 
-def examine(settings: Settings) -> Iterator[Finding]:
+def examine(settings: Settings) -> Iterator[Check]:
     """Make every check in turn; one that fails does not stop the others."""
     checks: dict[str, Callable[[Settings], str]] = {
         "device": _device,
@@ -61,9 +61,9 @@ def examine(settings: Settings) -> Iterator[Finding]:
     }
     for subject, check in checks.items():
         try:
-            yield Finding(subject, problem=False, text=check(settings))
-        except (XrayBatchError, OSError) as error:
-            yield Finding(subject, problem=True, text=str(error))
+            yield Check(subject, problem=False, text=check(settings))
+        except (XrayBatchError, OSError, RuntimeError) as error:
+            yield Check(subject, problem=True, text=(str(error).splitlines() or [type(error).__name__])[0])
 
 
 def _device(settings: Settings) -> str:

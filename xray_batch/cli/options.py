@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from xray_batch.errors import ConfigurationError
 from xray_batch.logs import configure_logs
 from xray_batch.settings import Settings, load_settings
 
@@ -31,11 +32,21 @@ def open_settings(home: Path | None, config: Path | None, database_url: str | No
 
 
 @contextmanager
-def open_store(settings: Settings) -> Iterator["Store"]:
-    """Open the database of `settings`; a SQLite one is created or upgraded as needed."""
-    from xray_batch.database import open_database
+def open_store(settings: Settings, *, create: bool = True) -> Iterator["Store"]:
+    """Open the database of `settings`; a SQLite one is upgraded as needed, and made if `create`.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no SQLite file and none may be made: most likely the wrong home folder was named.
+    """
+    from xray_batch.database import open_database, sqlite_path
     from xray_batch.store import Store
 
+    path = sqlite_path(settings.resolved_database_url)
+    if path is not None and not create and not path.exists():
+        message = f"there is no database {path}; name the home folder with --home, or the database"
+        raise ConfigurationError(message)
     store = Store(open_database(settings.resolved_database_url))
     try:
         yield store

@@ -89,13 +89,18 @@ def print_table(rows: Iterable[Row], console: Console | None = None) -> None:
     for row in rows:
         probability, note = row["p_pneumonia"], row["reason_code"] or row["warnings"]
         table.add_row(
-            Text(str(row["source_name"])),
+            Text(visible(str(row["source_name"]))),
             str(row["outcome"]),
             f"{probability:.3f}" if isinstance(probability, float) else "",
             str(note).replace(",", ", "),
             style=_STYLES[Outcome(str(row["outcome"]))],
         )
     console.print(table)
+
+
+def visible(text: str) -> str:
+    """Escape what a sender's file name could make a terminal do."""
+    return "".join(part if part.isprintable() else part.encode("unicode_escape").decode() for part in text)
 
 
 def progress_columns() -> list[ProgressColumn]:

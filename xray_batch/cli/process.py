@@ -1,5 +1,6 @@
 """`xray-batch process`."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Device, Home, open_settings, open_store
-from xray_batch.cli.output import Format, json_line, print_table, progress_columns
+from xray_batch.cli.output import Format, json_line, print_table, progress_columns, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,7 +46,7 @@ def run_process(paths: Sequence[Path], settings: "Settings", form: Format) -> "S
     from rich.progress import Progress
 
     from xray_batch.bundle import find_bundle
-    from xray_batch.intake import Folders
+    from xray_batch.intake import Folders, printable
     from xray_batch.pipeline.engine import Pipeline
     from xray_batch.pipeline.in_place import FileAnswer, find_files, process_in_place
 
@@ -66,7 +67,7 @@ def run_process(paths: Sequence[Path], settings: "Settings", form: Format) -> "S
 
         def on_failure(path: Path, why: str) -> None:
             progress.advance(task)
-            errors.print(f"{path}: {why}", style="red", markup=False, highlight=False)
+            errors.print(f"{visible(printable(os.fspath(path)))}: {why}", style="red", markup=False, highlight=False)
 
         summary = process_in_place(
             find_files(paths),
@@ -85,8 +86,10 @@ def run_process(paths: Sequence[Path], settings: "Settings", form: Format) -> "S
 
 def _short(path: Path, given: Sequence[Path]) -> str:
     """Name a file as people will recognise it: relative to the folder that they named."""
+    from xray_batch.intake import printable
+
     folder = next((folder for folder in given if path != folder and path.is_relative_to(folder)), None)
-    return str(path.relative_to(folder) if folder else path)
+    return printable(os.fspath(path.relative_to(folder) if folder else path))
 
 
 def _print_summary(summary: "Summary", console: "Console") -> None:

@@ -37,7 +37,7 @@ def results(
         min_probability=min_probability,
         limit=limit,
     )
-    with open_store(open_settings(home, config, database_url)) as store:
+    with open_store(open_settings(home, config, database_url), create=False) as store:
         write_rows(store.results(query), form, output)
 
 

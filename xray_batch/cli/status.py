@@ -22,7 +22,7 @@ def status(
     Exit code 1 when the account does not balance: arrivals = results + rejected + duplicates + pending.
     """
     settings = open_settings(home, config, database_url)
-    with open_store(settings) as store:
+    with open_store(settings, create=False) as store:
         accounting, queue = store.accounting(), store.queue_status()
     oldest = queue.oldest_received_at
     facts: dict[str, object] = {

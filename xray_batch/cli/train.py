@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from xray_batch.training.optimize import Recipe, Stage
     from xray_batch.training.train import Progress
 
-_STAGE = re.compile(r"^(?P<side>\d+)x(?P<epochs>\d+)@(?P<rate>0?\.\d+)$")
+_STAGE = re.compile(r"^(?P<side>[1-9]\d*)x(?P<epochs>[1-9]\d*)@(?P<rate>0?\.\d+)$")
 
 #: A first model in an hour or two on two cores.
 _DEFAULT_STAGES = "64x3@0.03,112x4@0.03,224x1@0.01"

@@ -39,6 +39,8 @@ def watch(
     lock = only_service(folders) if embedded else nullcontext()
     bundle_in_use = find_bundle(settings.bundle, folders.bundles)
     with lock, _open_store_at_last(settings) as store, Pipeline(bundle_in_use, settings) as pipeline:
+        if embedded:
+            store.end_leases()  # whoever held them had the lock before us
         service = Service(folders, pipeline, store, settings)
         signal.signal(signal.SIGTERM, service.stop)
         signal.signal(signal.SIGINT, service.stop)

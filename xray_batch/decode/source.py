@@ -65,7 +65,8 @@ def read_content(path: Path) -> bytes:
                 raise RejectedInputError(
                     ReasonCode.UNREADABLE_FILE, "This is a folder or a device; a regular file is accepted."
                 )
-            content = file.read(MAX_FILE_BYTES + 1) if status.st_size <= MAX_FILE_BYTES else None
+            # One byte more than there should be, and no more: Python reserves what it is asked to read.
+            content = file.read(status.st_size + 1) if status.st_size <= MAX_FILE_BYTES else None
     except IsADirectoryError:
         raise RejectedInputError(ReasonCode.UNREADABLE_FILE, "This is a folder; a regular file is accepted.") from None
     except OSError as error:

@@ -12,11 +12,11 @@ from typing import Any, Generic, Self, TypeVar
 from xray_batch.bundle import Bundle
 from xray_batch.classify import Ensemble, select_device, select_dtype
 from xray_batch.decode import RENDERING_VERSION
-from xray_batch.errors import BundleError
+from xray_batch.errors import BundleError, DeviceMemoryError, ReasonCode
 from xray_batch.pipeline.pool import Decoded, DecodePool, WorkerLimits
-from xray_batch.records import Finished, ModelIdentity, ModelInput, Prediction
+from xray_batch.records import Finished, ModelIdentity, ModelInput, Prediction, Rejection
 from xray_batch.settings import Settings
-from xray_batch.standardize import preprocess_sha256
+from xray_batch.standardize import check_resize_rule, preprocess_sha256
 
 T = TypeVar("T")
 
@@ -64,6 +64,7 @@ class Pipeline:
                 f"{bundle.manifest.input.rendering_version}; this version of xray-batch renders version "
                 f"{RENDERING_VERSION}. Train it again, or use a bundle made for this version."
             )
+        check_resize_rule(bundle.manifest.input_spec)
         self.model = identify_model(bundle)
         self.device = select_device(settings.device)
         dtype = select_dtype(settings.precision, self.device)
@@ -71,6 +72,7 @@ class Pipeline:
         self._spec = bundle.manifest.input_spec
         self._settings = settings
         self._workers = ExitStack()
+        self._pool: DecodePool[Job[Any]] | None = None
 
     def __enter__(self) -> Self:
         """Start the decode workers."""
@@ -81,13 +83,17 @@ class Pipeline:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the decode workers."""
-        self._workers.close()
+        self._end_workers()
 
-    def _start_workers(self) -> None:
+    def _start_workers(self) -> DecodePool[Job[Any]]:
         settings = self._settings
         limits = WorkerLimits(seconds=settings.decode_seconds, address_space=settings.decode_memory_mb << 20)
-        pool = DecodePool[Job[Any]](settings.decode_workers, self._spec, limits)
-        self._pool = self._workers.enter_context(pool)
+        self._pool = self._workers.enter_context(DecodePool(settings.decode_workers, self._spec, limits))
+        return self._pool
+
+    def _end_workers(self) -> None:
+        self._pool = None
+        self._workers.close()
 
     def run(self, jobs: Iterable[Job[T]]) -> Generator[list[Answered[T]]]:
         """Answer jobs, in no particular order.
@@ -96,6 +102,7 @@ class Pipeline:
         are inside.  A group comes at least every :data:`TICK_SECONDS`, if need be an empty one, so that the
         caller can see to other things, or close the generator: what is inside is then given up.
         """
+        pool = self._pool or self._start_workers()
         window = 2 * self._settings.batch_size + self._settings.decode_workers
         source = iter(jobs)
         exhausted = False
@@ -107,23 +114,22 @@ class Pipeline:
                     if job is None:
                         exhausted = True
                     else:
-                        self._pool.submit(job, job.path)
+                        pool.submit(job, job.path)
                         inside += 1
-                group = self._take_group() if inside else []
+                group = self._take_group(pool) if inside else []
                 inside -= len(group)
                 yield self._answer(group)
         finally:
-            if inside:  # their results must not turn up in the next run
-                self._workers.close()
-                self._start_workers()
+            if inside:  # their results must not turn up in the next run, which starts new workers
+                self._end_workers()
 
-    def _take_group(self) -> list[Decoded[Job[Any]]]:
+    def _take_group(self, pool: DecodePool[Job[Any]]) -> list[Decoded[Job[Any]]]:
         """Wait for one decoded file, then take what else is there, up to a batch."""
         group = []
-        decoded = self._pool.take(TICK_SECONDS)
+        decoded = pool.take(TICK_SECONDS)
         while decoded is not None:
             group.append(decoded)
-            decoded = self._pool.take(0) if len(group) < self._settings.batch_size else None
+            decoded = pool.take(0) if len(group) < self._settings.batch_size else None
         return group
 
     def _answer(self, group: Sequence[Decoded[Job[T]]]) -> list[Answered[T]]:
@@ -142,13 +148,33 @@ class Pipeline:
         ]
 
     def _predict(self, inputs: Sequence[ModelInput]) -> list[Prediction | Failure]:
-        """Classify a batch; if that fails, each image on its own, so that none takes others with it."""
+        """Classify a batch; an image without finite probabilities does not take the others with it.
+
+        Any other error of the device goes up and ends the process: a GPU that has failed fails for ever in it.
+        """
         try:
             return list(self._ensemble.predict(inputs))
-        except RuntimeError as error:
+        except DeviceMemoryError as error:
+            return [Failure(error=type(error).__name__, transient=True)] * len(inputs)
+        except FloatingPointError as error:
             if len(inputs) == 1:
                 return [Failure(error=type(error).__name__, transient=False)]
             return [answer for model_input in inputs for answer in self._predict([model_input])]
+
+
+def give_up(failure: Failure) -> Finished:
+    """Turn the last failed attempt into an answer: the file is not analysed."""
+    return Finished(
+        answer=Rejection(
+            reason_code=ReasonCode.ATTEMPTS_EXHAUSTED,
+            reason=f"Every attempt to process the file ended abnormally, the last with {failure.error}.",
+        ),
+        header=None,
+        rendering=None,
+        warnings=(),
+        classified_at=dt.datetime.now(dt.UTC),
+        processing_seconds=0.0,
+    )
 
 
 def identify_model(bundle: Bundle) -> ModelIdentity:

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from xray_batch.errors import ReasonCode
+from xray_batch.errors import DatabaseRefusedError
 from xray_batch.intake import is_ignored, printable
-from xray_batch.pipeline.engine import Failure, Job, Pipeline
-from xray_batch.records import Arrival, Disposition, Finished, Outcome, Rejection, ResultRecord
+from xray_batch.pipeline.engine import Job, Pipeline, give_up
+from xray_batch.records import Arrival, Disposition, Finished, Outcome, ResultRecord
 from xray_batch.store import Store
 
 #: Files hashed, and looked up in the database, at a time.
@@ -61,15 +61,21 @@ def find_files(paths: Iterable[Path]) -> Iterator[Path]:
     """Yield the named files, and those below the named folders in order of name.
 
     In folders, hidden and temporary files are passed over, as in the inbox; links to folders are not
-    followed.  A name that does not exist is yielded too: it must be accounted for.
+    followed.  What does not exist, and a folder that cannot be read, is yielded too: it must be accounted for.
     """
     for path in paths:
-        if not path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for what cannot be reached
+            yield from _files_below(path)
+        else:
             yield path
-            continue
-        for folder, subfolders, names in os.walk(path):
-            subfolders[:] = sorted(name for name in subfolders if not is_ignored(name))
-            yield from (Path(folder, name) for name in sorted(names) if not is_ignored(name))
+
+
+def _files_below(top: Path) -> Iterator[Path]:
+    unreadable: list[Path] = []
+    for folder, subfolders, names in os.walk(top, onerror=lambda error: unreadable.append(Path(error.filename))):
+        subfolders[:] = sorted(name for name in subfolders if not is_ignored(name))
+        yield from (Path(folder, name) for name in sorted(names) if not is_ignored(name))
+    yield from unreadable
 
 
 def process_in_place(
@@ -150,7 +156,7 @@ class _Run:
                     elif attempt < self._max_attempts:
                         again.append(item)
                     elif result.transient:
-                        self._fail(item.path, "the system could not read the file")
+                        self._fail(item.path, f"not done for now ({result.error})")
                     else:
                         finished.append((item, give_up(result)))
                 self._record(finished)
@@ -174,7 +180,15 @@ class _Run:
         if not unchanged:
             return
         model = self._pipeline.model
-        dispositions = self._store.record_in_place([(item.arrival, result) for item, result in unchanged], model)
+        try:
+            dispositions = self._store.record_in_place([(item.arrival, result) for item, result in unchanged], model)
+        except DatabaseRefusedError:
+            if len(unchanged) == 1:
+                self._fail(unchanged[0][0].path, "the database refused the answer")
+            else:
+                for item, result in unchanged:
+                    self._record([(item, result)])
+            return
         answers = self._store.known_answers([item.arrival.content_sha256 for item, _ in unchanged], model)
         self._report(
             [
@@ -198,21 +212,6 @@ class _Run:
     def _fail(self, path: Path, why: str) -> None:
         self.summary.failed[path] = why
         self._on_failure(path, why)
-
-
-def give_up(failure: Failure) -> Finished:
-    """Turn the last failed attempt into an answer: the file is not analysed."""
-    return Finished(
-        answer=Rejection(
-            reason_code=ReasonCode.ATTEMPTS_EXHAUSTED,
-            reason=f"Every attempt to process the file ended abnormally, the last with {failure.error}.",
-        ),
-        header=None,
-        rendering=None,
-        warnings=(),
-        classified_at=dt.datetime.now(dt.UTC),
-        processing_seconds=0.0,
-    )
 
 
 def _hash_file(path: Path) -> tuple[Arrival, tuple[int, ...]]:

@@ -232,8 +232,8 @@ class DecodePool(Generic[T]):
                 finally:
                     self._busy.discard(worker)
                 self._decoded.put(Decoded(job=job, reply=reply, pixels=pixels))
-        except (DecoderDiedError, OSError) as error:
-            self._decoded.put(DecoderDiedError(f"decode workers cannot be started: {error}"))
+        except Exception as error:  # noqa: BLE001 - a thread that dies in silence would leave its caller waiting
+            self._decoded.put(DecoderDiedError(f"decode workers cannot be used: {error}"))
         finally:
             if worker is not None:
                 worker.close()

@@ -119,8 +119,9 @@ def _limit(address_space: int) -> None:
 def _limit_cpu() -> None:
     """Let the next file use at most so many seconds; the kernel then ends the process."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    used = int(usage.ru_utime + usage.ru_stime) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (used + _CPU_SECONDS, resource.RLIM_INFINITY))
+    soft = int(usage.ru_utime + usage.ru_stime) + 1 + _CPU_SECONDS
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
 def _silence() -> None:

@@ -9,7 +9,8 @@ The state machine of one content::
     add_arrivals --> queued --lease--> leased --finish--> done
                        ^                 |
                        +-- release ------+  attempt not counted: the service drains
-                       +-- retry_later --+  attempt counted, after a delay
+                       +-- retry_later --+  after a delay, attempt counted if the file may be at fault
+                       +-- end_leases ---+  attempt counted: the holder is known to be gone
                        (an expired lease may be taken by anybody, attempt counted)
 
 Work is at least once, effects are exactly once: every function may be repeated after a crash or
@@ -80,6 +81,11 @@ class Store:
         with write_transaction(self._engine) as connection:
             return arriving.add_arrivals(connection, arrivals, model)
 
+    def recorded(self, arrival_ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
+        """Return which of some arrivals :meth:`add_arrivals` has recorded; at most a few hundred at once."""
+        with read_transaction(self._engine) as connection:
+            return arriving.recorded(connection, arrival_ids)
+
     def lease(self, *, limit: int, lease_seconds: float) -> list[Lease]:
         """Take at most `limit` contents to answer, oldest first, and count one attempt for each.
 
@@ -115,10 +121,21 @@ class Store:
         with write_transaction(self._engine) as connection:
             return leasing.release(connection, leases)
 
-    def retry_later(self, lease: Lease, delay_seconds: float) -> bool:
-        """Give a content back for a later try, the attempt counted; False when no longer held."""
+    def end_leases(self) -> int:
+        """Queue everything leased again, attempts counted; returns how many contents.
+
+        Only for whoever knows that all holders are gone: the one service of a SQLite database.
+        """
         with write_transaction(self._engine) as connection:
-            return leasing.retry_later(connection, lease, delay_seconds)
+            return leasing.end_leases(connection)
+
+    def retry_later(self, lease: Lease, delay_seconds: float, *, counted: bool = True) -> bool:
+        """Give a content back for a later try; False when no longer held.
+
+        An attempt that failed through no fault of the file is not `counted`.
+        """
+        with write_transaction(self._engine) as connection:
+            return leasing.retry_later(connection, lease, delay_seconds, counted=counted)
 
     def extend(self, leases: Sequence[Lease], lease_seconds: float) -> list[Lease]:
         """Let leases end `lease_seconds` from now; returns those that are still held."""

@@ -39,6 +39,12 @@ def add_arrivals(
     return stored | added
 
 
+def recorded(connection: sa.Connection, arrival_ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
+    """Return which arrivals there are."""
+    statement = sa.select(ArrivalRow.arrival_id).where(ArrivalRow.arrival_id.in_(arrival_ids))
+    return set(connection.scalars(statement))
+
+
 def record_in_place(
     connection: sa.Connection, finished: Sequence[tuple[Arrival, Finished]], model: ModelIdentity
 ) -> dict[uuid.UUID, Disposition]:

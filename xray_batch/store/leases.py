@@ -71,13 +71,29 @@ def release(connection: sa.Connection, leases: Sequence[Lease]) -> list[Lease]:
     return held
 
 
-def retry_later(connection: sa.Connection, lease: Lease, delay_seconds: float) -> bool:
+def retry_later(connection: sa.Connection, lease: Lease, delay_seconds: float, *, counted: bool) -> bool:
     """Queue a content again, not before the delay is over."""
     held = _still_held(connection, [lease])
     now = database_now(connection)
-    _queue(connection, held, next_try_at=now + dt.timedelta(seconds=delay_seconds))
+    attempts = ContentRow.attempts if counted else ContentRow.attempts - 1
+    _queue(connection, held, next_try_at=now + dt.timedelta(seconds=delay_seconds), attempts=attempts)
     _add_lease_events(connection, "retried", held, now)
     return bool(held)
+
+
+def end_leases(connection: sa.Connection) -> int:
+    """Queue every leased content again, its attempts as they are."""
+    rows = connection.execute(
+        sa.select(ContentRow.content_sha256, ContentRow.held_by).where(ContentRow.state == "leased")
+    ).all()
+    connection.execute(
+        sa.update(ContentRow)
+        .where(ContentRow.state == "leased")
+        .values(state="queued", lease_token=None, lease_until=None)
+    )
+    now = database_now(connection)
+    add_events(connection, "released", [(row.held_by, row.content_sha256, "holder_gone") for row in rows], now)
+    return len(rows)
 
 
 def extend(connection: sa.Connection, leases: Sequence[Lease], lease_seconds: float) -> list[Lease]:

@@ -2,7 +2,9 @@
 
 import hashlib
 import re
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Protocol
 
@@ -21,6 +23,10 @@ _TORCHVISION_NAME = re.compile(r"^(?P<architecture>[a-z0-9]+)-(?P<prefix>[0-9a-f
 class BackboneSource(Protocol):
     """Where starting weights come from."""
 
+    @property
+    def description(self) -> str:
+        """What the manifest says of them."""
+
     def weights(self, architecture: str) -> Mapping[str, Tensor]:
         """State of a torchvision network of this architecture, trained on three-channel images."""
 
@@ -28,8 +34,13 @@ class BackboneSource(Protocol):
 class TorchvisionBackbone:
     """torchvision's own weights, from its cache or its download server."""
 
+    @property
+    def description(self) -> str:
+        """What the manifest says of them."""
+        return "ImageNet, by torchvision"
+
     def weights(self, architecture: str) -> Mapping[str, Tensor]:
-        """Load torchvision's current ImageNet weights; the file's hash is checked by torchvision.
+        """Load torchvision's current ImageNet weights; torchvision checks the hash of what it downloads.
 
         Raises
         ------
@@ -38,8 +49,9 @@ class TorchvisionBackbone:
         """
         weights = get_model_weights(architecture).DEFAULT
         try:
-            state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
-        except OSError as error:
+            with redirect_stdout(sys.stderr):  # it says what it downloads
+                state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
+        except (OSError, RuntimeError) as error:
             message = (
                 f"the ImageNet weights of {architecture} are neither in torchvision's cache nor can they be "
                 "downloaded; give a file with --backbone-weights, or start from random weights"
@@ -53,6 +65,11 @@ class FileBackbone:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
+
+    @property
+    def description(self) -> str:
+        """What the manifest says of them: the files and their hashes."""
+        return ", ".join(f"{path.name} (SHA-256 {_sha256(path)})" for path in self._paths)
 
     def weights(self, architecture: str) -> Mapping[str, Tensor]:
         """Load the file whose name begins with `architecture`.
@@ -76,9 +93,9 @@ class FileBackbone:
 
 
 def _torchvision_file(path: Path) -> Mapping[str, Tensor]:
-    """Read a `.pth` of torchvision: only with the hash in its name, and only its tensors."""
+    """Read a `.pth` of torchvision: unchanged since it was named, and nothing but its tensors."""
     name = _TORCHVISION_NAME.match(path.name)
-    actual = hashlib.sha256(path.read_bytes()).hexdigest()
+    actual = _sha256(path)
     if name is None or not actual.startswith(name["prefix"]):
         message = f"{path} is neither safetensors nor an unchanged file of torchvision (its SHA-256 is {actual})"
         raise TrainingDataError(message)
@@ -86,3 +103,7 @@ def _torchvision_file(path: Path) -> Mapping[str, Tensor]:
         path.resolve().as_uri(), model_dir=str(path.resolve().parent), map_location="cpu", weights_only=True
     )
     return state
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold
 
 from xray_batch.decode import decode_file
-from xray_batch.errors import RejectedInputError, TrainingDataError
+from xray_batch.errors import RejectedInputError, TrainingDataError, TransientError
 from xray_batch.records import Finding
 from xray_batch.standardize import resize
 
@@ -116,7 +117,10 @@ def split_by_patient(images: Sequence[LabelledImage], *, folds: int, seed: int) 
         message = f"no label of any source has as many as {folds} images; the held-out part would be a matter of luck"
         raise TrainingDataError(message)
     splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
-    training, validation = next(iter(splitter.split(labels, labels, groups=patients)))
+    with warnings.catch_warnings():
+        # A rare label cannot be in every part; which parts have it is no concern of one split.
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        training, validation = next(iter(splitter.split(labels, labels, groups=patients)))
     return Split(training=training, validation=validation)
 
 
@@ -141,6 +145,9 @@ def load_pixels(
             pixels[index] = resize(decode_file(image.path).pixels, rows, columns)
         except RejectedInputError as error:
             message = f"{image.path} cannot be used for training ({error.reason_code}): {error}"
+            raise TrainingDataError(message) from error
+        except TransientError as error:
+            message = f"{image.path} cannot be read: {error}"
             raise TrainingDataError(message) from error
         progress(1)
     return pixels

@@ -1,6 +1,6 @@
 """Figures that say how good the probabilities are, each with a 95 % confidence interval."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -46,7 +46,37 @@ def auroc(
     patients
         Length N; images of one patient are drawn together.
     """
-    value = float(roc_auc_score(positive, probability))
+    return _bootstrapped(name, data, _area_under_roc, positive, probability, patients, seed=seed)
+
+
+def calibration_error(
+    name: str,
+    data: str,
+    positive: npt.NDArray[np.bool_],
+    probability: npt.NDArray[np.float64],
+    patients: Sequence[str],
+    *,
+    seed: int = 0,
+) -> Metric:
+    """Measure :func:`expected_calibration_error`; the interval comes from a bootstrap over patients."""
+    return _bootstrapped(name, data, expected_calibration_error, positive, probability, patients, seed=seed)
+
+
+def _area_under_roc(positive: npt.NDArray[np.bool_], probability: npt.NDArray[np.float64]) -> float:
+    return float(roc_auc_score(positive, probability))
+
+
+def _bootstrapped(
+    name: str,
+    data: str,
+    statistic: Callable[[npt.NDArray[np.bool_], npt.NDArray[np.float64]], float],
+    positive: npt.NDArray[np.bool_],
+    probability: npt.NDArray[np.float64],
+    patients: Sequence[str],
+    *,
+    seed: int,
+) -> Metric:
+    """Measure a statistic, and its spread over samples of the patients drawn with replacement."""
     _, groups = np.unique(np.asarray(patients), return_inverse=True)
     members = [np.flatnonzero(groups == group) for group in range(groups.max() + 1)]
     random = np.random.default_rng(seed)
@@ -55,8 +85,9 @@ def auroc(
         drawn = random.integers(0, len(members), len(members))
         chosen = np.concatenate([members[group] for group in drawn])
         if positive[chosen].any() and not positive[chosen].all():
-            values.append(roc_auc_score(positive[chosen], probability[chosen]))
+            values.append(statistic(positive[chosen], probability[chosen]))
     low, high = np.percentile(values, [2.5, 97.5])
+    value = statistic(positive, probability)
     return Metric(name=name, data=data, value=value, low=float(low), high=float(high), n=len(positive))
 
 
@@ -106,7 +137,7 @@ def operating_points(positive: npt.NDArray[np.bool_], probability: npt.NDArray[n
     Raises
     ------
     TrainingDataError
-        If one of the two classes is missing.
+        If one of the two classes is missing, or too many images without pneumonia are certain to have it.
     """
     if positive.all() or not positive.any():
         message = "thresholds need images with and without pneumonia in the validation split"
@@ -116,6 +147,9 @@ def operating_points(positive: npt.NDArray[np.bool_], probability: npt.NDArray[n
     candidates = np.concatenate([[0.0], (ordered[1:] + ordered[:-1]) / 2, [1.0]])
     sensitivity = np.array([(probability[positive] >= threshold).mean() for threshold in candidates])
     specificity = np.array([(probability[~positive] < threshold).mean() for threshold in candidates])
+    if specificity.max() < OUTER_TARGET:
+        message = f"no threshold reaches a specificity of {OUTER_TARGET} on the validation split; train for longer"
+        raise TrainingDataError(message)
     balanced = candidates[np.argmax(sensitivity + specificity)]
     high_sensitivity = candidates[sensitivity >= OUTER_TARGET].max()
     high_specificity = candidates[specificity >= OUTER_TARGET].min()

@@ -70,7 +70,8 @@ def _thresholds(manifest: Manifest) -> str:
     return (
         f"## Thresholds\n\nBelow {manifest.threshold_low:.4f} the outcome is `normal`, from "
         f"{manifest.threshold_high:.4f} on `pneumonia`, between them `indeterminate`; likewise where the members' "
-        f"P(pneumonia) differ by more than {manifest.disagreement_limit:.3f}.\n\n{table}"
+        f"P(pneumonia) differ by more than {manifest.disagreement_limit:.3f}. Chosen on the validation images of: "
+        f"{manifest.training.reference}.\n\n{table}"
     )
 
 

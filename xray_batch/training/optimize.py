@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import safetensors.torch
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -49,6 +50,10 @@ class Recipe:
     def epochs(self) -> int:
         """Epochs of all stages together."""
         return sum(stage.epochs for stage in self.stages)
+
+    def images_per_epoch(self, count: int) -> int:
+        """Return how many of `count` images fill whole batches."""
+        return count // self.batch_size * self.batch_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +120,7 @@ def train_member(
     )
     origin = _origin(recipe, data, network)
     done = _resume(checkpoint, origin, network, average, optimizer)
-    on_step(done * len(data.pixels))
+    on_step(done * recipe.images_per_epoch(len(data.pixels)))
     epoch = 0
     for stage in recipe.stages:
         images: Tensor | None = None
@@ -229,6 +234,8 @@ def _save(
     metadata = {"epochs": str(epochs), "origin": origin}
     partial = checkpoint.with_suffix(".partial")
     safetensors.torch.save_file(tensors, partial, metadata=metadata)
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
     partial.replace(checkpoint)
 
 
@@ -242,15 +249,19 @@ def _resume(
     """Load a checkpoint where there is one, and return how many epochs it holds."""
     if not checkpoint.exists():
         return 0
-    with safe_open(checkpoint, framework="pt") as file:
-        metadata = file.metadata()
-    if metadata["origin"] != origin:
+    try:
+        with safe_open(checkpoint, framework="pt") as file:
+            metadata = file.metadata() or {}
+        tensors = safetensors.torch.load_file(checkpoint)
+    except SafetensorError as error:
+        message = f"{checkpoint} is damaged ({error}); remove it to begin again"
+        raise TrainingDataError(message) from error
+    if metadata.get("origin") != origin:
         message = (
             f"{checkpoint} was made with another recipe, other data or other starting weights; "
             "remove it, or choose another folder with --out"
         )
         raise TrainingDataError(message)
-    tensors = safetensors.torch.load_file(checkpoint)
     network.load_state_dict(_with_prefix(tensors, "network."))
     average.load_state_dict(_with_prefix(tensors, "average."))
     momentum = _with_prefix(tensors, "momentum.")

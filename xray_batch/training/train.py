@@ -43,7 +43,7 @@ from xray_batch.training.dataset import (
 )
 from xray_batch.training.metrics import (
     auroc,
-    expected_calibration_error,
+    calibration_error,
     fit_temperature,
     indeterminate_band,
     operating_points,
@@ -232,7 +232,7 @@ def _train_one(
         device=device,
         dtype=dtype,
         checkpoint=work / f"{architecture}.checkpoint.safetensors",
-        on_step=progress.task(architecture, recipe.epochs * len(data.pixels)),
+        on_step=progress.task(architecture, recipe.epochs * recipe.images_per_epoch(len(data.pixels))),
         on_epoch=on_epoch,
     )
 
@@ -300,7 +300,8 @@ def _manifest(
             images=_counts(images, split.training),
             validation_images=_counts(images, split.validation),
             recipes={architecture: asdict(recipe) for architecture, recipe in order.recipes.items()},
-            starting_weights="random" if order.backbone is None else "ImageNet",
+            starting_weights="random" if order.backbone is None else order.backbone.description,
+            reference=order.reference_source or "all sources",
         ),
         metrics=tuple(_metrics(held_out, members, temperature, points.balanced.threshold)),
         licence=order.licence,
@@ -335,16 +336,8 @@ def _metrics(
         fine = chosen & (held_out.targets.sum(axis=1) == 1)
         right = held_out.targets[fine, pooled[fine].argmax(axis=1)]
         metrics.append(share("accuracy finding", data, right))
-        error = expected_calibration_error(positive[chosen], p_pneumonia[chosen])
         metrics.append(
-            Metric(
-                name="expected calibration error",
-                data=data,
-                value=error,
-                low=error,
-                high=error,
-                n=chosen.sum(),
-            )
+            calibration_error("expected calibration error", data, positive[chosen], p_pneumonia[chosen], patients)
         )
         for architecture, member in zip(ARCHITECTURES, members, strict=True):
             name = f"AUROC pneumonia, {architecture} alone"

@@ -1,0 +1,195 @@
+"""The service's loop over real folders and a real database, with a scripted pipeline in place of the model."""
+
+import shutil
+import threading
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from installed_command import files_below
+from store_records import make_analysed, make_model
+
+from xray_batch import service as service_module
+from xray_batch.database import open_database
+from xray_batch.intake import Folders
+from xray_batch.logs import configure_logs
+from xray_batch.pipeline.engine import Answered, Failure
+from xray_batch.service import Service
+from xray_batch.settings import Settings
+from xray_batch.store import Store
+
+LATER = Failure(error="DeviceMemoryError", transient=True)
+BROKEN = Failure(error="DecoderDiedError", transient=False)
+
+
+class ScriptedPipeline:
+    """Answers each file with what its name is scripted to; what comes last is repeated."""
+
+    device = "cpu"
+
+    def __init__(self, script):
+        self.model = make_model()
+        self.tries = Counter()
+        self._script = script
+
+    def run(self, jobs):
+        """Answer each job in a group of its own."""
+        for job in jobs:
+            name = job.path.name
+            answers = self._script.get(name, [make_analysed()])
+            result = answers[min(self.tries[name], len(answers) - 1)]
+            self.tries[name] += 1
+            yield [Answered(job=job, result=result)]
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch):
+    """Let nothing be put off: no test here is about time."""
+    monkeypatch.setattr(service_module, "_RETRY_SECONDS", 0.0)
+    configure_logs("error", "json")
+
+
+@pytest.fixture
+def home(tmp_path):
+    """Make the folders of an installation, with three files in the inbox."""
+    folders = Folders(tmp_path / "home")
+    folders.create()
+    for name in ("a.png", "b.png", "c.png"):
+        (folders.inbox / name).write_text(f"content of {name}")
+    return folders
+
+
+def run_until_idle(folders, pipeline, arrivals=3):
+    """Run the service until so many files arrived and none is pending; return the rows by file name."""
+    settings = Settings(home=folders.home, settle_seconds=0, scan_seconds=0.1, batch_size=4, lease_seconds=10)
+    with closing(Store(open_database(settings.resolved_database_url))) as store:
+        service = Service(folders, pipeline, store, settings)
+        thread = threading.Thread(target=service.run)
+        thread.start()
+        try:
+            for _ in range(600):
+                accounting = store.accounting()
+                if accounting.arrivals >= arrivals and not accounting.pending and not files_below(folders.spool):
+                    break
+                thread.join(0.05)
+        finally:
+            service.stop()
+            thread.join()
+        assert store.accounting().balances
+        return {str(row["source_name"]): row for row in store.results()}
+
+
+def test_a_transient_failure_is_never_held_against_the_file(home):
+    """A device without memory for ten tries, more than `max_attempts`, rejects nothing."""
+    pipeline = ScriptedPipeline({"b.png": [LATER] * 10 + [make_analysed()]})
+    rows = run_until_idle(home, pipeline)
+    assert pipeline.tries["b.png"] == 11
+    assert rows["b.png"]["outcome"] == "pneumonia"
+
+
+def test_a_file_that_ends_every_decoder_is_given_up(home):
+    """After `max_attempts` tries the file is not analysed; its neighbours are not touched."""
+    pipeline = ScriptedPipeline({"b.png": [BROKEN]})
+    rows = run_until_idle(home, pipeline)
+    assert pipeline.tries["b.png"] == 3
+    assert rows["b.png"]["reason_code"] == "attempts_exhausted"
+    assert (home.rejected / "b.png.reason.json").exists()
+    assert {rows[name]["outcome"] for name in ("a.png", "c.png")} == {"pneumonia"}
+
+
+def test_an_answer_that_the_database_refuses_takes_no_other_with_it(home):
+    """A probability that breaks a constraint costs its own file three tries, and the service goes on."""
+    rows = run_until_idle(home, ScriptedPipeline({"b.png": [make_analysed(p_normal=7.0)]}))
+    assert rows["b.png"]["reason_code"] == "attempts_exhausted"
+    assert {rows[name]["outcome"] for name in ("a.png", "c.png")} == {"pneumonia"}
+
+
+def test_a_claimed_file_that_cannot_be_read_stops_nothing(home, monkeypatch):
+    """A bad sector under one file of the spool: the others are answered, and it is tried again."""
+    real, failures = service_module.hash_claimed, [OSError(5, "Input/output error")] * 3
+
+    def hash_claimed(claimed):
+        if claimed.source_name == "b.png" and failures:
+            raise failures.pop()
+        return real(claimed)
+
+    monkeypatch.setattr(service_module, "hash_claimed", hash_claimed)
+    rows = run_until_idle(home, ScriptedPipeline({}))
+    assert not failures
+    assert set(rows) == {"a.png", "b.png", "c.png"}
+
+
+def test_links_are_left_in_the_inbox(home, tmp_path, capsys):
+    """A link in the inbox is left alone and counted in the log, without its name; real files go on."""
+    secret = tmp_path / "secret"
+    secret.write_text("not for the inbox")
+    (home.inbox / "ZZCANARY").symlink_to(secret)
+    configure_logs("warning", "json")
+    run_until_idle(home, ScriptedPipeline({}))
+    assert (home.inbox / "ZZCANARY").is_symlink()
+    log = capsys.readouterr().err
+    assert "files left in the inbox" in log
+    assert "ZZCANARY" not in log
+
+
+def test_a_huge_drop_is_taken_in_groups(home, monkeypatch):
+    """Many more files than a group, and than the spool may hold, are all taken and answered."""
+    monkeypatch.setattr(service_module, "_GROUP", 4)
+    monkeypatch.setattr(service_module, "_SPOOL_FILES", 6)
+    for number in range(47):
+        (home.inbox / f"{number}.png").write_text(f"film {number}")
+    assert len(run_until_idle(home, ScriptedPipeline({}), arrivals=50)) == 50
+
+
+def test_a_content_that_vanished_from_the_spool_is_ended(home, monkeypatch):
+    """When somebody removes a file from the spool, its content ends not analysed, and the service goes on."""
+    monkeypatch.setattr(service_module, "_LEASES_AT_MOST", 2)
+
+    class Thief(ScriptedPipeline):
+        def run(self, jobs):
+            for job in jobs:
+                if job.path.name == "b.png" and not self.tries["b.png"]:
+                    shutil.rmtree(job.path.parent)
+                    self.tries["b.png"] = 1
+                    yield [Answered(job=job, result=LATER)]
+                else:
+                    yield [Answered(job=job, result=make_analysed())]
+
+    rows = run_until_idle(home, Thief({}))
+    assert rows["b.png"]["reason_code"] == "attempts_exhausted"
+    assert {rows[name]["outcome"] for name in ("a.png", "c.png")} == {"pneumonia"}
+
+
+def test_files_of_an_earlier_run_are_not_read_twice(home, monkeypatch):
+    """What the database knows already is not hashed again after a restart."""
+    settings = Settings(home=home.home, settle_seconds=0)
+    with closing(Store(open_database(settings.resolved_database_url))) as store:
+        service = Service(home, ScriptedPipeline({}), store, settings)
+        service._take_in()
+        assert store.queue_status().queued == 3
+    hashed = []
+    real = service_module.hash_claimed
+    monkeypatch.setattr(service_module, "hash_claimed", lambda claimed: hashed.append(claimed) or real(claimed))
+    assert len(run_until_idle(home, ScriptedPipeline({}))) == 3
+    assert not hashed
+
+
+def test_stopping_gives_back_what_is_not_done(home):
+    """A stop in the middle leaves the rest queued, with no attempt counted."""
+    settings = Settings(home=home.home, settle_seconds=0, batch_size=4, drain_seconds=0)
+
+    class Stopped(ScriptedPipeline):
+        def run(self, jobs):
+            for group in super().run(jobs):
+                running.stop()
+                yield group
+
+    with closing(Store(open_database(settings.resolved_database_url))) as store:
+        running = Service(home, Stopped({}), store, settings)
+        running.run()
+        assert store.accounting().results == 1
+        assert store.queue_status().leased == 0
+        leases = store.lease(limit=4, lease_seconds=10)
+        assert [lease.attempts for lease in leases] == [1, 1]
+    assert Path(home.service_state).exists() is False
