@@ -10,12 +10,12 @@ import pytest
 from installed_command import files_below
 from store_records import make_analysed, make_model
 
-from xray_batch import service as service_module
 from xray_batch.database import open_database
 from xray_batch.intake import Folders
 from xray_batch.logs import configure_logs
 from xray_batch.pipeline.engine import Answered, Failure
 from xray_batch.service import Service
+from xray_batch.service import loop as service_module
 from xray_batch.settings import Settings
 from xray_batch.store import Store
 

@@ -1,4 +1,4 @@
-"""The service: watch the inbox until told to stop.
+"""The loop of the service.
 
 One thread does everything in turn: take files in, lease and classify them, record the answers, file the
 originals away.  Which step a file is at is read from the spool and the database, never from memory, so
@@ -11,22 +11,19 @@ Events of the file system only make the next scan come sooner.
 
 import datetime as dt
 import errno
-import fcntl
 import json
 import os
-import socket
 import threading
 import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Final
 
 from xray_batch.errors import (
-    ConfigurationError,
     DatabaseRefusedError,
     DatabaseUnavailableError,
     LostFileError,
@@ -57,6 +54,7 @@ from xray_batch.records import (
     Rejection,
     Unfiled,
 )
+from xray_batch.service.host import notify
 from xray_batch.settings import Settings
 from xray_batch.store import Store
 
@@ -400,36 +398,3 @@ class Service:
 def _why(error: TransientError | OSError) -> str:
     """Describe an error without any file name: our own words, or the name of the system's error."""
     return str(error) if isinstance(error, TransientError) else errno.errorcode.get(error.errno or 0, "OSError")
-
-
-@contextmanager
-def only_service(folders: Folders) -> Iterator[None]:
-    """Hold the home folder for one service; a SQLite database must not have two.
-
-    Raises
-    ------
-    ConfigurationError
-        If another process holds it.
-    """
-    descriptor = os.open(folders.home / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        message = f"another xray-batch service works in {folders.home}; with SQLite there can be only one"
-        raise ConfigurationError(message) from error
-    try:
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def notify(state: str) -> None:
-    """Tell systemd; without `Type=notify` nobody listens, and nothing happens.  See sd_notify(3)."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    if address.startswith("@"):
-        address = "\0" + address[1:]  # abstract socket
-    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-        channel.sendto(state.encode(), address)
