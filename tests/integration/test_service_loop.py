@@ -142,6 +142,22 @@ def test_a_huge_drop_is_taken_in_groups(home, monkeypatch):
     assert len(run_until_idle(home, ScriptedPipeline({}), arrivals=50)) == 50
 
 
+def test_files_that_may_not_be_moved_hold_up_no_other(home, monkeypatch, capsys):
+    """More unmovable files than a group, all older than the others: the others are taken, those are counted."""
+    monkeypatch.setattr(service_module, "_GROUP", 2)
+    real = service_module.claim
+
+    def claim(file, folders):
+        if file.name in ("a.png", "b.png"):
+            raise PermissionError(13, "Permission denied")
+        return real(file, folders)
+
+    monkeypatch.setattr(service_module, "claim", claim)
+    configure_logs("warning", "json")
+    assert set(run_until_idle(home, ScriptedPipeline({}), arrivals=1)) == {"c.png"}
+    assert '"EACCES": 2' in capsys.readouterr().err
+
+
 def test_a_content_that_vanished_from_the_spool_is_ended(home, monkeypatch):
     """When somebody removes a file from the spool, its content ends not analysed, and the service goes on."""
     monkeypatch.setattr(service_module, "_LEASES_AT_MOST", 2)

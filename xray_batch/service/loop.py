@@ -204,8 +204,12 @@ class Service:
         found = scan(self._folders.inbox)
         complete = self._tracker.complete(found.files)
         room = max(0, min(_GROUP, _SPOOL_FILES - len(self._recorded)))
+        tried = 0
         refused: Counter[str] = Counter()
-        for file in complete[:room]:
+        for file in complete:
+            if tried - refused.total() == room:
+                break
+            tried += 1
             try:
                 claim(file, self._folders)
             except OSError as error:
@@ -219,8 +223,7 @@ class Service:
         if left != self._left_alone:
             self._log.warning("files left in the inbox", **left)
             self._left_alone = left
-        more = room > sum(refused.values()) and len(complete) > room
-        return more, len(found.files) > len(complete) + unreadable
+        return bool(room) and len(complete) > tried, len(found.files) > len(complete) + unreadable
 
     def _record_claims(self) -> bool:
         """Record one group of what is in the spool and not recorded; tell whether there is more."""
