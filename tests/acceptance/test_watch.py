@@ -63,6 +63,7 @@ def test_kill_9_in_a_burst_loses_and_doubles_nothing(watched, tmp_path):
         process.kill()
         process.wait()
     watched.start()
+    watched.wait_until_ready(4)
     accounting = watched.wait_until_idle(len(burst))
 
     assert (accounting.arrivals, accounting.results, accounting.lost) == (len(burst), len(burst), 0)

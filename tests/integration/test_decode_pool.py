@@ -329,7 +329,7 @@ def test_system_without_room_for_a_worker(monkeypatch):
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
     monkeypatch.setattr(subprocess, "Popen", refuse)
-    with started() as pool, pytest.raises(DecoderDiedError, match=r"cannot be started: .*Resource temporarily"):
+    with started() as pool, pytest.raises(DecoderDiedError, match=r"cannot be used: .*Resource temporarily"):
         pool.take(PATIENCE)
 
 

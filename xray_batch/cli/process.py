@@ -67,7 +67,8 @@ def run_process(paths: Sequence[Path], settings: "Settings", form: Format) -> "S
 
         def on_failure(path: Path, why: str) -> None:
             progress.advance(task)
-            errors.print(f"{visible(printable(os.fspath(path)))}: {why}", style="red", markup=False, highlight=False)
+            name = visible(printable(os.fspath(path)))
+            errors.print(f"{name}: {why}", style="red", markup=False, highlight=False, soft_wrap=True)
 
         summary = process_in_place(
             find_files(paths),

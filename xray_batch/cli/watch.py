@@ -26,6 +26,10 @@ def watch(
     settings = open_settings(home, config, database_url, bundle=bundle, device=device)
 
     import signal
+    import sys
+
+    # Until the service runs there is nothing to finish.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
     from xray_batch.bundle import find_bundle
     from xray_batch.database import sqlite_path
