@@ -120,6 +120,21 @@ def test_a_claimed_file_that_cannot_be_read_stops_nothing(home, monkeypatch):
     assert set(rows) == {"a.png", "b.png", "c.png"}
 
 
+def test_a_spool_that_cannot_be_read_is_not_held_against_the_file(home, monkeypatch):
+    """More disk errors than leases are allowed, when the file is looked for: it is answered in the end."""
+    monkeypatch.setattr(service_module, "_LEASES_AT_MOST", 2)
+    real, failures = service_module.claimed_file, [OSError(5, "Input/output error")] * 12
+
+    def claimed_file(folders, arrival_id):
+        if failures:
+            raise failures.pop()
+        return real(folders, arrival_id)
+
+    monkeypatch.setattr(service_module, "claimed_file", claimed_file)
+    rows = run_until_idle(home, ScriptedPipeline({}))
+    assert {row["outcome"] for row in rows.values()} == {"pneumonia"}
+
+
 def test_links_are_left_in_the_inbox(home, tmp_path, capsys):
     """A link in the inbox is left alone and counted in the log, without its name; real files go on."""
     secret = tmp_path / "secret"

@@ -19,7 +19,6 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
-from pathlib import Path
 from types import FrameType
 from typing import Final
 
@@ -266,22 +265,19 @@ class Service:
                 self._extend_at = time.monotonic() + self._settings.lease_seconds / 3
             self._leased |= {lease.content_sha256: lease for lease in leases}
             for lease in leases:
-                path = self._find(lease)
+                try:
+                    path = claimed_file(self._folders, lease.held_by)
+                except OSError as error:  # the disk's fault, for as long as it takes
+                    self._log.error("spool cannot be read", arrival_id=str(lease.held_by), why=_why(error))
+                    self._retry(lease, counted=False)
+                    continue
                 if lease.attempts > _LEASES_AT_MOST:
                     self._give_up(lease, "the end of the service")
                 elif path is None:
+                    self._log.error("content missing", arrival_id=str(lease.held_by))
                     self._retry(lease, counted=True)
                 else:
                     yield Job(path=path, context=lease)
-
-    def _find(self, lease: Lease) -> Path | None:
-        try:
-            path = claimed_file(self._folders, lease.held_by)
-        except OSError:
-            path = None
-        if path is None:
-            self._log.error("content missing", arrival_id=str(lease.held_by))
-        return path
 
     def _record(self, group: Sequence[Answered[Lease]]) -> None:
         """Store a group's answers in one transaction; what failed is tried later."""
