@@ -167,6 +167,7 @@ class TestRaces:
         newer = make_model("2.0.0")
         at_once([lambda: store.register_model(newer)] * 4)
         store.record_in_place([(make_arrival(), make_analysed())], newer)
+        assert [row["model_id"] for row in store.results()] == [newer.model_id]
 
     def test_filing(self, store):
         """Sweepers of several processes mark the same arrivals without an error or a second event."""
