@@ -6,6 +6,7 @@ table built here is an equivalent of the whole range.
 
 import struct
 import warnings
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,21 @@ from pydicom.pixels.encoders import RLELosslessEncoder
 from pydicom.sequence import Sequence
 
 WHITE = 4095  #: largest stored value of the picture
+
+#: Transfer syntaxes whose pixels are not in fragments.
+NATIVE = {
+    uid.ImplicitVRLittleEndian,
+    uid.ExplicitVRLittleEndian,
+    uid.ExplicitVRBigEndian,
+    uid.DeflatedExplicitVRLittleEndian,
+}
+
+#: Those that pydicom 3.0 does not know.
+DEFLATED_IMAGE_FRAME = "1.2.840.10008.1.2.8.1"
+ENCAPSULATED_UNCOMPRESSED = "1.2.840.10008.1.2.1.98"
+JPEG_XL_LOSSLESS = "1.2.840.10008.1.2.4.110"
+JPEG_XL_RECOMPRESSION = "1.2.840.10008.1.2.4.111"
+JPEG_XL = "1.2.840.10008.1.2.4.112"
 
 #: Tolerance of a rendering that needs no rounding: one step of float32 at 1.
 EXACT = 2.0**-23
@@ -79,6 +95,7 @@ def chest_dataset(**attributes: Any) -> Dataset:
         "Modality": "CR",
         "PatientName": "Nobody^Knows",
         "PatientID": "PAT1",
+        "PatientAge": "004Y",
         "BodyPartExamined": "CHEST",
         "ViewPosition": "PA",
         "SamplesPerPixel": 1,
@@ -124,7 +141,7 @@ def write_dicom(
         inferred |= {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}
     dataset = chest_dataset(**(inferred | attributes))
     syntax = uid.UID(transfer_syntax)
-    if syntax.is_encapsulated:
+    if syntax not in NATIVE:
         frame = compress(cells, syntax, dataset) if stream is None else stream
         dataset.PixelData = encapsulate([frame])
         dataset["PixelData"].VR = "OB"
@@ -137,9 +154,10 @@ def write_dicom(
 
 
 def save(path: Path, dataset: Dataset, *, transfer_syntax: str = uid.ExplicitVRLittleEndian) -> Path:
-    """Write a data set with File Meta Information."""
+    """Write a data set with File Meta Information; pydicom need not know the transfer syntax."""
+    written = transfer_syntax if transfer_syntax in uid.UID_dictionary else uid.JPEG2000
     meta = FileMetaDataset()
-    meta.TransferSyntaxUID = uid.UID(transfer_syntax)
+    meta.TransferSyntaxUID = uid.UID(written)
     meta.MediaStorageSOPClassUID = dataset.get("SOPClassUID", uid.ComputedRadiographyImageStorage)
     meta.MediaStorageSOPInstanceUID = dataset.get("SOPInstanceUID", "1.2.3")
     meta.ImplementationClassUID = "1.2.826.0.1.3680043.8.498.9"
@@ -147,7 +165,21 @@ def save(path: Path, dataset: Dataset, *, transfer_syntax: str = uid.ExplicitVRL
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # likewise
         dcmwrite(path, file, enforce_file_format=False)
+    if written != transfer_syntax:
+        set_transfer_syntax(path, transfer_syntax)
     return path
+
+
+def set_transfer_syntax(path: Path, transfer_syntax: str) -> None:
+    """Write another (0002,0010) Transfer Syntax UID, true or not, into a file that :func:`save` wrote."""
+    content = path.read_bytes()
+    start = content.index(b"\x02\x00\x10\x00UI") + 6
+    end = start + 2 + int.from_bytes(content[start : start + 2], "little")
+    value = transfer_syntax.encode() + b"\0" * (len(transfer_syntax) % 2)
+    # (0002,0000) is the first element after the prefix; its value begins at 140.
+    group_length = int.from_bytes(content[140:144], "little") + len(value) - (end - start - 2)
+    content = content[:start] + len(value).to_bytes(2, "little") + value + content[end:]
+    path.write_bytes(content[:140] + group_length.to_bytes(4, "little") + content[144:])
 
 
 def compress(cells: npt.NDArray[Any], syntax: str, dataset: Dataset) -> bytes:
@@ -168,6 +200,13 @@ def compress(cells: npt.NDArray[Any], syntax: str, dataset: Dataset) -> bytes:
         uid.JPEGLSNearLossless: lambda: imagecodecs.jpegls_encode(unsigned, level=2),
         uid.JPEG2000Lossless: lambda: jpeg2k(cells, level=0, reversible=True, codecformat="j2k", bitspersample=bits),
         uid.HTJ2KLossless: lambda: imagecodecs.htj2k_encode(cells, reversible=True),
+    }
+    encoders |= {
+        ENCAPSULATED_UNCOMPRESSED: lambda: cells.tobytes(),
+        DEFLATED_IMAGE_FRAME: lambda: zlib.compress(cells.tobytes(), wbits=-zlib.MAX_WBITS),
+        JPEG_XL_LOSSLESS: lambda: imagecodecs.jpegxl_encode(unsigned, lossless=True, bitspersample=bits),
+        JPEG_XL_RECOMPRESSION: lambda: imagecodecs.jpegxl_encode_jpeg(bytes(jpeg(unsigned, level=95))),
+        JPEG_XL: lambda: imagecodecs.jpegxl_encode(unsigned, distance=0.5, bitspersample=bits),
     }
     encoders[uid.JPEG2000] = encoders[uid.JPEG2000Lossless]
     encoders[uid.HTJ2K] = encoders[uid.HTJ2KLosslessRPCL] = encoders[uid.HTJ2KLossless]

@@ -33,6 +33,7 @@ class ReasonCode(enum.StrEnum):
     FOR_PROCESSING = "for_processing"  #: Raw detector data, not meant for presentation.
     NOT_A_CHEST = "not_a_chest"  #: Body Part Examined names another part of the body.
     LATERAL_VIEW = "lateral_view"  #: The view is not PA or AP.
+    AGE_OUT_OF_RANGE = "age_out_of_range"  #: The patient's age is outside the bundle's; only where settings ask for it.
     MULTI_FRAME = "multi_frame"  #: More than one frame.
     COLOR_IMAGE = "color_image"  #: Colour where a grayscale radiograph is expected.
     BLANK_IMAGE = "blank_image"  #: All pixels have the same value.

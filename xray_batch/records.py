@@ -53,6 +53,15 @@ class ImageWarning(enum.StrEnum):
     LOSSY_COMPRESSION = "lossy_compression"  #: (0028,2110) is 01, or the transfer syntax is lossy.
     GRAY_AS_COLOR = "gray_as_color"  #: Three equal colour channels, read as one.
     ALPHA_IGNORED = "alpha_ignored"  #: An alpha channel was dropped.
+    ICC_IGNORED = "icc_ignored"  #: An embedded ICC profile was not applied.
+    SOP_CLASS_ABSENT = "sop_class_absent"  #: (0008,0016) is absent; accepted for its Modality.
+    AGE_ABSENT = "age_absent"  #: No (0010,1010) Patient's Age, and no birth date to know it from.
+    AGE_OUT_OF_RANGE = "age_out_of_range"  #: The patient is younger or older than those the model is meant for.
+    CODESTREAM_CONFLICT = "codestream_conflict"  #: The compressed stream contradicts its attributes, and was believed.
+    BITS_UNUSED = "bits_unused"  #: No window, and leading bits without use: the range of the used ones was shown.
+    ORIENTATION_CORRECTED = "orientation_corrected"  #: Mirrored or turned as (0020,0020) Patient Orientation asks.
+    NOT_SQUARE = "not_square"  #: The pixels were not square and were resampled.
+    PADDING_TRIMMED = "padding_trimmed"  #: Rows or columns of nothing but (0028,0120) padding were cut off.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +83,7 @@ class ImageHeader:
     study_date: dt.date | None = None  #: (0008,0020)
     modality: str | None = None  #: (0008,0060)
     view_position: str | None = None  #: (0018,5101), or from View Code Sequence: PA, AP
+    patient_age: float | None = None  #: years, from (0010,1010) or the dates of birth and study
     photometric_interpretation: str | None = None  #: (0028,0004)
     bits_stored: int | None = None  #: (0028,0101)
 
@@ -90,7 +100,19 @@ class GrayscaleImage:
     """
     rendering: str
     """How stored values became gray: `voi_lut`, `window:LINEAR`, `identity`, ..."""
+    steps: tuple[str, ...] = ()
+    """What was done in turn and why, one clause each, for people; no patient attribute."""
     warnings: tuple[ImageWarning, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateCheck:
+    """One question that the input gate asks of a file, and the answer it got."""
+
+    name: str  #: `modality`, `view`, `patient_age`, ...
+    found: str  #: what the file says; may quote it, so never logged
+    accepted: str  #: what is accepted
+    rejection: "Rejection | None" = None  #: set where the answer refuses the file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,22 +17,25 @@ rendered in another way than those of its training set.
 from pathlib import Path
 from typing import Final
 
-from xray_batch.decode.codecs import readable_transfer_syntaxes
+from xray_batch.decode.codecs import TransferSyntax, transfer_syntaxes
 from xray_batch.decode.dicom import DicomSource
+from xray_batch.decode.gzipped import unpack_gzip
 from xray_batch.decode.identify import identify_format
 from xray_batch.decode.raster import RasterSource
 from xray_batch.decode.source import Source, read_content
 from xray_batch.errors import ReasonCode, RejectedInputError
 from xray_batch.records import GrayscaleImage, SourceFormat
 
-__all__ = ["RENDERING_VERSION", "Source", "decode_file", "open_source", "readable_transfer_syntaxes"]
+__all__ = ["RENDERING_VERSION", "Source", "TransferSyntax", "decode_file", "open_source", "transfer_syntaxes"]
 
 #: Raised by one with every change that gives other pixels for the same file; a bundle names the one it needs.
-RENDERING_VERSION: Final = 1
+RENDERING_VERSION: Final = 2
 
 
 def open_source(path: Path) -> Source:
     """Identify the format of a file by its content and read its header.
+
+    A gzip file is looked into, once: `film.dcm.gz` is its `film.dcm`.
 
     Parameters
     ----------
@@ -46,7 +49,7 @@ def open_source(path: Path) -> Source:
     TransientError
         If the system could not read the file.
     """
-    content = read_content(path)
+    content = unpack_gzip(read_content(path))
     source_format = identify_format(content)
     if source_format is None:
         raise RejectedInputError(

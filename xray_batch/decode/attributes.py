@@ -5,7 +5,7 @@ import logging
 import math
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from xray_batch.errors import ReasonCode, RejectedInputError
 
 #: The only attributes read from the top level of a data set; all others are skipped unread.
-#: No name, birth date or comment of a patient is among them.
+#: No name or comment of a patient is among them; the birth date gives the age and goes no further.
 KEYWORDS_READ: Final = (
     "SpecificCharacterSet",
     "SOPClassUID",
@@ -26,18 +26,30 @@ KEYWORDS_READ: Final = (
     "AccessionNumber",
     "Modality",
     "PresentationIntentType",
+    "StudyDescription",
+    "SeriesDescription",
     "AnatomicRegionSequence",
     "PatientID",
+    "PatientBirthDate",
+    "PatientAge",
+    "AnatomicalOrientationType",
     "BodyPartExamined",
+    "ProtocolName",
+    "ImagerPixelSpacing",
+    "AcquisitionDeviceProcessingDescription",
+    "NominalScannedPixelSpacing",
     "ViewPosition",
     "StudyInstanceUID",
     "SeriesInstanceUID",
+    "PatientOrientation",
     "SamplesPerPixel",
     "PhotometricInterpretation",
     "PlanarConfiguration",
     "NumberOfFrames",
     "Rows",
     "Columns",
+    "PixelSpacing",
+    "PixelAspectRatio",
     "BitsAllocated",
     "BitsStored",
     "HighBit",
@@ -125,7 +137,7 @@ class RawValue:
 class Attributes:
     """Read access to one data set or sequence item.
 
-    The first of several values counts: of the attributes read, none has a meaning for a second one here.
+    The first of several values counts, unless a method says otherwise.
 
     Parameters
     ----------
@@ -181,6 +193,21 @@ class Attributes:
             raise refusal(ReasonCode.PIXEL_DATA, keyword, number, "a finite number")
         return number
 
+    def texts(self, keyword: str) -> list[str]:
+        """Return all values as clean text; empty if absent or unreadable, "" for a value that is empty."""
+        try:
+            return [clean_text(value) or "" for value in self._values(keyword) if value is not None]
+        except PYDICOM_ERRORS:
+            return []
+
+    def numbers(self, keyword: str) -> list[float]:
+        """Return all values as finite numbers; empty if absent, or if one of them is no such number."""
+        try:
+            numbers = [float(value) for value in self._values(keyword)]
+        except PYDICOM_ERRORS:
+            return []
+        return numbers if all(map(math.isfinite, numbers)) else []
+
     def first_item(self, keyword: str) -> "Attributes | None":
         """Return the first item of a sequence; None if absent or empty.
 
@@ -214,9 +241,14 @@ class Attributes:
 
     def _first_value(self, keyword: str) -> Any:  # noqa: ANN401 - whatever pydicom makes of the bytes
         """Return the first value as pydicom converts it, None if absent or empty."""
+        return next(iter(self._values(keyword)), None)
+
+    def _values(self, keyword: str) -> Iterable[Any]:
+        """Return the values as pydicom converts them: many, one, or none."""
         if keyword not in self._dataset:
-            return None
+            return ()
         value = self._dataset[keyword].value
         if isinstance(value, str | bytes) or not hasattr(value, "__getitem__") or isinstance(value, Dataset):
-            return value
-        return value[0] if len(value) else None
+            return (value,)
+        values: Iterable[Any] = value
+        return values

@@ -4,6 +4,7 @@ import numpy as np
 
 from xray_batch.decode.attributes import quiet_pydicom
 from xray_batch.decode.channels import to_single_channel
+from xray_batch.decode.geometry import place_upright
 from xray_batch.decode.grayscale import Rendering, render_grayscale
 from xray_batch.decode.header import read_header
 from xray_batch.decode.intended_use import GRAYSCALE_INTERPRETATIONS, check_intended_use, find_warnings
@@ -59,11 +60,13 @@ class DicomSource(Source):
         with quiet_pydicom():
             layout = read_layout(self._file.attributes)
             rendering = self._render_frame(layout)
+            placed = place_upright(rendering.pixels, self._file.attributes)
             return GrayscaleImage(
                 header=self.header,
-                pixels=rendering.pixels,
+                pixels=placed.pixels,
                 rendering=rendering.name,
-                warnings=find_warnings(self._file) + rendering.warnings,
+                steps=rendering.steps + placed.steps,
+                warnings=find_warnings(self._file) + rendering.warnings + placed.warnings,
             )
 
     def _render_frame(self, layout: PixelLayout) -> Rendering:
@@ -81,4 +84,5 @@ class DicomSource(Source):
         gray = to_single_channel(stored.codes)
         pixels = gray.astype(np.float32) / np.float32(np.iinfo(gray.dtype).max)
         check_not_blank(pixels)
-        return Rendering(pixels=pixels, name="identity", warnings=(ImageWarning.GRAY_AS_COLOR,))
+        steps = (f"stored: {stored.bits} bits, three equal colour channels", "voi: none in colour")
+        return Rendering(pixels=pixels, name="identity", steps=steps, warnings=(ImageWarning.GRAY_AS_COLOR,))

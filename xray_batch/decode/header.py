@@ -1,16 +1,10 @@
 """DICOM attributes to the record that later stages need; everything else in the file is dropped."""
 
-import datetime as dt
-import re
-from typing import Final
-
-from xray_batch.decode.intended_use import find_view
+from xray_batch.decode.age import find_age, parse_date
+from xray_batch.decode.anatomy import find_view
 from xray_batch.decode.part10 import DicomFile
 from xray_batch.errors import RejectedInputError
 from xray_batch.records import ImageHeader, SourceFormat
-
-#: DA as it is now, and as it was before 1993: 20240131, 2024.01.31 (PS3.5 section 6.2).
-_DATE: Final = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})")
 
 
 def read_header(file: DicomFile) -> ImageHeader:
@@ -28,24 +22,13 @@ def read_header(file: DicomFile) -> ImageHeader:
         series_instance_uid=attributes.text("SeriesInstanceUID"),
         patient_id=attributes.text("PatientID"),
         accession_number=attributes.text("AccessionNumber"),
-        study_date=_parse_date(attributes.text("StudyDate")),
+        study_date=parse_date(attributes.text("StudyDate")),
         modality=attributes.code("Modality"),
         view_position=_read_view(file),
+        patient_age=find_age(attributes),
         photometric_interpretation=attributes.code("PhotometricInterpretation"),
         bits_stored=_read_bits_stored(file),
     )
-
-
-def _parse_date(text: str | None) -> dt.date | None:
-    """Return the day that a DA value names, None where it names none."""
-    match = _DATE.fullmatch(text or "")
-    if not match:
-        return None
-    year, month, day = (int(part) for part in match.groups())
-    try:
-        return dt.date(year, month, day)
-    except ValueError:
-        return None
 
 
 def _read_view(file: DicomFile) -> str | None:

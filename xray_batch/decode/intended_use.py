@@ -5,15 +5,32 @@ Body Part Examined or View Position.  What is missing becomes a warning, and the
 """
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from pydicom import uid
 
+from xray_batch.decode.age import find_age
+from xray_batch.decode.anatomy import (
+    ACCEPTED_PARTS,
+    check_chest,
+    check_frontal,
+    find_part,
+    find_view,
+    has_chest_region,
+    is_chest,
+    is_said,
+)
 from xray_batch.decode.attributes import Attributes, refusal
 from xray_batch.decode.codecs import LOSSY_TRANSFER_SYNTAXES, UNDOES_COLOR_TRANSFORM
 from xray_batch.decode.part10 import DicomFile
-from xray_batch.errors import ReasonCode
-from xray_batch.records import ImageWarning
+from xray_batch.errors import ReasonCode, RejectedInputError
+from xray_batch.records import GateCheck, ImageWarning, Rejection
+
+_ACCEPTED_MODALITIES: Final = "CR, DX or RG, or OT in a Secondary Capture whose Body Part Examined is CHEST"
+_ACCEPTED_SOP_CLASSES: Final = "Computed Radiography, Digital X-Ray For Presentation, Secondary Capture"
+_ACCEPTED_COLORS: Final = "MONOCHROME1, MONOCHROME2, or RGB with equal channels in a Secondary Capture"
 
 #: Computed, digital and digitised-film radiography (PS3.3 C.7.3.1.1.1).
 ACCEPTED_MODALITIES: Final = frozenset({"CR", "DX", "RG"})
@@ -35,41 +52,15 @@ _SECONDARY_CAPTURE_SOP_CLASSES: Final = frozenset(
 GRAYSCALE_INTERPRETATIONS: Final = frozenset({"MONOCHROME1", "MONOCHROME2"})
 _COLOR_INTERPRETATIONS: Final = re.compile(r"RGB|YBR_.*|PALETTE COLOR|HSV|ARGB|CMYK")
 
-#: Words for the chest, among them those of other languages seen in Body Part Examined (a defined term is
-#: CHEST, PS3.16 Annex L; THORAX is widespread).
-_CHEST_WORDS: Final = frozenset(
-    {"CHEST", "CHESTPA", "CHESTAP", "CXR", "THORAX", "TORAX", "TORACE", "THORACIC", "LUNG", "LUNGS", "PULMON"}
-)
 
-#: With one of these, a chest word names another projection: bone technique, or a field beyond the lungs.
-_OTHER_WORDS: Final = frozenset(
-    {"SPINE", "RIB", "RIBS", "STERNUM", "CLAVICLE", "SHOULDER", "ABDOMEN", "ABD", "PELVIS", "NECK", "WALL"}
-)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Question:
+    """One question of the gate."""
 
-#: Values that mean nothing was said.
-_NOT_SAID: Final = frozenset({"", "UNKNOWN", "UNK", "NONE", "NA", "N A", "UNSPECIFIED", "OTHER"})
-
-#: Thorax, thoracic cavity, lung in Anatomic Region Sequence: SNOMED CT and its retired SRT codes.
-_CHEST_CODES: Final = frozenset({"816094009", "51185008", "43799004", "39607008", "T-D3000", "T-D3300", "T-28000"})
-
-#: View Code Sequence values of PS3.16 CID 4010, SNOMED CT and the retired SRT codes.
-_VIEW_OF_CODE: Final = {
-    "272479007": "PA",
-    "R-10214": "PA",
-    "R-40888": "PA",
-    "399348003": "AP",
-    "R-10206": "AP",
-    "399033003": "FRONTAL",
-    "R-10202": "FRONTAL",
-}
-
-#: How the words of a frontal view are written.
-_PA: Final = re.compile(r"\b(PA|P A|POSTERO ?ANTERIOR|POSTERIOR ANTERIOR)\b")
-_AP: Final = re.compile(r"\b(AP|A P|ANTERO ?POSTERIOR|ANTERIOR POSTERIOR)\b")
-_FRONTAL: Final = re.compile(r"\bFRONTAL\b")
-_NOT_FRONTAL: Final = re.compile(
-    r"\b(LL|RL|LLD|RLD|LAT|LATERAL|[LR]LAT|[LR][AP]O|[LR]LO|OBLIQUE|OBL|LORDOTIC|DECUB\w*)\b"
-)
+    name: str
+    accepted: str
+    find: Callable[[DicomFile], object]  #: what the file says, None for nothing
+    check: Callable[[DicomFile], None]  #: refuses what is not accepted
 
 
 def check_intended_use(file: DicomFile) -> None:
@@ -83,13 +74,24 @@ def check_intended_use(file: DicomFile) -> None:
     RejectedInputError
         Naming the first attribute that fails, its value and what is accepted.
     """
-    _check_modality(file)
-    _check_sop_class(file)
-    _check_presentation_intent(file.attributes)
-    _check_single_frame(file.attributes)
-    _check_grayscale(file)
-    _check_chest(file.attributes)
-    _check_frontal(file.attributes)
+    for question in _QUESTIONS:
+        question.check(file)
+
+
+def examine(file: DicomFile) -> list[GateCheck]:
+    """Ask all questions of :func:`check_intended_use`, those after the first refusal too."""
+    return [_answer(question, file) for question in _QUESTIONS]
+
+
+def _answer(question: _Question, file: DicomFile) -> GateCheck:
+    found, rejection = None, None
+    try:
+        found = question.find(file)
+        question.check(file)
+    except RejectedInputError as error:
+        rejection = Rejection(reason_code=error.reason_code, reason=str(error))
+    shown = "absent" if found is None else str(found)
+    return GateCheck(name=question.name, found=shown, accepted=question.accepted, rejection=rejection)
 
 
 def find_warnings(file: DicomFile) -> tuple[ImageWarning, ...]:
@@ -99,23 +101,15 @@ def find_warnings(file: DicomFile) -> tuple[ImageWarning, ...]:
         ImageWarning.SECONDARY_CAPTURE: file.sop_class_uid in _SECONDARY_CAPTURE_SOP_CLASSES,
         ImageWarning.BURNED_IN_ANNOTATION: attributes.code("BurnedInAnnotation") == "YES",
         ImageWarning.MODALITY_ABSENT: attributes.code("Modality") is None,
-        ImageWarning.BODY_PART_ABSENT: not _is_said(attributes.text("BodyPartExamined"))
-        and not _has_chest_region(attributes),
+        ImageWarning.BODY_PART_ABSENT: not is_said(attributes.text("BodyPartExamined"))
+        and not has_chest_region(attributes),
         ImageWarning.VIEW_ABSENT: find_view(attributes) is None,
+        ImageWarning.SOP_CLASS_ABSENT: file.sop_class_uid is None,
+        ImageWarning.AGE_ABSENT: find_age(attributes) is None,
         ImageWarning.LOSSY_COMPRESSION: attributes.text("LossyImageCompression") == "01"
         or file.transfer_syntax_uid in LOSSY_TRANSFER_SYNTAXES,
     }
     return tuple(warning for warning, is_so in facts.items() if is_so)
-
-
-def find_view(attributes: Attributes) -> str | None:
-    """Return PA or AP, another view in the file's own words, or None where none is stated.
-
-    View Position counts before View Code Sequence, unless only the latter says that the view is not frontal.
-    """
-    views = [view for view in (_view_by_position(attributes), _view_by_code(attributes)) if view]
-    others = [view for view in views if view not in ("PA", "AP", "FRONTAL")]
-    return next(iter(others or views), None)
 
 
 def _check_modality(file: DicomFile) -> None:
@@ -124,19 +118,26 @@ def _check_modality(file: DicomFile) -> None:
     if modality is None or modality in ACCEPTED_MODALITIES:
         return
     is_capture = file.sop_class_uid in _SECONDARY_CAPTURE_SOP_CLASSES
-    if modality == _OTHER_MODALITY and is_capture and _is_chest(file.attributes.text("BodyPartExamined")):
+    if modality == _OTHER_MODALITY and is_capture and is_chest(file.attributes.text("BodyPartExamined")):
         return
-    raise refusal(
-        ReasonCode.UNSUPPORTED_MODALITY,
-        "Modality",
-        modality,
-        "CR, DX or RG, or OT in a Secondary Capture whose Body Part Examined is CHEST",
-    )
+    kind = f" The file is an object of {uid.UID(file.sop_class_uid).name}." if file.sop_class_uid else ""
+    error = refusal(ReasonCode.UNSUPPORTED_MODALITY, "Modality", modality, _ACCEPTED_MODALITIES)
+    raise RejectedInputError(error.reason_code, f"{error}{kind}")
 
 
 def _check_sop_class(file: DicomFile) -> None:
-    """Refuse objects other than CR, DX For Presentation and single Secondary Captures."""
+    """Refuse objects other than CR, DX For Presentation and single Secondary Captures.
+
+    Radiographs from before DICOM 3.0 (ACR-NEMA) have no SOP Class; their Modality must then say what they are.
+    """
     found = file.sop_class_uid
+    if found is None and file.attributes.code("Modality") in ACCEPTED_MODALITIES:
+        return
+    if found == uid.MediaStorageDirectoryStorage:
+        raise RejectedInputError(
+            ReasonCode.UNSUPPORTED_SOP_CLASS,
+            "The file is a DICOMDIR, an index of other files; these are analysed on their own, without it.",
+        )
     if found == uid.DigitalXRayImageStorageForProcessing:
         raise refusal(ReasonCode.FOR_PROCESSING, "SOPClassUID", uid.UID(found).name, "images For Presentation")
     if found not in _ORIGINAL_SOP_CLASSES | _SECONDARY_CAPTURE_SOP_CLASSES:
@@ -144,7 +145,7 @@ def _check_sop_class(file: DicomFile) -> None:
             ReasonCode.UNSUPPORTED_SOP_CLASS,
             "SOPClassUID",
             uid.UID(found).name if found else None,
-            "Computed Radiography, Digital X-Ray For Presentation, Secondary Capture",
+            _ACCEPTED_SOP_CLASSES,
         )
 
 
@@ -175,77 +176,51 @@ def _check_grayscale(file: DicomFile) -> None:
             ReasonCode.COLOR_IMAGE,
             "PhotometricInterpretation",
             interpretation,
-            "MONOCHROME1, MONOCHROME2, or RGB with equal channels in a Secondary Capture",
+            _ACCEPTED_COLORS,
         )
 
 
-def _check_chest(attributes: Attributes) -> None:
-    """Refuse another body part, by Body Part Examined or, where that is silent, Anatomic Region Sequence."""
-    part = attributes.text("BodyPartExamined")
-    if _is_said(part):
-        if not _is_chest(part):
-            raise refusal(ReasonCode.NOT_A_CHEST, "BodyPartExamined", part, "CHEST, THORAX or LUNG, alone")
-        return
-    region = attributes.first_item("AnatomicRegionSequence")
-    if region is not None and _is_said(region.text("CodeMeaning")) and not _has_chest_region(attributes):
-        raise refusal(ReasonCode.NOT_A_CHEST, "AnatomicRegionSequence", region.text("CodeMeaning"), "thorax or lung")
-
-
-def _check_frontal(attributes: Attributes) -> None:
-    """Refuse a view that is stated and not frontal."""
-    view = find_view(attributes)
-    if view not in (None, "PA", "AP", "FRONTAL"):
-        keyword = "ViewPosition" if _view_by_position(attributes) == view else "ViewCodeSequence"
-        raise refusal(ReasonCode.LATERAL_VIEW, keyword, view, "PA or AP")
-
-
-def _words(text: str | None) -> str:
-    """Return upper-case words separated by single blanks: ``Chest, PA`` gives ``CHEST PA``."""
-    return re.sub(r"[^A-Z0-9]+", " ", (text or "").upper()).strip()
-
-
-def _is_said(text: str | None) -> bool:
-    """Return whether a text says anything at all."""
-    return _words(text) not in _NOT_SAID
-
-
-def _is_chest(text: str | None) -> bool:
-    """Return whether a body part is the chest and nothing beside it."""
-    words = set(_words(text).split())
-    return bool(words & _CHEST_WORDS) and not words & _OTHER_WORDS
-
-
-def _has_chest_region(attributes: Attributes) -> bool:
-    """Return whether Anatomic Region Sequence says chest, by code or by meaning (PS3.3 10.5)."""
-    region = attributes.first_item("AnatomicRegionSequence")
-    if region is None:
-        return False
-    return region.text("CodeValue") in _CHEST_CODES or _is_chest(region.text("CodeMeaning"))
-
-
-def _view_by_position(attributes: Attributes) -> str | None:
-    """Return the view of (0018,5101) View Position, or of words for it in Body Part Examined."""
-    stated = _name_view(attributes.text("ViewPosition"))
-    part = _words(attributes.text("BodyPartExamined"))
-    return stated or ("LATERAL" if _NOT_FRONTAL.search(part) else None)
-
-
-def _view_by_code(attributes: Attributes) -> str | None:
-    """Return the view of (0054,0220) View Code Sequence, by code or by meaning (PS3.16 CID 4010)."""
-    item = attributes.first_item("ViewCodeSequence")
-    if item is None:
-        return None
-    code, meaning = item.text("CodeValue"), item.text("CodeMeaning")
-    return _VIEW_OF_CODE.get(code or "") or _name_view(meaning) or code
-
-
-def _name_view(text: str | None) -> str | None:
-    """Return PA, AP, FRONTAL, the file's own words for another view, or None where nothing is said."""
-    words = _words(text)
-    if words in _NOT_SAID:
-        return None
-    if not _NOT_FRONTAL.search(words):
-        for pattern, name in ((_PA, "PA"), (_AP, "AP"), (_FRONTAL, "FRONTAL")):
-            if pattern.search(words):
-                return name
-    return text
+_QUESTIONS: Final = (
+    _Question(
+        name="modality",
+        accepted=_ACCEPTED_MODALITIES,
+        find=lambda file: file.attributes.code("Modality"),
+        check=_check_modality,
+    ),
+    _Question(
+        name="sop_class",
+        accepted=_ACCEPTED_SOP_CLASSES,
+        find=lambda file: uid.UID(file.sop_class_uid).name if file.sop_class_uid else None,
+        check=_check_sop_class,
+    ),
+    _Question(
+        name="presentation_intent",
+        accepted="FOR PRESENTATION, or absent",
+        find=lambda file: file.attributes.code("PresentationIntentType"),
+        check=lambda file: _check_presentation_intent(file.attributes),
+    ),
+    _Question(
+        name="frames",
+        accepted="1, or absent",
+        find=lambda file: file.attributes.integer("NumberOfFrames"),
+        check=lambda file: _check_single_frame(file.attributes),
+    ),
+    _Question(
+        name="photometric_interpretation",
+        accepted=_ACCEPTED_COLORS,
+        find=lambda file: file.attributes.code("PhotometricInterpretation"),
+        check=_check_grayscale,
+    ),
+    _Question(
+        name="body_part",
+        accepted=f"{ACCEPTED_PARTS}, or absent",
+        find=lambda file: find_part(file.attributes),
+        check=lambda file: check_chest(file.attributes),
+    ),
+    _Question(
+        name="view",
+        accepted="PA, AP, frontal, or absent",
+        find=lambda file: find_view(file.attributes),
+        check=lambda file: check_frontal(file.attributes),
+    ),
+)

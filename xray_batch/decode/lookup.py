@@ -20,6 +20,9 @@ class LookupTable:
     entries: npt.NDArray[np.float64]
     largest: int  #: end of the nominal output range, which begins at 0
 
+    def __str__(self) -> str:
+        return f"{len(self.entries)} entries from {self.first_mapped} on, 0 to {self.largest}"
+
     def apply(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return the entries for `values`; a value between two inputs takes the nearest."""
         index = np.rint(values) - self.first_mapped

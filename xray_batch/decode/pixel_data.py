@@ -4,7 +4,8 @@ Nothing is guessed here: pixel data that is shorter than Rows x Columns is refus
 """
 
 import struct
-from dataclasses import dataclass
+import zlib
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 
 import imagecodecs
@@ -16,6 +17,8 @@ from xray_batch.decode.attributes import Attributes, refusal
 from xray_batch.decode.codecs import (
     CODEC_ERRORS,
     CODECS,
+    DEFLATED_IMAGE_FRAME,
+    ENCAPSULATED_UNCOMPRESSED,
     MAY_BE_LOSSY,
     NATIVE_TRANSFER_SYNTAXES,
     check_transfer_syntax,
@@ -25,6 +28,7 @@ from xray_batch.decode.codestream import StreamSize
 from xray_batch.decode.limits import check_not_too_large
 from xray_batch.decode.part10 import PIXEL_DATA, DicomFile, PixelElement
 from xray_batch.errors import ReasonCode, RejectedInputError
+from xray_batch.records import ImageWarning
 
 _ITEM: Final = 0xFFFEE000  #: PS3.5 section 7.5
 _SEQUENCE_DELIMITATION: Final = 0xFFFEE0DD
@@ -69,6 +73,7 @@ class StoredValues:
     """Shape (rows, columns), or (rows, columns, 3); each below 2 ** bits."""
     bits: int
     is_signed: bool  #: codes are two's complement of `bits` bits
+    warnings: tuple[ImageWarning, ...] = ()
 
 
 def read_layout(attributes: Attributes) -> PixelLayout:
@@ -162,18 +167,37 @@ def read_stored_values(file: DicomFile, layout: PixelLayout) -> StoredValues:
     if transfer_syntax in NATIVE_TRANSFER_SYNTAXES:
         return _extract(_decode_native(element, layout), layout, layout.bits_allocated)
     fragments = _fragments(element)
-    if transfer_syntax == uid.RLELossless:
-        return _extract(_decode_rle(fragments, layout), layout, layout.bits_allocated)
+    own = {
+        uid.RLELossless: _decode_rle,
+        ENCAPSULATED_UNCOMPRESSED: _decode_uncompressed,
+        DEFLATED_IMAGE_FRAME: _decode_deflated,
+    }
+    if transfer_syntax in own:
+        return _extract(own[transfer_syntax](fragments, layout), layout, layout.bits_allocated)
     codec = CODECS[transfer_syntax]
     # Padding to even length may be in the stream's own bytes only after its end marker.
     stream = b"".join(fragments)
     size = codec.read_size(stream)
     _check_size(size, layout, codec.name)
-    codec.check_ends(stream)
-    cells = decode_stream(codec, stream, size)
+    if codec.check_ends:
+        codec.check_ends(stream)
+    return _read_codestream(decode_stream(codec, stream, size), layout, size, transfer_syntax)
+
+
+def _read_codestream(cells: Cells, layout: PixelLayout, size: StreamSize, transfer_syntax: str) -> StoredValues:
+    """Keep the stored bits of a decoded codestream; where it contradicts the attributes, it is believed.
+
+    Pixel Representation decides about the sign of a stream that lost it: encoders have written the two's
+    complement of signed values as unsigned (pydicom #1149).  Negative samples in a signed stream are
+    negative, whatever the attributes say.
+    """
+    has_negative = size.is_signed and bool((cells.view(np.dtype(f"i{cells.dtype.itemsize}")) < 0).any())
+    is_conflict = size.precision < layout.bits_stored or (has_negative and not layout.is_signed)
+    layout = replace(layout, is_signed=layout.is_signed or has_negative)
     if transfer_syntax in MAY_BE_LOSSY and size.is_signed == layout.is_signed:
         cells = _clip_noise(cells, layout)
-    return _extract(cells, layout, size.precision)
+    stored = _extract(cells, layout, size.precision)
+    return replace(stored, warnings=(ImageWarning.CODESTREAM_CONFLICT,)) if is_conflict else stored
 
 
 def _require(attributes: Attributes, keyword: str, accepted: range | tuple[int, ...]) -> int:
@@ -219,6 +243,30 @@ def _decode_native(element: PixelElement, layout: PixelLayout) -> Cells:
     else:
         flat = np.frombuffer(value, np.dtype(f"{order}u{layout.cell_bytes}"))
     return _shape_cells(flat.astype(f"u{layout.cell_bytes}", copy=False), layout, is_planar=layout.is_planar)
+
+
+def _decode_uncompressed(fragments: list[memoryview], layout: PixelLayout) -> Cells:
+    """Return the cells of an encapsulated uncompressed frame (PS3.5 A.4.11), shaped as those of a native one."""
+    value = b"".join(fragments)
+    if not layout.frame_bytes <= len(value) <= layout.frame_bytes + 1:
+        raise RejectedInputError(
+            ReasonCode.TRUNCATED if len(value) < layout.frame_bytes else ReasonCode.PIXEL_DATA,
+            f"(7FE0,0010) Pixel Data has {len(value):,} bytes; the frame needs {layout.frame_bytes:,}.",
+        )
+    flat = np.frombuffer(value, np.dtype(f"<u{layout.cell_bytes}"), layout.frame_bytes // layout.cell_bytes)
+    return _shape_cells(flat, layout, is_planar=layout.is_planar)
+
+
+def _decode_deflated(fragments: list[memoryview], layout: PixelLayout) -> Cells:
+    """Return the cells of a deflated frame (PS3.5 A.4.12, RFC 1951), shaped as those of a native one."""
+    inflater = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
+    try:
+        value = inflater.decompress(b"".join(fragments), layout.frame_bytes + 1)
+    except zlib.error as error:
+        raise RejectedInputError(
+            ReasonCode.PIXEL_DATA, "(7FE0,0010) Pixel Data holds a corrupt deflated stream."
+        ) from error
+    return _decode_uncompressed([memoryview(value)], layout)
 
 
 def _decode_rle(fragments: list[memoryview], layout: PixelLayout) -> Cells:

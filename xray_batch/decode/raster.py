@@ -9,16 +9,17 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
 import imagecodecs
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from xray_batch.decode.channels import to_single_channel
 from xray_batch.decode.codestream import check_jpeg_ends
+from xray_batch.decode.depth import find_used_range
 from xray_batch.decode.identify import PNG_SIGNATURE
 from xray_batch.decode.limits import check_not_too_large, check_not_too_small
 from xray_batch.decode.source import Source, check_not_blank
@@ -53,6 +54,18 @@ _PILLOW_ERRORS: Final = (
     struct.error,
     zlib.error,
 )
+
+
+#: What brings a picture upright, by its EXIF orientation (Exif 2.32, 4.6.4 A): shape (rows, columns) or turned.
+_TO_UPRIGHT: Final[dict[int, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]]] = {
+    2: lambda samples: samples[:, ::-1],
+    3: lambda samples: samples[::-1, ::-1],
+    4: lambda samples: samples[::-1],
+    5: lambda samples: samples.T,
+    6: lambda samples: samples.T[:, ::-1],
+    7: lambda samples: samples.T[::-1, ::-1],
+    8: lambda samples: samples.T[::-1],
+}
 
 
 class RasterSource(Source):
@@ -100,34 +113,48 @@ class RasterSource(Source):
     def render(self) -> GrayscaleImage:
         """Return the picture as one channel; EXIF orientation is applied, an alpha channel is dropped."""
         self.check_intended_use()
-        found: list[ImageWarning] = []
+        image, warnings = self._image, []
         with _reading(self.header.source_format):
-            if self._image.mode.endswith("A") or "transparency" in self._image.info:
-                found.append(ImageWarning.ALPHA_IGNORED)
+            if image.mode.endswith("A") or "transparency" in image.info:
+                warnings.append(ImageWarning.ALPHA_IGNORED)
+            if image.info.get("icc_profile"):
+                warnings.append(ImageWarning.ICC_IGNORED)
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
             is_deep = _has_deep_channels(self._content)
-            samples = imagecodecs.png_decode(self._content) if is_deep else _load(self._image)
+            samples = imagecodecs.png_decode(self._content) if is_deep else _load(image)
+        steps = [f"stored: {8 * samples.dtype.itemsize} bits, mode {image.mode}"]
         if samples.ndim == 3 and samples.shape[2] < 3:
             samples = samples[..., 0]
         elif samples.ndim == 3:
             samples = to_single_channel(samples)
-            found.append(ImageWarning.GRAY_AS_COLOR)
-        white = np.float32(np.iinfo(samples.dtype).max)
-        pixels = samples.astype(np.float32) / white
+            steps.append("channels: equal, read as one")
+            warnings.append(ImageWarning.GRAY_AS_COLOR)
+        if orientation in _TO_UPRIGHT:
+            samples = _TO_UPRIGHT[orientation](samples)
+            steps.append(f"geometry: turned upright by EXIF orientation {orientation}")
+        white = int(np.iinfo(samples.dtype).max)
+        used = find_used_range(0, int(samples.max()), 8 * samples.dtype.itemsize)
+        if used is not None:
+            white = used[1]
+            steps.append(f"range: no pixel beyond {white}: 0 to {white} is shown")
+            warnings.append(ImageWarning.BITS_UNUSED)
+        pixels = np.ascontiguousarray(samples, np.float32) / np.float32(white)
         check_not_blank(pixels)
-        return GrayscaleImage(header=self.header, pixels=pixels, rendering="identity", warnings=tuple(found))
+        return GrayscaleImage(
+            header=self.header, pixels=pixels, rendering="identity", steps=tuple(steps), warnings=tuple(warnings)
+        )
 
 
 def _load(image: Image.Image) -> npt.NDArray[np.uint8 | np.uint16]:
-    """Return the upright picture: shape (rows, columns) if gray, else (rows, columns, channels).
+    """Return the picture as it lies in the file: shape (rows, columns) if gray, else (rows, columns, channels).
 
     uint16 for a 16-bit gray PNG, else uint8 with 255 as white.
     """
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode in ("I", "I;16", "I;16B"):
-        return np.asarray(upright).astype(np.uint16)
-    if _MODES[upright.mode]:
-        return np.asarray(upright.convert("RGB"))
-    return np.asarray(upright.convert("LA" if upright.mode == "LA" else "L"))
+    if image.mode in ("I", "I;16", "I;16B"):
+        return np.asarray(image).astype(np.uint16)
+    if _MODES[image.mode]:
+        return np.asarray(image.convert("RGB"))
+    return np.asarray(image.convert("LA" if image.mode == "LA" else "L"))
 
 
 def _has_deep_channels(content: bytes) -> bool:

@@ -242,10 +242,10 @@ def test_voi_lut_of_8_bits(packing, tmp_path):
 
 def test_voi_lut_outside_its_inputs(tmp_path):
     """Values before and after a table take its first and last entry (PS3.3 C.11.2.1.1)."""
-    table = lut_sequence(np.array([1000, 2000, 4095], "<u2"), count=3, first_mapped=45)
+    table = lut_sequence(np.array([1000, 2000, 4095], "<u2"), count=3, first_mapped=2048)
     pixels = decode_file(write_dicom(tmp_path / "a.dcm", VOILUTSequence=table)).pixels
     assert pixels[0, 0] == np.float32(1000 / 4095)
-    assert pixels[1, 0] == np.float32(1000 / 4095)
+    assert pixels[0, 89] == np.float32(1000 / 4095)
     assert pixels[71, 89] == 1.0
 
 
@@ -291,17 +291,36 @@ def test_polarity_conflict(interpretation, shape, tmp_path):
 
 @pytest.mark.parametrize("interpretation", ["MONOCHROME1", "MONOCHROME2"])
 @pytest.mark.parametrize("is_signed", [False, True])
-def test_padding_is_black(interpretation, is_signed, tmp_path):
-    """A padded frame is black in either polarity, and the picture inside it is as without padding."""
-    inner = SIGNED if is_signed else STORED
-    inner = np.where(inner == inner.max(), inner.max() - 1, inner).astype(inner.dtype)
-    padding = 2047 if is_signed else 4095
-    framed = np.pad(inner, 8, constant_values=padding)
-    options = {"PhotometricInterpretation": interpretation}
-    padded = decode_file(write_dicom(tmp_path / "p.dcm", framed, PixelPaddingValue=padding, **options)).pixels
-    plain = decode_file(write_dicom(tmp_path / "i.dcm", inner, **options)).pixels
-    assert np.array_equal(padded[8:-8, 8:-8], plain)
-    assert padded[:8].max() == 0.0
+class TestPadding:
+    """Pixel Padding Value, in either polarity and sign (PS3.3 C.7.5.1.1.2)."""
+
+    @staticmethod
+    def picture(is_signed: bool) -> tuple[npt.NDArray[Any], int]:
+        """Return a picture that does not hold the padding value, and that value."""
+        inner = SIGNED if is_signed else STORED
+        return np.where(inner == inner.max(), inner.max() - 1, inner).astype(inner.dtype), int(inner.max())
+
+    def test_frame_is_trimmed(self, interpretation, is_signed, tmp_path):
+        """A padded frame is cut off: what is left is the picture without padding, pixel for pixel."""
+        inner, padding = self.picture(is_signed)
+        framed = np.pad(inner, ((8, 3), (0, 11)), constant_values=padding)
+        options = {"PhotometricInterpretation": interpretation}
+        padded = decode_file(write_dicom(tmp_path / "p.dcm", framed, PixelPaddingValue=padding, **options))
+        plain = decode_file(write_dicom(tmp_path / "i.dcm", inner, **options))
+        assert np.array_equal(padded.pixels, plain.pixels)
+        assert ImageWarning.PADDING_TRIMMED in padded.warnings
+        assert ImageWarning.PADDING_TRIMMED not in plain.warnings
+
+    def test_inside_is_black(self, interpretation, is_signed, tmp_path):
+        """Padding that is no whole row or column stays, and is black."""
+        inner, padding = self.picture(is_signed)
+        holed = inner.copy()
+        holed[:20, :30] = padding
+        options = {"PhotometricInterpretation": interpretation}
+        padded = decode_file(write_dicom(tmp_path / "p.dcm", holed, PixelPaddingValue=padding, **options)).pixels
+        plain = decode_file(write_dicom(tmp_path / "i.dcm", inner, **options)).pixels
+        assert padded[:20, :30].max() == 0.0
+        assert np.array_equal(padded[20:], plain[20:])
 
 
 @pytest.mark.parametrize("ends", [(0, 44), (44, 0)])
