@@ -7,7 +7,7 @@ from xray_batch.decode.channels import to_single_channel
 from xray_batch.decode.geometry import place_upright
 from xray_batch.decode.grayscale import Rendering, render_grayscale
 from xray_batch.decode.header import read_header
-from xray_batch.decode.intended_use import GRAYSCALE_INTERPRETATIONS, check_intended_use, find_warnings
+from xray_batch.decode.intended_use import GRAYSCALE_INTERPRETATIONS, check_intended_use, examine, find_warnings
 from xray_batch.decode.limits import check_not_too_small
 from xray_batch.decode.part10 import read_dicom_file
 from xray_batch.decode.pixel_data import (
@@ -17,9 +17,9 @@ from xray_batch.decode.pixel_data import (
     read_stored_values,
     require_pixels,
 )
-from xray_batch.decode.source import Source, check_not_blank
+from xray_batch.decode.source import Source, answer, check_not_blank
 from xray_batch.errors import ReasonCode, RejectedInputError
-from xray_batch.records import GrayscaleImage, ImageWarning
+from xray_batch.records import GateCheck, GrayscaleImage, ImageWarning
 
 
 class DicomSource(Source):
@@ -44,16 +44,39 @@ class DicomSource(Source):
     def check_intended_use(self) -> None:
         """Refuse a file that is cut off, no chest radiograph, or without usable pixels, in this order."""
         with quiet_pydicom():
-            if not self._file.is_complete:
-                raise RejectedInputError(
-                    ReasonCode.TRUNCATED,
-                    "The DICOM file ends inside an element before its pixels; a complete file is accepted.",
-                )
+            self._check_complete()
             check_intended_use(self._file)
-            require_pixels(self._file)
-            layout = read_layout(self._file.attributes)
-            check_not_too_small(layout.rows, layout.columns)
-            check_pixel_length(self._file, layout)
+            self._check_pixels()
+
+    def examine(self) -> list[GateCheck]:
+        """Ask every question of :meth:`check_intended_use`, those after the first refusal too."""
+        with quiet_pydicom():
+            return [
+                answer("complete", "yes", lambda: "yes" if self._file.is_complete else "no", self._check_complete),
+                *examine(self._file),
+                answer("pixels", "one whole frame of usable size", self._describe_pixels, self._check_pixels),
+            ]
+
+    def _check_complete(self) -> None:
+        if not self._file.is_complete:
+            raise RejectedInputError(
+                ReasonCode.TRUNCATED,
+                "The DICOM file ends inside an element before its pixels; a complete file is accepted.",
+            )
+
+    def _check_pixels(self) -> None:
+        """Refuse pixels that are missing, contradict their attributes, are too few or cut off; none is decoded."""
+        require_pixels(self._file)
+        layout = read_layout(self._file.attributes)
+        check_not_too_small(layout.rows, layout.columns)
+        check_pixel_length(self._file, layout)
+
+    def _describe_pixels(self) -> str:
+        layout = read_layout(self._file.attributes)
+        return (
+            f"{layout.rows} rows, {layout.columns} columns, {layout.bits_stored} bits of {layout.bits_allocated} "
+            f"at High Bit {layout.high_bit}"
+        )
 
     def render(self) -> GrayscaleImage:
         """Decode the one frame and show it as a viewer would."""

@@ -168,15 +168,20 @@ def apply_modality_lut(inputs: _Values, attributes: Attributes) -> tuple[_Values
 def apply_voi(inputs: _Values, attributes: Attributes) -> tuple[_Values, str, str]:
     """Apply the first VOI LUT or else the first window (PS3.3 C.11.2).
 
-    Of several, the first is the one that the modality shows.  A window without a positive width, as some
+    Of several, the first is the one that the modality shows.  A damaged VOI LUT leaves the window, which is
+    another view of the same film by the same sender.  A window without a positive width, as some
     systems write for "none", is no window.  Also returned: the name of what was applied, and the same
     for people.
     """
-    item = attributes.first_item("VOILUTSequence")
+    item, window = attributes.first_item("VOILUTSequence"), _find_window(attributes)
     if item is not None:
-        table = read_lookup_table(item, has_negative_input=inputs.smallest < 0)
-        return _looked_up(table, inputs), "voi_lut", f"voi: VOI LUT Sequence, {table}"
-    window = _find_window(attributes)
+        try:
+            table = read_lookup_table(item, has_negative_input=inputs.smallest < 0)
+        except RejectedInputError:
+            if window is None:
+                raise
+        else:
+            return _looked_up(table, inputs), "voi_lut", f"voi: VOI LUT Sequence, {table}"
     if window is None:
         return inputs, "identity", f"voi: none; all of {inputs.span} is shown"
     center, width, function = window

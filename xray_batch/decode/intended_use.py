@@ -7,6 +7,7 @@ Body Part Examined or View Position.  What is missing becomes a warning, and the
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from pydicom import uid
@@ -25,8 +26,9 @@ from xray_batch.decode.anatomy import (
 from xray_batch.decode.attributes import Attributes, refusal
 from xray_batch.decode.codecs import LOSSY_TRANSFER_SYNTAXES, UNDOES_COLOR_TRANSFORM
 from xray_batch.decode.part10 import DicomFile
+from xray_batch.decode.source import answer
 from xray_batch.errors import ReasonCode, RejectedInputError
-from xray_batch.records import GateCheck, ImageWarning, Rejection
+from xray_batch.records import GateCheck, ImageWarning
 
 _ACCEPTED_MODALITIES: Final = "CR, DX or RG, or OT in a Secondary Capture whose Body Part Examined is CHEST"
 _ACCEPTED_SOP_CLASSES: Final = "Computed Radiography, Digital X-Ray For Presentation, Secondary Capture"
@@ -80,18 +82,10 @@ def check_intended_use(file: DicomFile) -> None:
 
 def examine(file: DicomFile) -> list[GateCheck]:
     """Ask all questions of :func:`check_intended_use`, those after the first refusal too."""
-    return [_answer(question, file) for question in _QUESTIONS]
-
-
-def _answer(question: _Question, file: DicomFile) -> GateCheck:
-    found, rejection = None, None
-    try:
-        found = question.find(file)
-        question.check(file)
-    except RejectedInputError as error:
-        rejection = Rejection(reason_code=error.reason_code, reason=str(error))
-    shown = "absent" if found is None else str(found)
-    return GateCheck(name=question.name, found=shown, accepted=question.accepted, rejection=rejection)
+    return [
+        answer(question.name, question.accepted, partial(question.find, file), partial(question.check, file))
+        for question in _QUESTIONS
+    ]
 
 
 def find_warnings(file: DicomFile) -> tuple[ImageWarning, ...]:

@@ -21,10 +21,10 @@ from xray_batch.decode.channels import to_single_channel
 from xray_batch.decode.codestream import check_jpeg_ends
 from xray_batch.decode.depth import find_used_range
 from xray_batch.decode.identify import PNG_SIGNATURE
-from xray_batch.decode.limits import check_not_too_large, check_not_too_small
-from xray_batch.decode.source import Source, check_not_blank
+from xray_batch.decode.limits import MIN_SIDE, check_not_too_large, check_not_too_small
+from xray_batch.decode.source import Source, answer, check_not_blank
 from xray_batch.errors import ReasonCode, RejectedInputError
-from xray_batch.records import GrayscaleImage, ImageHeader, ImageWarning, SourceFormat
+from xray_batch.records import GateCheck, GrayscaleImage, ImageHeader, ImageWarning, SourceFormat
 
 #: Pillow modes read, and whether they hold three colour channels.
 _MODES: Final = {
@@ -98,17 +98,42 @@ class RasterSource(Source):
 
     def check_intended_use(self) -> None:
         """Refuse colour spaces that no radiograph has, animations, and thumbnails."""
+        self._check_color_space()
+        self._check_single_picture()
+        check_not_too_small(self._image.height, self._image.width)
+
+    def examine(self) -> list[GateCheck]:
+        """Ask every question of :meth:`check_intended_use`, those after the first refusal too."""
+        rows, columns = self._image.height, self._image.width
+        return [
+            answer("color_space", ", ".join(_MODES), lambda: self._image.mode, self._check_color_space),
+            answer("pictures", "1", self._count_pictures, self._check_single_picture),
+            answer(
+                "size",
+                f"at least {MIN_SIDE} a side",
+                lambda: f"{rows} rows, {columns} columns",
+                lambda: check_not_too_small(rows, columns),
+            ),
+        ]
+
+    def _check_color_space(self) -> None:
         if self._image.mode not in _MODES:
             raise RejectedInputError(
                 ReasonCode.COLOR_IMAGE,
                 f"The picture has the colour space {self._image.mode}; grayscale is accepted, "
                 "and RGB with equal channels.",
             )
-        if self.header.source_format is SourceFormat.PNG and getattr(self._image, "n_frames", 1) > 1:
+
+    def _count_pictures(self) -> int:
+        """Count the frames of an animated PNG; the second picture of a JPEG is a preview."""
+        is_png = self.header.source_format is SourceFormat.PNG
+        return int(getattr(self._image, "n_frames", 1)) if is_png else 1
+
+    def _check_single_picture(self) -> None:
+        if self._count_pictures() > 1:
             raise RejectedInputError(
                 ReasonCode.MULTI_FRAME, "The PNG file is an animation; a single picture is accepted."
             )
-        check_not_too_small(self._image.height, self._image.width)
 
     def render(self) -> GrayscaleImage:
         """Return the picture as one channel; EXIF orientation is applied, an alpha channel is dropped."""

@@ -3,6 +3,7 @@
 import os
 import stat
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from xray_batch.decode.limits import MAX_FILE_BYTES
 from xray_batch.errors import ReasonCode, RejectedInputError, TransientError
-from xray_batch.records import GrayscaleImage, ImageHeader
+from xray_batch.records import GateCheck, GrayscaleImage, ImageHeader, Rejection
 
 #: Pixels looked at to tell whether an image is blank.
 _BLANK_SAMPLE: Final = 1 << 16
@@ -34,6 +35,10 @@ class Source(ABC):
         RejectedInputError
             Naming the first attribute that fails, what was found and what is accepted.
         """
+
+    @abstractmethod
+    def examine(self) -> list[GateCheck]:
+        """Ask every question of :meth:`check_intended_use`, those after the first refusal too."""
 
     @abstractmethod
     def render(self) -> GrayscaleImage:
@@ -108,3 +113,23 @@ def check_not_blank(pixels: npt.NDArray[np.float32]) -> None:
             ReasonCode.BLANK_IMAGE,
             f"Nearly every pixel shows the same gray, {low:.3f} of white; an image with contrast is accepted.",
         )
+
+
+def answer(name: str, accepted: str, find: Callable[[], object], check: Callable[[], object]) -> GateCheck:
+    """Ask one question of the gate.
+
+    Parameters
+    ----------
+    find
+        Returns what the file says, None for nothing.
+    check
+        Raises :class:`RejectedInputError` where that is not accepted.
+    """
+    found, rejection = None, None
+    try:
+        found = find()
+        check()
+    except RejectedInputError as error:
+        rejection = Rejection(reason_code=error.reason_code, reason=str(error))
+    shown = "absent" if found is None else str(found)
+    return GateCheck(name=name, found=shown, accepted=accepted, rejection=rejection)
