@@ -12,6 +12,7 @@ from xray_batch.errors import ConfigurationError
 
 DeviceName: TypeAlias = Literal["auto", "cpu", "cuda"]
 PrecisionName: TypeAlias = Literal["auto", "float32", "bfloat16"]
+AgePolicyName: TypeAlias = Literal["flag", "refuse"]
 
 ENVIRONMENT_PREFIX: Final = "XRAY_BATCH_"
 
@@ -49,6 +50,9 @@ class Settings(BaseModel):
     )
     decode_seconds: float = Field(60.0, gt=0, description="Time that decoding one file may take")
     decode_memory_mb: int = Field(2048, ge=512, description="Address space of one decode process, MiB")
+    age_policy: AgePolicyName = Field(
+        "flag", description="What happens with a patient whose age is outside those that the bundle is meant for"
+    )
     max_attempts: int = Field(3, ge=1, le=20, description="Tries for a file whose processing ends abnormally")
     settle_seconds: float = Field(2.0, ge=0, description="A file in the inbox is complete when unchanged this long")
     scan_seconds: float = Field(5.0, gt=0, le=3600, description="Time between two scans of the inbox")

@@ -4,7 +4,7 @@ import datetime as dt
 import time
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -13,6 +13,7 @@ from xray_batch.bundle import Bundle
 from xray_batch.classify import Ensemble, select_device, select_dtype
 from xray_batch.decode import RENDERING_VERSION
 from xray_batch.errors import BundleError, DeviceMemoryError, ReasonCode
+from xray_batch.pipeline.patient_age import judge_age
 from xray_batch.pipeline.pool import Decoded, DecodePool, WorkerLimits
 from xray_batch.records import Finished, ModelIdentity, ModelInput, Prediction, Rejection
 from xray_batch.settings import Settings
@@ -70,6 +71,7 @@ class Pipeline:
         dtype = select_dtype(settings.precision, self.device)
         self._ensemble = Ensemble(bundle, device=self.device, dtype=dtype, batch_size=settings.batch_size)
         self._spec = bundle.manifest.input_spec
+        self._ages = bundle.manifest.ages
         self._settings = settings
         self._workers = ExitStack()
         self._pool: DecodePool[Job[Any]] | None = None
@@ -133,6 +135,7 @@ class Pipeline:
         return group
 
     def _answer(self, group: Sequence[Decoded[Job[T]]]) -> list[Answered[T]]:
+        group = [self._judge_age(decoded) for decoded in group]
         inputs = [_model_input(decoded) for decoded in group]
         start = time.perf_counter()
         predictions = iter(self._predict([model_input for model_input in inputs if model_input is not None]))
@@ -146,6 +149,18 @@ class Pipeline:
             )
             for decoded, model_input in zip(group, inputs, strict=True)
         ]
+
+    def _judge_age(self, decoded: Decoded[Job[T]]) -> Decoded[Job[T]]:
+        """Add the warning, or the rejection, that the patient's age calls for."""
+        reply = decoded.reply
+        if decoded.pixels is None or reply.header is None:
+            return decoded
+        verdict = judge_age(reply.header.patient_age, self._ages, self._settings.age_policy)
+        if verdict is None:
+            return decoded
+        if isinstance(verdict, Rejection):
+            return replace(decoded, reply=replace(reply, rejection=verdict), pixels=None)
+        return replace(decoded, reply=replace(reply, warnings=(*reply.warnings, verdict)))
 
     def _predict(self, inputs: Sequence[ModelInput]) -> list[Prediction | Failure]:
         """Classify a batch; an image without finite probabilities does not take the others with it.
