@@ -106,6 +106,23 @@ def test_not_an_image(content, reason_code, tmp_path):
     assert refuse(path).reason_code == reason_code
 
 
+def test_a_zip_archive_is_refused_unread(tmp_path):
+    """An archive above the limit for files is refused as an archive: only its first bytes are read."""
+    path = tmp_path / "study.zip"
+    path.write_bytes(b"PK\x03\x04")
+    os.truncate(path, limits.MAX_FILE_BYTES + 1)
+    refusal = refuse(path)
+    assert refusal.reason_code == "zip_archive"
+    assert "unpack_zip" in str(refusal)
+
+
+def test_preamble_of_a_zip_archive(tmp_path):
+    """A DICOM file whose preamble begins like an archive is DICOM (PS3.10 section 7.1)."""
+    path = write_dicom(tmp_path / "a")
+    path.write_bytes(b"PK\x03\x04" + path.read_bytes()[4:])
+    RAMP.check(decode_file(path).pixels)
+
+
 def test_folder(tmp_path):
     """A folder is refused."""
     assert refuse(tmp_path).reason_code == ReasonCode.UNREADABLE_FILE
