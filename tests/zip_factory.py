@@ -19,7 +19,6 @@ def make_zip(
             archive.writestr(name, content)
         if twist is not None:
             twist(archive.filelist)
-            archive._didModify = True
     return path
 
 
