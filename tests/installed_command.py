@@ -127,7 +127,8 @@ class WatchedFolder:
 
 def files_below(folder: Path) -> list[Path]:
     """Return every file below `folder`, sorted."""
-    return sorted(path for path in folder.rglob("*") if path.is_file())
+    walk = os.walk(folder)  # unlike rglob, it does not mind that a service removes folders meanwhile
+    return sorted(path for top, _, names in walk for name in names if (path := Path(top, name)).is_file())
 
 
 def make_films(folder: Path, count: int) -> list[Path]:

@@ -58,6 +58,9 @@ class Settings(BaseModel):
     scan_seconds: float = Field(5.0, gt=0, le=3600, description="Time between two scans of the inbox")
     lease_seconds: float = Field(60.0, ge=10, description="A service that died gives its files up after this time")
     drain_seconds: float = Field(30.0, ge=0, description="Time to finish the work in hand when told to stop")
+    unpack_zip: bool = Field(
+        False, description="Whether zip archives are unpacked, each member to be a file of its own"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged")
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="Form of the log; `auto` is console on a terminal and JSON elsewhere"

@@ -154,6 +154,7 @@ class TestSettings:
         field = Settings.model_fields[name]
         row = next(row for row in tables(section("Configuration"))[0] if row[0] == f"`{name}`")
         default = f"{field.default:g}" if isinstance(field.default, float) else field.default
+        default = str(default).lower() if isinstance(default, bool) else default  # as TOML has it
         assert row[1] == COMPUTED_DEFAULTS.get(name, f"`{default}`")
         assert row[2] == field.description
 

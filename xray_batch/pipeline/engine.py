@@ -15,6 +15,7 @@ from xray_batch.decode import RENDERING_VERSION
 from xray_batch.errors import BundleError, DeviceMemoryError, ReasonCode
 from xray_batch.pipeline.patient_age import judge_age
 from xray_batch.pipeline.pool import Decoded, DecodePool, WorkerLimits
+from xray_batch.pipeline.unpack import Unpacked
 from xray_batch.records import Finished, ModelIdentity, ModelInput, Prediction, Rejection
 from xray_batch.settings import Settings
 from xray_batch.standardize import check_resize_rule, preprocess_sha256
@@ -31,6 +32,7 @@ class Job(Generic[T]):
 
     path: Path
     context: T
+    unpack_in: Path | None = None  #: where a zip archive is unpacked; None has it refused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,7 @@ class Answered(Generic[T]):
 
     job: Job[T]
     result: Finished | Failure
+    unpacked: Unpacked | None = None  #: the members of an archive, for the job's owner to see to
 
 
 class Pipeline:
@@ -116,7 +119,7 @@ class Pipeline:
                     if job is None:
                         exhausted = True
                     else:
-                        pool.submit(job, job.path)
+                        pool.submit(job, job.path, job.unpack_in)
                         inside += 1
                 group = self._take_group(pool) if inside else []
                 inside -= len(group)
@@ -146,6 +149,7 @@ class Pipeline:
                 result=_finished(decoded, None, 0.0)
                 if model_input is None
                 else _finished(decoded, next(predictions), seconds),
+                unpacked=decoded.unpacked,
             )
             for decoded, model_input in zip(group, inputs, strict=True)
         ]
@@ -179,16 +183,19 @@ class Pipeline:
 
 def give_up(failure: Failure) -> Finished:
     """Turn the last failed attempt into an answer: the file is not analysed."""
+    reason = f"Every attempt to process the file ended abnormally, the last with {failure.error}."
+    return not_analysed(Rejection(reason_code=ReasonCode.ATTEMPTS_EXHAUSTED, reason=reason), 0.0)
+
+
+def not_analysed(rejection: Rejection, seconds: float) -> Finished:
+    """Answer for a file of which nothing is known but why it is not analysed."""
     return Finished(
-        answer=Rejection(
-            reason_code=ReasonCode.ATTEMPTS_EXHAUSTED,
-            reason=f"Every attempt to process the file ended abnormally, the last with {failure.error}.",
-        ),
+        answer=rejection,
         header=None,
         rendering=None,
         warnings=(),
         classified_at=dt.datetime.now(dt.UTC),
-        processing_seconds=0.0,
+        processing_seconds=seconds,
     )
 
 
