@@ -27,7 +27,7 @@ def model_inputs(count, seed=0):
     """Return standardized 32 x 32 images of noise."""
     pixels = np.random.default_rng(seed).standard_normal((count, 32, 32), dtype=np.float32)
     header = ImageHeader(source_format=SourceFormat.PNG)
-    return [ModelInput(header=header, pixels=image, rendering="identity") for image in pixels]
+    return [ModelInput(header=header, pixels=image, sharpness=-1.0, rendering="identity") for image in pixels]
 
 
 class Fixed(nn.Module):
