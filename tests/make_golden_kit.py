@@ -229,9 +229,9 @@ def syntaxes() -> Iterator[Made]:
     yield of_stream(
         "jpeg-2000",
         uid.JPEG2000,
-        OPENJPEG,
-        lambda: bytes(imagecodecs.jpeg2k_encode(FILM, level=60, codecformat="j2k", bitspersample=12)),
-        **lossy(0.008),
+        f"{by_ffmpeg()} (its own jpeg2000)",
+        lambda: ffmpeg(FILM, *j2k, "dwt97int", "-q:v", "2"),
+        **lossy(0.004),
     )
     yield of_stream(
         "jpeg-xl-lossless",
@@ -251,8 +251,8 @@ def syntaxes() -> Iterator[Made]:
         "jpeg-xl",
         JPEG_XL,
         LIBJXL,
-        lambda: bytes(imagecodecs.jpegxl_encode(FILM, distance=0.5, bitspersample=12)),
-        **lossy(0.06),
+        lambda: bytes(imagecodecs.jpegxl_encode(FILM, distance=0.1, bitspersample=12)),
+        **lossy(0.02),
     )
     yield of_stream(
         "htj2k-lossless",
@@ -336,7 +336,8 @@ def renderings() -> Iterator[Made]:
 def luts(deflated: Callable[..., Made]) -> Iterator[Made]:
     """Yield the film with tables."""
     table = lut_sequence(IDENTITY, count=4096)
-    yield deflated("voi-lut", "VOI LUT of 12 bits, preferred to a window", VOILUTSequence=table, WindowCenter="9")
+    narrow = {"WindowCenter": "100", "WindowWidth": "10"}
+    yield deflated("voi-lut", "VOI LUT of 12 bits, preferred to a window", VOILUTSequence=table, **narrow)
     eight = (IDENTITY * 255.0 / WHITE).round().astype(np.uint8).tobytes()
     packed = lut_sequence(eight, count=4096, bits=8)
     yield deflated("voi-lut-8-bit", "VOI LUT of 4096 entries of 8 bits", FILM, EIGHT_BITS, VOILUTSequence=packed)

@@ -21,6 +21,8 @@ _ROUNDING: Final = 2.0**-23
 
 _WAIT_SECONDS: Final = 1.0
 
+_RASTER_SUFFIXES: Final = (".png", ".jpeg")
+
 
 def check_renderings(kit: Kit, settings: Settings) -> list[Verdict]:
     """Decode every golden file in decode workers with the service's limits; verdicts are in the kit's order.
@@ -32,10 +34,8 @@ def check_renderings(kit: Kit, settings: Settings) -> list[Verdict]:
     """
     verdicts: dict[GoldenFile, Verdict] = {}
     todo = []
-    decoders = _decoders()
     for golden in kit.files:
-        decoder = decoders.get(golden.transfer_syntax_uid, "none" if golden.transfer_syntax_uid else _raster_decoder())
-        verdicts[golden] = Verdict(golden=golden, decoder=decoder)
+        verdicts[golden] = Verdict(golden=golden, decoder=_decoder(golden))
         changed = check_unchanged(kit.path(golden), golden.sha256)
         if changed is None:
             todo.append(golden)
@@ -46,13 +46,12 @@ def check_renderings(kit: Kit, settings: Settings) -> list[Verdict]:
     return list(verdicts.values())
 
 
-def _decoders() -> dict[str | None, str]:
-    """Return what reads each transfer syntax here."""
-    return {syntax.uid: syntax.decoder for syntax in transfer_syntaxes()}
-
-
-def _raster_decoder() -> str:
-    return f"Pillow {version('pillow')}"
+def _decoder(golden: GoldenFile) -> str:
+    """Name what reads a golden file here."""
+    if golden.file.endswith(_RASTER_SUFFIXES):
+        return f"Pillow {version('pillow')}"
+    decoders = (syntax.decoder for syntax in transfer_syntaxes() if syntax.uid == golden.transfer_syntax_uid)
+    return next(decoders, "none")
 
 
 def _decode(kit: Kit, todo: list[GoldenFile], settings: Settings) -> Iterator[Decoded[GoldenFile]]:
