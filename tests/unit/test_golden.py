@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import golden_encoders
 import make_golden_kit
 import numpy as np
 import pytest
-from make_golden_kit import FILM, patient, pictures, refusals, renderings
+from golden_encoders import FILM, patient
+from make_golden_kit import pictures, refusals, renderings
 from PIL import Image
 from pydicom import Dataset, dcmread
 
@@ -124,10 +126,10 @@ class TestGenerator:
     def test_whole_kit(self, tmp_path, monkeypatch):
         """Where all encoders have the versions of the packaged kit, the packaged kit comes out."""
         try:
-            here = {make_golden_kit.by_dcmtk(), make_golden_kit.by_openjph(), make_golden_kit.by_ffmpeg()}
+            here = {golden_encoders.by_dcmtk(), golden_encoders.by_openjph(), golden_encoders.by_ffmpeg()}
         except OSError as error:
             pytest.skip(f"no {error.filename}: install the packages `dcmtk`, `openjph-tools` and `ffmpeg`")
-        here |= {make_golden_kit.PYDICOM, make_golden_kit.PILLOW, make_golden_kit.LIBJXL, make_golden_kit.OPENJPEG}
+        here |= {golden_encoders.PYDICOM, golden_encoders.PILLOW, golden_encoders.LIBJXL, golden_encoders.OPENJPEG}
         packaged = {golden.encoder for golden in FILES}
         if not all(any(name in encoder for encoder in packaged) for name in here):
             pytest.skip("the encoders here have other versions than those that made the packaged kit")
