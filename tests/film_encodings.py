@@ -148,7 +148,7 @@ def _syntaxes(stored: Stored) -> Writers:
 
 
 def _containers(stored: Stored) -> Writers:
-    """What may be around a data set, in it, and behind it."""
+    """Put things around the data set, into it, and behind it."""
 
     def changed(change: Callable[[bytes], bytes], **options: Any) -> Callable[[Path], object]:
         return lambda path: path.write_bytes(change(write_dicom(path, stored, **options).read_bytes()))
@@ -194,7 +194,7 @@ def longer_pixels(content: bytes, tail: bytes) -> bytes:
 
 
 def _padded(stored: Stored) -> Writers:
-    """A frame of padding around the film, in either polarity, with and without a range."""
+    """Put a frame of padding around the film, in either polarity, with and without a range."""
     edges = ((24, 8), (0, 40))
     monochrome1 = {"PhotometricInterpretation": "MONOCHROME1"}
 
