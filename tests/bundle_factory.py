@@ -79,6 +79,7 @@ def make_manifest(side: int = 32, hashes: Sequence[str] = (NO_SHA256, NO_SHA256)
         ),
         "licence": "CC BY 4.0",
         "intended_use": "Tests of this package.",
+        "intended_ages": {"youngest": 1, "oldest": 5},
         "libraries": {"torch": "2.11.0"},
     }
     return Manifest(**(complete | facts))

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from dicom_factory import RAMP, chest_dataset, save, write_dicom
 from PIL import Image
 
 from xray_batch.database import open_database
+from xray_batch.demo import sample_files
 from xray_batch.records import Accounting
 from xray_batch.store import Store
 
@@ -127,18 +127,20 @@ class WatchedFolder:
 
 def files_below(folder: Path) -> list[Path]:
     """Return every file below `folder`, sorted."""
-    return sorted(path for path in folder.rglob("*") if path.is_file())
+    walk = os.walk(folder)  # unlike rglob, it does not mind that a service removes folders meanwhile
+    return sorted(path for top, _, names in walk for name in names if (path := Path(top, name)).is_file())
 
 
 def make_films(folder: Path, count: int) -> list[Path]:
-    """Make so many small PNG films that differ."""
+    """Make so many small PNG films that differ: one chest film, cut a little differently each time."""
     folder.mkdir(exist_ok=True)
-    random = np.random.default_rng(7)
+    film = Image.open(sample_files() / "07-photo.jpeg").convert("L")
     paths = []
     for number in range(count):
-        coarse = Image.fromarray(random.integers(0, 255, (8, 8), dtype=np.uint8))
+        left, top = number % 16, number // 16
+        cut = film.resize((128, 128), box=(left, top, film.width - 16 + left, film.height - 16 + top))
         path = folder / f"film-{number:03}.png"
-        coarse.resize((128, 128), Image.Resampling.BICUBIC).save(path)
+        cut.save(path)
         paths.append(path)
     return paths
 

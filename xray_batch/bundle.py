@@ -24,7 +24,7 @@ from torch import nn
 
 from xray_batch.errors import BundleError
 from xray_batch.networks import ARCHITECTURES, build_network
-from xray_batch.records import Finding, InputSpec
+from xray_batch.records import AgeRange, Finding, InputSpec
 
 MANIFEST_NAME: Final = "manifest.json"
 MODEL_CARD_NAME: Final = "MODEL_CARD.md"
@@ -93,6 +93,20 @@ class Metric(_Facts):
     n: int = Field(gt=0)
 
 
+class AgeFacts(_Facts):
+    """Ages of the patients that the bundle is meant for; see :class:`xray_batch.records.AgeRange`."""
+
+    youngest: int = Field(ge=0)
+    oldest: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.youngest > self.oldest:
+            message = f"youngest {self.youngest} is above oldest {self.oldest}"
+            raise ValueError(message)
+        return self
+
+
 class TrainingFacts(_Facts):
     """What the members learned from."""
 
@@ -124,6 +138,7 @@ class Manifest(_Facts):
     metrics: tuple[Metric, ...]
     licence: str
     intended_use: str
+    intended_ages: AgeFacts | None  #: null where the ages of the training patients are not known
     libraries: dict[str, str]
 
     @model_validator(mode="after")
@@ -140,6 +155,11 @@ class Manifest(_Facts):
     def model_id(self) -> str:
         """Name of this bundle in the database: id and version."""
         return f"{self.id}-{self.version}"
+
+    @property
+    def ages(self) -> AgeRange | None:
+        """The ages that the bundle is meant for, None where it names none."""
+        return AgeRange(**self.intended_ages.model_dump()) if self.intended_ages else None
 
     @property
     def input_spec(self) -> InputSpec:

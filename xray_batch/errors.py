@@ -6,6 +6,7 @@ The class of an exception decides what happens::
       x RejectedInputError      the file can never be analysed: one `not_analysed` row, no retry
       x TransientError          the world may recover: retry with back-off
         + DecoderDiedError      a decode worker died or hung: retry, then give the file up
+        + UnpackerDiedError     the process that unpacks an archive died or hung: likewise
         + DeviceMemoryError     no memory for even one image on the device: retry
         + DatabaseUnavailableError the database cannot be reached, is locked or too slow: retry
       x ConfigurationError      an operator must act: exit 78, no restart
@@ -24,6 +25,7 @@ class ReasonCode(enum.StrEnum):
 
     EMPTY_FILE = "empty_file"  #: The file has no bytes.
     UNREADABLE_FILE = "unreadable_file"  #: Neither DICOM nor PNG nor JPEG, or damaged beyond reading.
+    ZIP_ARCHIVE = "zip_archive"  #: A zip archive: not to be unpacked, or its members are files of their own.
     TRUNCATED = "truncated"  #: The file ends before its content does.
     TOO_LARGE = "too_large"  #: More bytes or pixels than the limits allow.
     PIXEL_DATA = "pixel_data"  #: Pixel Data is missing, corrupt or contradicts its attributes.
@@ -64,6 +66,10 @@ class TransientError(XrayBatchError):
 
 class DecoderDiedError(TransientError):
     """A decode worker died, or was ended for exceeding its time, while it had this file."""
+
+
+class UnpackerDiedError(TransientError):
+    """The process that unpacks an archive died, or was ended for exceeding its time."""
 
 
 class DatabaseUnavailableError(TransientError):

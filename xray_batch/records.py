@@ -116,6 +116,21 @@ class GateCheck:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AgeRange:
+    """Ages in completed years, both included."""
+
+    youngest: int
+    oldest: int
+
+    def includes(self, age: float) -> bool:
+        """Whether a patient of `age` years is among them."""
+        return self.youngest <= age < self.oldest + 1
+
+    def __str__(self) -> str:
+        return f"{self.youngest} to {self.oldest} years old"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InputSpec:
     """How a grayscale image becomes a model input; part of a bundle's manifest."""
 

@@ -12,6 +12,7 @@ from xray_batch.errors import ConfigurationError
 
 DeviceName: TypeAlias = Literal["auto", "cpu", "cuda"]
 PrecisionName: TypeAlias = Literal["auto", "float32", "bfloat16"]
+AgePolicyName: TypeAlias = Literal["flag", "refuse"]
 
 ENVIRONMENT_PREFIX: Final = "XRAY_BATCH_"
 
@@ -49,11 +50,17 @@ class Settings(BaseModel):
     )
     decode_seconds: float = Field(60.0, gt=0, description="Time that decoding one file may take")
     decode_memory_mb: int = Field(2048, ge=512, description="Address space of one decode process, MiB")
+    age_policy: AgePolicyName = Field(
+        "flag", description="What happens with a patient whose age is outside those that the bundle is meant for"
+    )
     max_attempts: int = Field(3, ge=1, le=20, description="Tries for a file whose processing ends abnormally")
     settle_seconds: float = Field(2.0, ge=0, description="A file in the inbox is complete when unchanged this long")
     scan_seconds: float = Field(5.0, gt=0, le=3600, description="Time between two scans of the inbox")
     lease_seconds: float = Field(60.0, ge=10, description="A service that died gives its files up after this time")
     drain_seconds: float = Field(30.0, ge=0, description="Time to finish the work in hand when told to stop")
+    unpack_zip: bool = Field(
+        False, description="Whether zip archives are unpacked, each member to be a file of its own"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged")
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="Form of the log; `auto` is console on a terminal and JSON elsewhere"

@@ -3,10 +3,14 @@
 import json
 import shutil
 
+import imagecodecs
 import pytest
 from installed_command import run_command
 
 from xray_batch.bundle import PACKAGED_BUNDLES
+from xray_batch.cli.doctor import examine
+from xray_batch.decode import transfer_syntaxes
+from xray_batch.settings import Settings
 
 
 @pytest.mark.parametrize(
@@ -60,11 +64,21 @@ def test_an_unknown_revision_is_refused(empty_postgresql_url, tmp_path, postgres
 
 
 def test_doctor_finds_a_healthy_installation(tmp_path):
-    """Every check has one line, and exit code 0 where all is well."""
+    """Every check and every transfer syntax has one line, and exit code 0 where all is well."""
     done = run_command("doctor", "--home", tmp_path / "home")
     subjects = [line.split()[1] for line in done.out.splitlines()]
-    assert subjects == ["device", "decoders", "folders", "inotify", "disk", "database", "bundle"]
+    syntaxes = transfer_syntaxes()
+    assert subjects == ["device", "folders", "inotify", "disk", "database", "bundle"] + ["decoder"] * len(syntaxes)
+    assert all(f"{syntax.name} ({syntax.uid}): {syntax.decoder}" in done.out for syntax in syntaxes)
     assert done.code == 0, done.out
+
+
+def test_doctor_finds_a_missing_decoder(tmp_path, monkeypatch):
+    """A decoder that imagecodecs was built without is a problem, on the line of its transfer syntax."""
+    monkeypatch.setattr(imagecodecs.HTJ2K, "available", False)
+    found = [check for check in examine(Settings(home=tmp_path)) if check.problem]
+    assert len(found) == 3
+    assert all("High-Throughput" in check.text and "not in this build" in check.text for check in found)
 
 
 def test_doctor_finds_a_changed_bundle(tmp_path):

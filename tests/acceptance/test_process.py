@@ -16,6 +16,7 @@ from dicom_factory import RAMP, write_dicom
 from installed_command import clean_environment, make_bad_files, make_films, run_command
 from PIL import Image
 
+from xray_batch.demo import sample_files
 from xray_batch.records import RESULT_COLUMNS
 
 
@@ -189,3 +190,19 @@ def test_results_as_parquet(archive, tmp_path):
 def test_results_are_filtered(archive, options, count):
     """Each filter of the contract leaves the rows that it should."""
     assert len(run_command("results", "--home", archive, "--format", "json", *options).rows) == count
+
+
+@pytest.mark.parametrize(
+    ("policy", "reason_code", "is_flagged"), [("flag", None, True), ("refuse", "age_out_of_range", False)]
+)
+def test_age_policy(policy, reason_code, is_flagged, tmp_path):
+    """A patient of another age than the bundle's is flagged, or refused where the setting says so."""
+    content = (sample_files() / "01-dx-12-bit.dcm").read_bytes()
+    assert content.count(b"AS\x04\x00003Y") == 1
+    film = tmp_path / "adult.dcm"
+    film.write_bytes(content.replace(b"AS\x04\x00003Y", b"AS\x04\x00064Y"))
+    done = run_command("process", "--home", tmp_path / "home", "--format", "json", film, XRAY_BATCH_AGE_POLICY=policy)
+    (row,) = done.rows
+    assert row["reason_code"] == reason_code
+    assert ("age_out_of_range" in row["warnings"]) == is_flagged
+    assert "64" not in (row["reason"] or "")

@@ -23,6 +23,7 @@ from xray_batch.bundle import (
     save_weights,
     write_manifest,
 )
+from xray_batch.decode import RENDERING_VERSION
 from xray_batch.errors import BundleError, ConfigurationError
 from xray_batch.networks import build_network
 from xray_batch.records import Finding, InputSpec
@@ -80,7 +81,7 @@ def test_bundle_is_read(folder):
     assert bundle.sha256 == hashlib.sha256(content).hexdigest()
     assert bundle.manifest.classes == tuple(Finding)
     assert bundle.manifest.input_spec == InputSpec(
-        rows=32, columns=32, mean=0.5, std=0.25, resize="squash-bilinear-antialias", rendering_version=1
+        rows=32, columns=32, mean=0.5, std=0.25, resize="squash-bilinear-antialias", rendering_version=RENDERING_VERSION
     )
 
 

@@ -12,7 +12,7 @@ from typing import Final
 import typer
 
 from xray_batch import DISCLAIMER, __version__
-from xray_batch.cli import bundles, database, demo, doctor, process, results, status, train, watch
+from xray_batch.cli import bundles, database, demo, doctor, inspect, process, results, status, train, watch
 from xray_batch.errors import ConfigurationError, XrayBatchError
 
 EXIT_PROBLEM: Final = 1
@@ -43,6 +43,7 @@ def _options(
 
 app.command("demo")(demo.demo)
 app.command("process")(process.process)
+app.command("inspect")(inspect.inspect)
 app.command("watch")(watch.watch)
 app.command("results")(results.results)
 app.command("status")(status.status)

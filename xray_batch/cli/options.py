@@ -21,6 +21,9 @@ DatabaseUrl: TypeAlias = Annotated[
     typer.Option("--database-url", help="Database: sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME."),
 ]
 BundleName: TypeAlias = Annotated[str | None, typer.Option("--bundle", help="Model bundle: its name, or a path.")]
+UnpackZip: TypeAlias = Annotated[
+    bool | None, typer.Option("--unpack-zip/--no-unpack-zip", help="Unpack zip archives, or refuse them.")
+]
 Device: TypeAlias = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")]
 
 

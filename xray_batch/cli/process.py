@@ -8,13 +8,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Device, Home, open_settings, open_store
+from xray_batch.cli.options import (
+    BundleName,
+    Config,
+    DatabaseUrl,
+    Device,
+    Home,
+    UnpackZip,
+    open_settings,
+    open_store,
+)
 from xray_batch.cli.output import Format, json_line, print_table, progress_columns, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
 
-    from xray_batch.pipeline.in_place import Summary
+    from xray_batch.pipeline.in_place import FileAnswer, Summary
     from xray_batch.settings import Settings
 
 #: With more files than this the table of single files would scroll away: only the summary is printed.
@@ -26,6 +36,7 @@ def process(
     form: Annotated[Format, typer.Option("--format", help="A table, or a line of JSON per file.")] = Format.TABLE,
     bundle: BundleName = None,
     device: Device = None,
+    unpack_zip: UnpackZip = None,
     home: Home = None,
     config: Config = None,
     database_url: DatabaseUrl = None,
@@ -34,7 +45,7 @@ def process(
 
     Exit code 0 when every file has an outcome, `not_analysed` included.
     """
-    settings = open_settings(home, config, database_url, bundle=bundle, device=device)
+    settings = open_settings(home, config, database_url, bundle=bundle, device=device, unpack_zip=unpack_zip)
     summary = run_process(paths, settings, form)
     if summary.failed or not summary.files:
         raise typer.Exit(1)
@@ -46,43 +57,66 @@ def run_process(paths: Sequence[Path], settings: "Settings", form: Format) -> "S
     from rich.progress import Progress
 
     from xray_batch.bundle import find_bundle
-    from xray_batch.intake import Folders, printable
+    from xray_batch.intake import Folders, remove_abandoned
     from xray_batch.pipeline.engine import Pipeline
-    from xray_batch.pipeline.in_place import FileAnswer, find_files, process_in_place
+    from xray_batch.pipeline.in_place import find_files, process_in_place
 
     errors = Console(stderr=True)
-    shown: list[FileAnswer] = []
-    bundle = find_bundle(settings.bundle, Folders(settings.home).bundles)
+    folders = Folders(settings.home.absolute())
+    remove_abandoned(folders.spool)
+    bundle = find_bundle(settings.bundle, folders.bundles)
     progress = Progress(*progress_columns(), console=errors, disable=not errors.is_terminal)
     with open_store(settings) as store, Pipeline(bundle, settings) as pipeline, progress:
-        task = progress.add_task("classify", total=sum(1 for _ in find_files(paths)))
-
-        def on_answers(answers: Sequence[FileAnswer]) -> None:
-            progress.advance(task, len(answers))
-            if form is Format.JSON:
-                for answer in answers:
-                    typer.echo(json_line(asdict(answer.result)))
-            else:
-                shown.extend(answers[: TABLE_FILES + 1 - len(shown)])
-
-        def on_failure(path: Path, why: str) -> None:
-            progress.advance(task)
-            name = visible(printable(os.fspath(path)))
-            errors.print(f"{name}: {why}", style="red", markup=False, highlight=False, soft_wrap=True)
-
+        report = _Report(form, progress, errors, files=sum(1 for _ in find_files(paths)))
         summary = process_in_place(
             find_files(paths),
             pipeline,
             store,
             max_attempts=settings.max_attempts,
-            on_answers=on_answers,
-            on_failure=on_failure,
+            on_answers=report.on_answers,
+            on_failure=report.on_failure,
+            unpack_in=folders.spool if settings.unpack_zip else None,
+            on_unpacked=report.on_unpacked,
         )
     if form is Format.TABLE:
-        if len(shown) <= TABLE_FILES:
-            print_table({**asdict(answer.result), "source_name": _short(answer.path, paths)} for answer in shown)
+        if len(report.shown) <= TABLE_FILES:
+            print_table({**asdict(answer.result), "source_name": _short(answer.path, paths)} for answer in report.shown)
         _print_summary(summary, Console())
     return summary
+
+
+class _Report:
+    """Shows a run's progress, and its answers as they come or a table's worth of them at the end."""
+
+    def __init__(self, form: Format, progress: "Progress", errors: "Console", files: int) -> None:
+        self.shown: list[FileAnswer] = []
+        self._form = form
+        self._progress = progress
+        self._errors = errors
+        self._files = files
+        self._task = progress.add_task("classify", total=files)
+
+    def on_answers(self, answers: "Sequence[FileAnswer]") -> None:
+        """Show answered files."""
+        self._progress.advance(self._task, len(answers))
+        if self._form is Format.JSON:
+            for answer in answers:
+                typer.echo(json_line(asdict(answer.result)))
+        else:
+            self.shown.extend(answers[: TABLE_FILES + 1 - len(self.shown)])
+
+    def on_failure(self, path: Path, why: str) -> None:
+        """Name a file that has no outcome."""
+        from xray_batch.intake import printable
+
+        self._progress.advance(self._task)
+        name = visible(printable(os.fspath(path)))
+        self._errors.print(f"{name}: {why}", style="red", markup=False, highlight=False, soft_wrap=True)
+
+    def on_unpacked(self, members: int) -> None:
+        """Take note that there are more files than those that were named."""
+        self._files += members
+        self._progress.update(self._task, total=self._files)
 
 
 def _short(path: Path, given: Sequence[Path]) -> str:

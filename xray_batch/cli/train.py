@@ -12,6 +12,7 @@ from xray_batch.cli.options import Config, DatabaseUrl, Device, Home, open_setti
 from xray_batch.cli.output import progress_columns
 
 if TYPE_CHECKING:
+    from xray_batch.records import AgeRange
     from xray_batch.training.backbone import BackboneSource
     from xray_batch.training.optimize import Recipe, Stage
     from xray_batch.training.train import Progress
@@ -28,6 +29,9 @@ def train(
     bundle_id: Annotated[str, typer.Option("--id", help="Name of the bundle.")] = "local-cxr",
     version: Annotated[str, typer.Option(help="Version of the bundle.")] = "1.0.0",
     licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "not stated",
+    ages: Annotated[
+        str | None, typer.Option(help="Completed years of the patients it is meant for: 1-5. Others are flagged.")
+    ] = None,
     stages: Annotated[
         list[str] | None,
         typer.Option(
@@ -74,6 +78,7 @@ def train(
         bundle_id=bundle_id,
         version=version,
         licence=licence,
+        ages=_parse_ages(ages),
         recipes=recipes,
         seed=seed,
         side=_one_side(recipes.values()),
@@ -106,6 +111,17 @@ def _one_side(recipes: "Iterable[Recipe]") -> int:
     if len(sides) != 1:
         raise typer.BadParameter(f"--stages end at {sorted(sides)} pixels: all members see the same input")
     return sides.pop()
+
+
+def _parse_ages(text: str | None) -> "AgeRange | None":
+    from xray_batch.records import AgeRange
+
+    if text is None:
+        return None
+    youngest, _, oldest = text.partition("-")
+    if not (youngest.isdecimal() and oldest.isdecimal() and int(youngest) <= int(oldest)):
+        raise typer.BadParameter(f"--ages has {text!r}, expected two numbers of years such as 1-5")
+    return AgeRange(youngest=int(youngest), oldest=int(oldest))
 
 
 def _parse_stages(text: str) -> "tuple[Stage, ...]":

@@ -4,7 +4,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
-from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Device, Home, open_settings, open_store
+from xray_batch.cli.options import (
+    BundleName,
+    Config,
+    DatabaseUrl,
+    Device,
+    Home,
+    UnpackZip,
+    open_settings,
+    open_store,
+)
 from xray_batch.errors import DatabaseUnavailableError
 from xray_batch.settings import Settings
 
@@ -18,12 +27,13 @@ _RETRY_SECONDS = 5.0
 def watch(
     bundle: BundleName = None,
     device: Device = None,
+    unpack_zip: UnpackZip = None,
     home: Home = None,
     config: Config = None,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Watch the inbox and classify what arrives, until stopped by SIGTERM or Ctrl-C."""
-    settings = open_settings(home, config, database_url, bundle=bundle, device=device)
+    settings = open_settings(home, config, database_url, bundle=bundle, device=device, unpack_zip=unpack_zip)
 
     import signal
     import sys

@@ -17,6 +17,7 @@ rendered in another way than those of its training set.
 from pathlib import Path
 from typing import Final
 
+from xray_batch.decode.archive import is_zip, refuse_zip
 from xray_batch.decode.codecs import TransferSyntax, transfer_syntaxes
 from xray_batch.decode.dicom import DicomSource
 from xray_batch.decode.gzipped import unpack_gzip
@@ -26,7 +27,15 @@ from xray_batch.decode.source import Source, read_content
 from xray_batch.errors import ReasonCode, RejectedInputError
 from xray_batch.records import GrayscaleImage, SourceFormat
 
-__all__ = ["RENDERING_VERSION", "Source", "TransferSyntax", "decode_file", "open_source", "transfer_syntaxes"]
+__all__ = [
+    "RENDERING_VERSION",
+    "Source",
+    "TransferSyntax",
+    "decode_file",
+    "is_zip",
+    "open_source",
+    "transfer_syntaxes",
+]
 
 #: Raised by one with every change that gives other pixels for the same file; a bundle names the one it needs.
 RENDERING_VERSION: Final = 2
@@ -45,10 +54,11 @@ def open_source(path: Path) -> Source:
     Raises
     ------
     RejectedInputError
-        EMPTY_FILE, UNREADABLE_FILE, TRUNCATED, TOO_LARGE or UNSUPPORTED_TRANSFER_SYNTAX.
+        EMPTY_FILE, UNREADABLE_FILE, ZIP_ARCHIVE, TRUNCATED, TOO_LARGE or UNSUPPORTED_TRANSFER_SYNTAX.
     TransientError
         If the system could not read the file.
     """
+    refuse_zip(path)
     content = unpack_gzip(read_content(path))
     source_format = identify_format(content)
     if source_format is None:

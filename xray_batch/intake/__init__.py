@@ -26,6 +26,7 @@ from xray_batch.intake.folders import Folders
 from xray_batch.intake.inbox import InboxFile, LeftAlone, Scan, is_ignored, remove_empty_subfolders, scan
 from xray_batch.intake.names import printable
 from xray_batch.intake.settle import SettleTracker
+from xray_batch.intake.unpacked import UnpackFolder, is_unpacked, remove_abandoned
 from xray_batch.intake.watcher import InboxWatcher, WatchMode
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "LeftAlone",
     "Scan",
     "SettleTracker",
+    "UnpackFolder",
     "WatchMode",
     "claim",
     "claimed_file",
@@ -43,7 +45,9 @@ __all__ = [
     "file_away",
     "hash_claimed",
     "is_ignored",
+    "is_unpacked",
     "printable",
+    "remove_abandoned",
     "remove_empty_subfolders",
     "scan",
 ]

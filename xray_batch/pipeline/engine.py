@@ -4,7 +4,7 @@ import datetime as dt
 import time
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -13,7 +13,9 @@ from xray_batch.bundle import Bundle
 from xray_batch.classify import Ensemble, select_device, select_dtype
 from xray_batch.decode import RENDERING_VERSION
 from xray_batch.errors import BundleError, DeviceMemoryError, ReasonCode
+from xray_batch.pipeline.patient_age import judge_age
 from xray_batch.pipeline.pool import Decoded, DecodePool, WorkerLimits
+from xray_batch.pipeline.unpack import Unpacked
 from xray_batch.records import Finished, ModelIdentity, ModelInput, Prediction, Rejection
 from xray_batch.settings import Settings
 from xray_batch.standardize import check_resize_rule, preprocess_sha256
@@ -30,6 +32,7 @@ class Job(Generic[T]):
 
     path: Path
     context: T
+    unpack_in: Path | None = None  #: where a zip archive is unpacked; None has it refused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +49,7 @@ class Answered(Generic[T]):
 
     job: Job[T]
     result: Finished | Failure
+    unpacked: Unpacked | None = None  #: the members of an archive, for the job's owner to see to
 
 
 class Pipeline:
@@ -70,6 +74,7 @@ class Pipeline:
         dtype = select_dtype(settings.precision, self.device)
         self._ensemble = Ensemble(bundle, device=self.device, dtype=dtype, batch_size=settings.batch_size)
         self._spec = bundle.manifest.input_spec
+        self._ages = bundle.manifest.ages
         self._settings = settings
         self._workers = ExitStack()
         self._pool: DecodePool[Job[Any]] | None = None
@@ -114,7 +119,7 @@ class Pipeline:
                     if job is None:
                         exhausted = True
                     else:
-                        pool.submit(job, job.path)
+                        pool.submit(job, job.path, job.unpack_in)
                         inside += 1
                 group = self._take_group(pool) if inside else []
                 inside -= len(group)
@@ -133,6 +138,7 @@ class Pipeline:
         return group
 
     def _answer(self, group: Sequence[Decoded[Job[T]]]) -> list[Answered[T]]:
+        group = [self._judge_age(decoded) for decoded in group]
         inputs = [_model_input(decoded) for decoded in group]
         start = time.perf_counter()
         predictions = iter(self._predict([model_input for model_input in inputs if model_input is not None]))
@@ -143,9 +149,22 @@ class Pipeline:
                 result=_finished(decoded, None, 0.0)
                 if model_input is None
                 else _finished(decoded, next(predictions), seconds),
+                unpacked=decoded.unpacked,
             )
             for decoded, model_input in zip(group, inputs, strict=True)
         ]
+
+    def _judge_age(self, decoded: Decoded[Job[T]]) -> Decoded[Job[T]]:
+        """Add the warning, or the rejection, that the patient's age calls for."""
+        reply = decoded.reply
+        if decoded.pixels is None or reply.header is None:
+            return decoded
+        verdict = judge_age(reply.header.patient_age, self._ages, self._settings.age_policy)
+        if verdict is None:
+            return decoded
+        if isinstance(verdict, Rejection):
+            return replace(decoded, reply=replace(reply, rejection=verdict), pixels=None)
+        return replace(decoded, reply=replace(reply, warnings=(*reply.warnings, verdict)))
 
     def _predict(self, inputs: Sequence[ModelInput]) -> list[Prediction | Failure]:
         """Classify a batch; an image without finite probabilities does not take the others with it.
@@ -164,16 +183,19 @@ class Pipeline:
 
 def give_up(failure: Failure) -> Finished:
     """Turn the last failed attempt into an answer: the file is not analysed."""
+    reason = f"Every attempt to process the file ended abnormally, the last with {failure.error}."
+    return not_analysed(Rejection(reason_code=ReasonCode.ATTEMPTS_EXHAUSTED, reason=reason), 0.0)
+
+
+def not_analysed(rejection: Rejection, seconds: float) -> Finished:
+    """Answer for a file of which nothing is known but why it is not analysed."""
     return Finished(
-        answer=Rejection(
-            reason_code=ReasonCode.ATTEMPTS_EXHAUSTED,
-            reason=f"Every attempt to process the file ended abnormally, the last with {failure.error}.",
-        ),
+        answer=rejection,
         header=None,
         rendering=None,
         warnings=(),
         classified_at=dt.datetime.now(dt.UTC),
-        processing_seconds=0.0,
+        processing_seconds=seconds,
     )
 
 

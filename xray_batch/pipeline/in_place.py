@@ -2,6 +2,9 @@
 
 Nothing of a file is recorded before its answer is, and then all of it in one transaction: after a kill
 the same command does what is left.
+
+A zip archive is unpacked, where that is wanted, to a folder that goes with the last of its members.  It is
+unpacked each time, whether or not it has an answer: after a kill its members may not have theirs.
 """
 
 import datetime as dt
@@ -11,13 +14,15 @@ import stat
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
+from xray_batch.decode import is_zip
 from xray_batch.errors import DatabaseRefusedError
-from xray_batch.intake import is_ignored, printable
-from xray_batch.pipeline.engine import Job, Pipeline, give_up
+from xray_batch.intake import UnpackFolder, is_ignored, printable
+from xray_batch.pipeline.engine import Failure, Job, Pipeline, give_up, not_analysed
+from xray_batch.pipeline.unpack import UnpackEnd, Unpacking
 from xray_batch.records import Arrival, Disposition, Finished, Outcome, ResultRecord
 from xray_batch.store import Store
 
@@ -29,7 +34,7 @@ _CHUNK = 64
 class FileAnswer:
     """What one file came to."""
 
-    path: Path
+    path: Path  #: of a member of an archive: that of the archive, and the member's
     result: ResultRecord
     duplicate: bool  #: the same bytes were answered before; `result` is that answer
 
@@ -52,9 +57,12 @@ class Summary:
 class _Work:
     """One file on its way through the pipeline."""
 
-    path: Path
+    name: Path  #: as people know it
+    path: Path  #: where it is
     arrival: Arrival
     shape: tuple[int, ...]  #: of the file when it was hashed
+    finished: Finished | None = None  #: for an archive: known without a decoder
+    folder: UnpackFolder | None = None  #: of a member of an archive; kept from being removed
 
 
 def find_files(paths: Iterable[Path]) -> Iterator[Path]:
@@ -86,6 +94,8 @@ def process_in_place(
     max_attempts: int,
     on_answers: Callable[[Sequence[FileAnswer]], None],
     on_failure: Callable[[Path, str], None],
+    unpack_in: Path | None = None,
+    on_unpacked: Callable[[int], None] | None = None,
 ) -> Summary:
     """Classify files and record them; they are not moved or changed.
 
@@ -95,6 +105,10 @@ def process_in_place(
     ----------
     on_answers, on_failure
         Told about files as they are done.
+    unpack_in
+        Folder in which zip archives are unpacked; None has them refused.
+    on_unpacked
+        Told how many more files there are.
 
     Raises
     ------
@@ -102,8 +116,11 @@ def process_in_place(
         If the database cannot be used; run again for what is left.
     """
     run = _Run(pipeline, store, max_attempts=max_attempts, on_answers=on_answers, on_failure=on_failure)
+    items = run.open(files)
+    if unpack_in is not None:
+        items = run.unpacked(items, unpack_in, on_unpacked)
     store.register_model(pipeline.model)
-    work: Iterable[_Work] = run.new_work(files)
+    work: Iterable[_Work] = run.new_work(items)
     attempt = 1
     while work:
         work = run.round(work, attempt)
@@ -130,17 +147,58 @@ class _Run:
         self._on_answers = on_answers
         self._on_failure = on_failure
 
-    def new_work(self, files: Iterable[Path]) -> Iterator[_Work]:
-        """Hash files as they are needed; those with an answer are recorded at once and not yielded."""
-        iterator = iter(files)
+    def open(self, files: Iterable[Path]) -> Iterator[_Work]:
+        """Hash files as they are needed; those that cannot be read have failed and are not yielded."""
+        for path in files:
+            item = self._open(path, path)
+            if item is not None:
+                yield item
+
+    def unpacked(
+        self, items: Iterable[_Work], spool: Path, on_unpacked: Callable[[int], None] | None
+    ) -> Iterator[_Work]:
+        """Let the members of each zip archive follow it; only the archive itself has an answer already."""
+        for item in items:
+            if not is_zip(item.path):
+                yield item
+                continue
+            end = self._unpack(item.path, spool)
+            if end.rejection is not None:
+                yield replace(item, finished=not_analysed(end.rejection, end.seconds))
+            elif end.transient:
+                self._fail(item.name, f"not unpacked for now ({end.failure})")
+            else:
+                yield replace(item, finished=give_up(Failure(error=end.failure or "unknown", transient=False)))
+            if end.unpacked is None:
+                continue
+            if on_unpacked is not None:
+                on_unpacked(len(end.unpacked.files))
+            for path in end.unpacked.files:
+                member = self._open(item.name / path.name, path)
+                if member is not None:
+                    yield replace(member, folder=end.unpacked.folder)
+
+    def _unpack(self, archive: Path, spool: Path) -> UnpackEnd:
+        """Unpack an archive, several times if that ends abnormally."""
+        end = Unpacking(archive, spool).run()
+        for _ in range(1, self._max_attempts):
+            if end.failure is None:
+                break
+            end = Unpacking(archive, spool).run()
+        return end
+
+    def new_work(self, items: Iterable[_Work]) -> Iterator[_Work]:
+        """Yield what has no answer; what has one is recorded at once."""
+        iterator = iter(items)
         while chunk := list(islice(iterator, _CHUNK)):
-            work = [item for path in chunk if (item := self._open(path)) is not None]
-            known = self._store.known_answers([item.arrival.content_sha256 for item in work], self._pipeline.model)
-            seen = [item for item in work if item.arrival.content_sha256 in known]
+            known = self._store.known_answers([item.arrival.content_sha256 for item in chunk], self._pipeline.model)
+            seen = [item for item in chunk if item.arrival.content_sha256 in known]
             if seen:
                 self._store.record_duplicates([item.arrival for item in seen])
                 self._report([(item, known[item.arrival.content_sha256], True) for item in seen])
-            yield from (item for item in work if item.arrival.content_sha256 not in known)
+            new = [item for item in chunk if item.arrival.content_sha256 not in known]
+            self._record([(item, item.finished) for item in new if item.finished is not None])
+            yield from (item for item in new if item.finished is None)
 
     def round(self, work: Iterable[_Work], attempt: int) -> list[_Work]:
         """Answer `work`; return what ended abnormally and is worth another attempt."""
@@ -156,19 +214,19 @@ class _Run:
                     elif attempt < self._max_attempts:
                         again.append(item)
                     elif result.transient:
-                        self._fail(item.path, f"not done for now ({result.error})")
+                        self._fail(item.name, f"not done for now ({result.error})")
                     else:
                         finished.append((item, give_up(result)))
                 self._record(finished)
         return again
 
-    def _open(self, path: Path) -> _Work | None:
+    def _open(self, name: Path, path: Path) -> _Work | None:
         try:
-            arrival, shape = _hash_file(path)
+            arrival, shape = _hash_file(name, path)
         except OSError as error:
-            self._fail(path, error.strerror or type(error).__name__)
+            self._fail(name, error.strerror or type(error).__name__)
             return None
-        return _Work(path, arrival, shape)
+        return _Work(name, path, arrival, shape)
 
     def _record(self, finished: Sequence[tuple[_Work, Finished]]) -> None:
         unchanged = []
@@ -176,7 +234,7 @@ class _Run:
             if _shape_of(item.path) == item.shape:
                 unchanged.append((item, result))
             else:
-                self._fail(item.path, "the file changed while it was being read")
+                self._fail(item.name, "the file changed while it was being read")
         if not unchanged:
             return
         model = self._pipeline.model
@@ -184,7 +242,7 @@ class _Run:
             dispositions = self._store.record_in_place([(item.arrival, result) for item, result in unchanged], model)
         except DatabaseRefusedError:
             if len(unchanged) == 1:
-                self._fail(unchanged[0][0].path, "the database refused the answer")
+                self._fail(unchanged[0][0].name, "the database refused the answer")
             else:
                 for item, result in unchanged:
                     self._record([(item, result)])
@@ -206,7 +264,7 @@ class _Run:
             self.summary.outcomes[result.outcome] += 1
             self.summary.duplicates += duplicate
         self._on_answers(
-            [FileAnswer(path=item.path, result=result, duplicate=duplicate) for item, result, duplicate in answers]
+            [FileAnswer(path=item.name, result=result, duplicate=duplicate) for item, result, duplicate in answers]
         )
 
     def _fail(self, path: Path, why: str) -> None:
@@ -214,7 +272,7 @@ class _Run:
         self._on_failure(path, why)
 
 
-def _hash_file(path: Path) -> tuple[Arrival, tuple[int, ...]]:
+def _hash_file(name: Path, path: Path) -> tuple[Arrival, tuple[int, ...]]:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a named pipe must not block
     with open(descriptor, "rb") as file:  # noqa: PTH123 - opened by descriptor
         status = os.fstat(descriptor)
@@ -223,7 +281,7 @@ def _hash_file(path: Path) -> tuple[Arrival, tuple[int, ...]]:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     arrival = Arrival(
         arrival_id=uuid.uuid4(),
-        source_name=printable(os.fspath(path)),
+        source_name=printable(os.fspath(name)),
         content_sha256=digest,
         size=status.st_size,
         received_at=dt.datetime.now(dt.UTC),

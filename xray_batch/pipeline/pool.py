@@ -8,9 +8,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +19,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from xray_batch.errors import DecoderDiedError
+from xray_batch.errors import DecoderDiedError, ReasonCode
+from xray_batch.pipeline.environment import worker_environment
+from xray_batch.pipeline.unpack import Unpacked, Unpacking
 from xray_batch.pipeline.worker import INPUT_SPEC, READY, REPLY, Reply
 from xray_batch.records import InputSpec
 
@@ -32,9 +33,6 @@ FILES_PER_WORKER: Final = 200
 _START_SECONDS: Final = 60
 _STOP_SECONDS: Final = 5
 _REPLY_BYTES: Final = 1 << 20
-
-#: Variables that a worker's interpreter needs; no other reaches it, secrets least of all.
-_ENVIRONMENT: Final = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "TZ", "TMPDIR")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +50,7 @@ class Decoded(Generic[T]):
     job: T
     reply: Reply
     pixels: npt.NDArray[np.float32] | None  #: shape (rows, columns), standardized; None unless prepared
+    unpacked: Unpacked | None = None  #: the members of an archive, which `reply` rejects all the same
 
 
 class DecodeWorker:
@@ -151,10 +150,13 @@ class DecodeWorker:
         self._process.wait()
 
 
-def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Choose what a worker may know of the environment, and keep its libraries to one thread."""
-    kept = {name: environment[name] for name in _ENVIRONMENT if name in environment}
-    return kept | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request(Generic[T]):
+    """One file on its way to a worker."""
+
+    job: T
+    path: Path
+    unpack_in: Path | None
 
 
 class DecodePool(Generic[T]):
@@ -167,10 +169,10 @@ class DecodePool(Generic[T]):
     def __init__(self, workers: int, spec: InputSpec, limits: WorkerLimits) -> None:
         self._spec = spec
         self._limits = limits
-        self._jobs: queue.SimpleQueue[tuple[T, Path] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Request[T] | None] = queue.SimpleQueue()
         self._decoded: queue.SimpleQueue[Decoded[T] | DecoderDiedError] = queue.SimpleQueue()
         self._closing = threading.Event()
-        self._busy: set[DecodeWorker] = set()
+        self._busy: set[DecodeWorker | Unpacking] = set()
         self._threads = [threading.Thread(target=self._serve, name=f"decode-{n}") for n in range(workers)]
 
     def __enter__(self) -> Self:
@@ -186,14 +188,17 @@ class DecodePool(Generic[T]):
         self._closing.set()
         for _ in self._threads:
             self._jobs.put(None)
-        for worker in self._busy.copy():
-            worker.kill()
+        for process in self._busy.copy():
+            process.kill()
         for thread in self._threads:
             thread.join()
 
-    def submit(self, job: T, path: Path) -> None:
-        """Hand over one file; its result comes from :meth:`take`."""
-        self._jobs.put((job, path))
+    def submit(self, job: T, path: Path, unpack_in: Path | None = None) -> None:
+        """Hand over one file; its result comes from :meth:`take`.
+
+        A zip archive is unpacked to a folder in `unpack_in`, if that is given.
+        """
+        self._jobs.put(_Request(job=job, path=path, unpack_in=unpack_in))
 
     def take(self, timeout: float) -> Decoded[T] | None:
         """Return the next result, or None if there is none within `timeout` seconds.
@@ -216,7 +221,6 @@ class DecodePool(Generic[T]):
         try:
             worker = DecodeWorker(self._spec, self._limits)
             while (request := self._jobs.get()) is not None and not self._closing.is_set():
-                job, path = request
                 if worker.is_used_up:
                     worker.close()
                     worker = None  # a closed one must not be closed again, should the next not start
@@ -225,15 +229,41 @@ class DecodePool(Generic[T]):
                 if self._closing.is_set():  # whoever set it may have looked at the busy ones just before
                     break
                 try:
-                    reply, pixels = worker.decode(path)
-                except DecoderDiedError as error:
-                    worker.kill()
-                    reply, pixels = Reply(seconds=0.0, failure=type(error).__name__), None
+                    decoded = self._decode(request, worker)
                 finally:
                     self._busy.discard(worker)
-                self._decoded.put(Decoded(job=job, reply=reply, pixels=pixels))
+                rejection = decoded.reply.rejection
+                if request.unpack_in and rejection and rejection.reason_code is ReasonCode.ZIP_ARCHIVE:
+                    decoded = self._unpack(decoded, Unpacking(request.path, request.unpack_in))
+                self._decoded.put(decoded)
         except Exception as error:  # noqa: BLE001 - a thread that dies in silence would leave its caller waiting
             self._decoded.put(DecoderDiedError(f"decode workers cannot be used: {error}"))
         finally:
             if worker is not None:
                 worker.close()
+
+    @staticmethod
+    def _decode(request: _Request[T], worker: DecodeWorker) -> Decoded[T]:
+        try:
+            reply, pixels = worker.decode(request.path)
+        except DecoderDiedError as error:
+            worker.kill()
+            reply, pixels = Reply(seconds=0.0, failure=type(error).__name__), None
+        return Decoded(job=request.job, reply=reply, pixels=pixels)
+
+    def _unpack(self, decoded: Decoded[T], unpacking: Unpacking) -> Decoded[T]:
+        """Put the end of unpacking in place of the decoder's refusal."""
+        self._busy.add(unpacking)
+        if self._closing.is_set():
+            unpacking.kill()
+        try:
+            end = unpacking.run()
+        finally:
+            self._busy.discard(unpacking)
+        reply = Reply(
+            seconds=decoded.reply.seconds + end.seconds,
+            rejection=end.rejection,
+            failure=end.failure,
+            transient=end.transient,
+        )
+        return replace(decoded, reply=reply, unpacked=end.unpacked)

@@ -9,9 +9,6 @@ that a crash at any point is mended by the next turn of any process::
 Events of the file system only make the next scan come sooner.
 """
 
-import datetime as dt
-import errno
-import json
 import os
 import threading
 import time
@@ -53,7 +50,10 @@ from xray_batch.records import (
     Rejection,
     Unfiled,
 )
+from xray_batch.service.archives import Archives
+from xray_batch.service.faults import DISK_ERRNOS, why
 from xray_batch.service.host import notify
+from xray_batch.service.state import write_state
 from xray_batch.settings import Settings
 from xray_batch.store import Store
 
@@ -69,9 +69,6 @@ _RETRY_SECONDS_AT_MOST: Final = 900.0
 #: Before the service goes on after the database or the disk failed; doubled while it goes on failing.
 _BACK_OFF_SECONDS: Final = 1.0
 _BACK_OFF_SECONDS_AT_MOST: Final = 60.0
-
-#: The disk is at fault, not the file: nothing else will work either.
-_DISK_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 #: Files in the spool at most; the others wait in the inbox.
 _SPOOL_FILES: Final = 1024
@@ -98,6 +95,7 @@ class Service:
         self._pipeline = pipeline
         self._store = store
         self._settings = settings
+        self._archives = Archives(folders, settings)
         self._log = get_logger()
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -126,7 +124,7 @@ class Service:
                 try:
                     self._turn()
                 except (TransientError, OSError) as error:
-                    self._log.error("interrupted", why=_why(error), retry_seconds=back_off)
+                    self._log.error("interrupted", why=why(error), retry_seconds=back_off)
                     self._stopping.wait(back_off)
                     back_off = min(2 * back_off, _BACK_OFF_SECONDS_AT_MOST)
                 else:
@@ -187,16 +185,21 @@ class Service:
         try:
             more, waiting = self._claim_complete()
         except OSError as error:
-            if error.errno in _DISK_ERRNOS:
+            if error.errno in DISK_ERRNOS:
                 raise
-            self._log.error("inbox cannot be read", why=_why(error))
+            self._log.error("inbox cannot be read", why=why(error))
         more |= self._record_claims()
         settings = self._settings
         # A file that has not settled is looked at again as soon as it may have.
         seconds = min(settings.settle_seconds, settings.scan_seconds) if waiting else settings.scan_seconds
         self._next_scan = time.monotonic() + (0.0 if more else max(seconds, _SCAN_SECONDS_AT_LEAST))
         with suppress(OSError):
-            self._write_state()
+            write_state(
+                self._folders.service_state,
+                watch_mode=self._watcher.mode,
+                device=str(self._pipeline.device),
+                model_id=self._pipeline.model.model_id,
+            )
 
     def _claim_complete(self) -> tuple[bool, bool]:
         """Claim complete files of the inbox; tell whether more can be claimed, and whether some are incomplete."""
@@ -212,9 +215,9 @@ class Service:
             try:
                 claim(file, self._folders)
             except OSError as error:
-                if error.errno in _DISK_ERRNOS:
+                if error.errno in DISK_ERRNOS:
                     raise
-                refused[_why(error)] += 1
+                refused[why(error)] += 1
         remove_empty_subfolders(self._folders.inbox)
         unreadable = self._tracker.unreadable
         left = Counter({str(kind): count for kind, count in found.left_alone.items()}) + refused
@@ -230,8 +233,7 @@ class Service:
         for start in range(0, len(new), _GROUP):
             group = new[start : start + _GROUP]
             self._recorded |= self._store.recorded([claimed.arrival_id for claimed in group])
-            arrivals = [self._arrival(claimed) for claimed in group if claimed.arrival_id not in self._recorded]
-            self._record_arrivals([arrival for arrival in arrivals if arrival is not None])
+            self._record_arrivals([claimed for claimed in group if claimed.arrival_id not in self._recorded])
             if any(claimed.arrival_id in self._recorded for claimed in group):
                 return len(new) > start + _GROUP
         return False
@@ -241,13 +243,16 @@ class Service:
         try:
             return hash_claimed(claimed)
         except OSError as error:
-            self._log.error("claimed file cannot be read", arrival_id=str(claimed.arrival_id), why=_why(error))
+            self._log.error("claimed file cannot be read", arrival_id=str(claimed.arrival_id), why=why(error))
             return None
 
-    def _record_arrivals(self, group: Sequence[Arrival]) -> None:
+    def _record_arrivals(self, claims: Sequence[Claimed]) -> None:
+        group = [arrival for claimed in claims if (arrival := self._arrival(claimed)) is not None]
         if not group:
             return
-        dispositions = self._store.add_arrivals(group, self._pipeline.model)
+        archives = {claimed.arrival_id for claimed in self._archives.to_unpack(claims)}
+        again = {arrival.content_sha256 for arrival in group if arrival.arrival_id in archives}
+        dispositions = self._store.add_arrivals(group, self._pipeline.model, again)
         self._recorded.update(dispositions)
         for arrival in group:
             disposition = dispositions[arrival.arrival_id]
@@ -268,7 +273,7 @@ class Service:
                 try:
                     path = claimed_file(self._folders, lease.held_by)
                 except OSError as error:  # the disk's fault, for as long as it takes
-                    self._log.error("spool cannot be read", arrival_id=str(lease.held_by), why=_why(error))
+                    self._log.error("spool cannot be read", arrival_id=str(lease.held_by), why=why(error))
                     self._retry(lease, counted=False)
                     continue
                 if lease.attempts > _LEASES_AT_MOST:
@@ -277,14 +282,16 @@ class Service:
                     self._log.error("content missing", arrival_id=str(lease.held_by))
                     self._retry(lease, counted=True)
                 else:
-                    yield Job(path=path, context=lease)
+                    yield self._archives.job(path, lease)
 
     def _record(self, group: Sequence[Answered[Lease]]) -> None:
         """Store a group's answers in one transaction; what failed is tried later."""
         finished: list[tuple[Lease, Finished]] = []
         for answered in group:
             lease, result = answered.job.context, answered.result
-            if isinstance(result, Finished):
+            if isinstance(result, Finished) and not self._archives.members_arrive(answered):
+                self._retry(lease, counted=False)
+            elif isinstance(result, Finished):
                 finished.append((lease, result))
             elif lease.attempts >= self._settings.max_attempts and not result.transient:
                 finished.append((lease, give_up(result)))
@@ -356,6 +363,7 @@ class Service:
         """Move the originals of everything that is done to where people look for them."""
         if time.monotonic() > self._forget_stuck_at:
             self._stuck.clear()
+            self._archives.clean_up()
             self._forget_stuck_at = time.monotonic() + _STUCK_SECONDS
         after: uuid.UUID | None = None
         while done := self._store.unfiled(_GROUP, after):
@@ -375,25 +383,7 @@ class Service:
             self._log.critical("file lost", arrival_id=str(unfiled.arrival_id))
             self._stuck.add(unfiled.arrival_id)
         except OSError as error:
-            self._log.error("file cannot be moved", arrival_id=str(unfiled.arrival_id), why=_why(error))
+            self._log.error("file cannot be moved", arrival_id=str(unfiled.arrival_id), why=why(error))
             self._stuck.add(unfiled.arrival_id)
         else:
             filed[unfiled.arrival_id] = printable(os.fspath(path.relative_to(self._folders.home)))
-
-    def _write_state(self) -> None:
-        """Say what only this process knows, for `xray-batch status`."""
-        state = {
-            "pid": os.getpid(),
-            "watch_mode": self._watcher.mode,
-            "device": str(self._pipeline.device),
-            "model_id": self._pipeline.model.model_id,
-            "scanned_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        }
-        partial = self._folders.service_state.with_suffix(".partial")
-        partial.write_text(json.dumps(state), encoding="utf-8")
-        partial.replace(self._folders.service_state)
-
-
-def _why(error: TransientError | OSError) -> str:
-    """Describe an error without any file name: our own words, or the name of the system's error."""
-    return str(error) if isinstance(error, TransientError) else errno.errorcode.get(error.errno or 0, "OSError")

@@ -20,7 +20,7 @@ off a worker that comes too late, and one result per content, model and preproce
 
 import datetime as dt
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import sqlalchemy as sa
 
@@ -66,12 +66,16 @@ class Store:
 
     # -- work ---------------------------------------------------------------------------------
 
-    def add_arrivals(self, arrivals: Sequence[Arrival], model: ModelIdentity) -> dict[uuid.UUID, Disposition]:
+    def add_arrivals(
+        self, arrivals: Sequence[Arrival], model: ModelIdentity, again: Collection[str] = ()
+    ) -> dict[uuid.UUID, Disposition]:
         """Record files from the inbox and queue their contents; at most a few hundred at once.
 
         An arrival is a DUPLICATE when its content is answered for `model`, or is queued or leased
         for another arrival; otherwise it is WORK, and a content done by an older model is queued
         again.  An arrival recorded before keeps its disposition.
+
+        Contents in `again`, by SHA-256, are WORK although they are answered; their stored answer stays.
 
         Returns
         -------
@@ -79,7 +83,7 @@ class Store:
             One disposition for each of `arrivals`.
         """
         with write_transaction(self._engine) as connection:
-            return arriving.add_arrivals(connection, arrivals, model)
+            return arriving.add_arrivals(connection, arrivals, model, again)
 
     def recorded(self, arrival_ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
         """Return which of some arrivals :meth:`add_arrivals` has recorded; at most a few hundred at once."""

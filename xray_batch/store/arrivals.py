@@ -2,7 +2,7 @@
 
 import datetime as dt
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import sqlalchemy as sa
 
@@ -20,11 +20,11 @@ from xray_batch.store.answers import (
 
 
 def add_arrivals(
-    connection: sa.Connection, arrivals: Sequence[Arrival], model: ModelIdentity
+    connection: sa.Connection, arrivals: Sequence[Arrival], model: ModelIdentity, again: Collection[str]
 ) -> dict[uuid.UUID, Disposition]:
     """Record arrivals from the inbox and queue their contents (TX1 of the crash table)."""
     stored, new, holders = _begin(connection, arrivals, state="queued")
-    answered = answered_contents(connection, holders, model)
+    answered = answered_contents(connection, holders, model).difference(again)
     added: dict[uuid.UUID, Disposition] = {}
     for arrival in new:
         sha256 = arrival.content_sha256

@@ -9,7 +9,7 @@ def model_card(manifest: Manifest) -> str:
     sections = [
         f"# {manifest.model_id}",
         f"**{DISCLAIMER}**",
-        f"## Intended use\n\n{manifest.intended_use}",
+        f"## Intended use\n\n{manifest.intended_use} {_ages(manifest)}",
         _model(manifest),
         _data(manifest),
         _figures(manifest),
@@ -24,6 +24,12 @@ def model_card(manifest: Manifest) -> str:
         f"## Licence\n\n{manifest.licence}",
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _ages(manifest: Manifest) -> str:
+    if manifest.ages is None:
+        return "The ages of the training patients are not recorded."
+    return f"Meant for patients {manifest.ages}; others are flagged, or refused where `age_policy` says so."
 
 
 def _model(manifest: Manifest) -> str:

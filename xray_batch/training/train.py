@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from xray_batch.bundle import (
+    AgeFacts,
     InputFacts,
     Manifest,
     MemberFacts,
@@ -28,7 +29,7 @@ from xray_batch.classify import place, pool, predict_logits, softmax
 from xray_batch.decode import RENDERING_VERSION
 from xray_batch.errors import TrainingDataError
 from xray_batch.networks import ARCHITECTURES, build_network, load_backbone
-from xray_batch.records import Finding
+from xray_batch.records import AgeRange, Finding
 from xray_batch.standardize import SQUASH_BILINEAR_ANTIALIAS, standardize
 from xray_batch.training.backbone import BackboneSource
 from xray_batch.training.dataset import (
@@ -71,6 +72,7 @@ class TrainingOrder:
     bundle_id: str
     version: str
     licence: str
+    ages: AgeRange | None  #: of the patients that the bundle is meant for; None: not known
     recipes: Mapping[str, Recipe]  #: one per architecture
     seed: int  #: of the split
     side: int  #: rows and columns of the model input
@@ -306,6 +308,7 @@ def _manifest(
         metrics=tuple(_metrics(held_out, members, temperature, points.balanced.threshold)),
         licence=order.licence,
         intended_use=INTENDED_USE,
+        intended_ages=AgeFacts(**asdict(order.ages)) if order.ages else None,
         libraries={name: importlib.metadata.version(name) for name in _LIBRARIES},
     )
 

@@ -86,7 +86,8 @@ class TestFormatByContent:
         (b"\0", "unreadable_file"),
         (b"This is a text file named .dcm\n" * 100, "unreadable_file"),
         (b"\x08\x00\x05\x00 text after two plausible bytes" * 20, "unreadable_file"),
-        (b"PK\x03\x04" + bytes(500), "unreadable_file"),
+        (b"PK\x03\x04" + bytes(500), "zip_archive"),
+        (b"PK\x05\x06" + bytes(18), "zip_archive"),
         (b"%PDF-1.7\n" + bytes(500), "unreadable_file"),
         (bytes(1000), "unreadable_file"),
         (bytes(128) + b"DICM", "truncated"),
@@ -103,6 +104,23 @@ def test_not_an_image(content, reason_code, tmp_path):
     path = tmp_path / "a.dcm"
     path.write_bytes(content)
     assert refuse(path).reason_code == reason_code
+
+
+def test_a_zip_archive_is_refused_unread(tmp_path):
+    """An archive above the limit for files is refused as an archive: only its first bytes are read."""
+    path = tmp_path / "study.zip"
+    path.write_bytes(b"PK\x03\x04")
+    os.truncate(path, limits.MAX_FILE_BYTES + 1)
+    refusal = refuse(path)
+    assert refusal.reason_code == "zip_archive"
+    assert "unpack_zip" in str(refusal)
+
+
+def test_preamble_of_a_zip_archive(tmp_path):
+    """A DICOM file whose preamble begins like an archive is DICOM (PS3.10 section 7.1)."""
+    path = write_dicom(tmp_path / "a")
+    path.write_bytes(b"PK\x03\x04" + path.read_bytes()[4:])
+    RAMP.check(decode_file(path).pixels)
 
 
 def test_folder(tmp_path):

@@ -14,7 +14,7 @@ from xray_batch.bundle import Bundle
 from xray_batch.classify import Ensemble
 from xray_batch.decode import decode_file
 from xray_batch.errors import TrainingDataError
-from xray_batch.records import Finding
+from xray_batch.records import AgeRange, Finding
 from xray_batch.standardize import prepare
 from xray_batch.training import metrics
 from xray_batch.training.dataset import fingerprint, load_pixels, read_labels
@@ -66,6 +66,7 @@ def order(make_data, tmp_path):
         bundle_id="tiny-cxr",
         version="0.1.0",
         licence="CC0",
+        ages=AgeRange(youngest=0, oldest=17),
         recipes={"resnet34": recipe, "resnet50": replace(recipe, batch_size=24)},
         seed=0,
         side=32,
