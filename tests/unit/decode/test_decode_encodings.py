@@ -43,19 +43,6 @@ def test_same_pixels_in_other_byte_layouts(name, syntax, tmp_path):
     assert image.rendering == rendering
 
 
-@pytest.mark.parametrize("packing", ["byte_per_entry", "word_per_entry", "odd_count"])
-def test_voi_lut_of_8_bits(packing, tmp_path):
-    """A table of 8-bit entries is read whether they are packed two to a word or one."""
-    entries = (np.arange(4096) * 255 // 4095).astype(np.uint8)
-    count = 4096
-    if packing == "odd_count":
-        entries, count = np.append(entries, np.uint8(255)), 4097
-    data = entries.astype("<u2").tobytes() if packing == "word_per_entry" else entries.tobytes()
-    table = lut_sequence(data + b"\0" * (len(data) % 2), count=count, bits=8)
-    image = decode_file(write_dicom(tmp_path / "a.dcm", VOILUTSequence=table))
-    assert np.array_equal(image.pixels, (entries[STORED] / np.float32(255)).astype(np.float32))
-
-
 def test_voi_lut_outside_its_inputs(tmp_path):
     """Values before and after a table take its first and last entry (PS3.3 C.11.2.1.1)."""
     table = lut_sequence(np.array([1000, 2000, 4095], "<u2"), count=3, first_mapped=2048)
