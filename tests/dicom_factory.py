@@ -157,6 +157,7 @@ def save(path: Path, dataset: Dataset, *, transfer_syntax: str = uid.ExplicitVRL
     """Write a data set with File Meta Information; pydicom need not know the transfer syntax."""
     written = transfer_syntax if transfer_syntax in uid.UID_dictionary else uid.JPEG2000
     meta = FileMetaDataset()
+    meta.FileMetaInformationGroupLength = 0  # pydicom writes the true one where there is any
     meta.TransferSyntaxUID = uid.UID(written)
     meta.MediaStorageSOPClassUID = dataset.get("SOPClassUID", uid.ComputedRadiographyImageStorage)
     meta.MediaStorageSOPInstanceUID = dataset.get("SOPInstanceUID", "1.2.3")

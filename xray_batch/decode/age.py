@@ -14,7 +14,7 @@ _YEARS: Final = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
 #: DA as it is now, and as it was before 1993: 20240131, 2024.01.31 (PS3.5 section 6.2).
 _DATE: Final = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})")
 
-#: Older than anybody: the date of birth is a placeholder, 19000101 for instance.
+#: Older than anybody: the date of birth is a placeholder, 19000101 for instance, or the age is, 999Y.
 _OLDEST: Final = 120.0
 
 
@@ -24,8 +24,9 @@ def find_age(attributes: Attributes) -> float | None:
     (0010,1010) Patient's Age, or the time from (0010,0030) Patient's Birth Date to (0008,0020) Study Date.
     """
     match = _AGE.fullmatch(attributes.code("PatientAge") or "")
-    if match:
-        return int(match[1]) * _YEARS[match[2]]
+    stated = int(match[1]) * _YEARS[match[2]] if match else None
+    if stated is not None and stated <= _OLDEST:
+        return stated
     born, studied = parse_date(attributes.text("PatientBirthDate")), parse_date(attributes.text("StudyDate"))
     if born is None or studied is None:
         return None

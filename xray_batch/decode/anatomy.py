@@ -4,6 +4,7 @@ Coded attributes count first, then free text; vendors and sites write both in th
 """
 
 import re
+import unicodedata
 from typing import Final
 
 from xray_batch.decode.attributes import Attributes, refusal
@@ -142,8 +143,10 @@ def _view_keyword(attributes: Attributes, view: str | None) -> str:
 
 
 def _words(text: str | None) -> str:
-    """Return upper-case words separated by single blanks: ``Chest, PA`` gives ``CHEST PA``."""
-    return re.sub(r"[^A-Z0-9]+", " ", (text or "").upper()).strip()
+    """Return upper-case words without accents, separated by single blanks: ``Tórax, PA`` gives ``TORAX PA``."""
+    letters = unicodedata.normalize("NFKD", text or "")
+    plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    return re.sub(r"[^A-Z0-9]+", " ", plain.upper()).strip()
 
 
 def is_said(text: str | None) -> bool:

@@ -13,7 +13,9 @@ from pydicom.datadict import dictionary_description, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.filereader import read_sequence_item
 
+from xray_batch.decode.stream import BoundedStream
 from xray_batch.errors import ReasonCode, RejectedInputError
 
 #: The only attributes read from the top level of a data set; all others are skipped unread.
@@ -72,6 +74,9 @@ KEYWORDS_READ: Final = (
 #: Longest text kept: LO, SH and UI allow 64 characters at most (PS3.5 section 6.2).
 MAX_TEXT: Final = 64
 
+#: Longest value converted; no attribute that is read here, tables and sequences aside, comes near it.
+_LONGEST_VALUE: Final = 4096
+
 #: What pydicom raises for damaged values; RuntimeError includes RecursionError and NotImplementedError.
 PYDICOM_ERRORS: Final = (
     ArithmeticError,
@@ -108,8 +113,8 @@ def clean_text(value: object) -> str | None:
     Control characters, NUL padding and lone surrogates are removed: databases and terminals choke on them.
     """
     if isinstance(value, bytes):
-        value = value.decode("latin-1")
-    text = "".join(character for character in str(value) if character.isprintable())
+        value = value[:_LONGEST_VALUE].decode("latin-1")
+    text = "".join(character for character in str(value)[:_LONGEST_VALUE] if character.isprintable())
     return text.strip()[:MAX_TEXT].strip() or None
 
 
@@ -217,10 +222,10 @@ class Attributes:
             UNREADABLE_FILE, if the sequence is damaged.
         """
         try:
-            value = self._first_value(keyword)
+            item = self._first_item(keyword)
         except PYDICOM_ERRORS as error:
             raise refusal(ReasonCode.UNREADABLE_FILE, keyword, "not readable", "a sequence") from error
-        return Attributes(value) if isinstance(value, Dataset) else None
+        return Attributes(item) if item is not None else None
 
     def raw(self, keyword: str) -> RawValue | None:
         """Return the bytes of a value, for attributes whose VR is ambiguous; None if absent or empty.
@@ -239,14 +244,30 @@ class Attributes:
             return None
         return RawValue(value=element.value, vr=element.VR, is_little_endian=element.is_little_endian)
 
+    def _first_item(self, keyword: str) -> Dataset | None:
+        """Return the first item of a sequence; the others of one not yet parsed are left so."""
+        element: object = self._dataset.get_item(keyword)
+        if isinstance(element, RawDataElement) and element.VR in (None, "SQ", "UN"):
+            if not element.value:
+                return None
+            encoding = self._dataset.original_character_set
+            stream = BoundedStream(element.value)
+            return read_sequence_item(stream, element.is_implicit_VR, element.is_little_endian, encoding)
+        value = self._first_value(keyword)
+        return value if isinstance(value, Dataset) else None
+
     def _first_value(self, keyword: str) -> Any:  # noqa: ANN401 - whatever pydicom makes of the bytes
         """Return the first value as pydicom converts it, None if absent or empty."""
         return next(iter(self._values(keyword)), None)
 
     def _values(self, keyword: str) -> Iterable[Any]:
         """Return the values as pydicom converts them: many, one, or none."""
-        if keyword not in self._dataset:
+        element: object = self._dataset.get_item(keyword)
+        if element is None:
             return ()
+        if isinstance(element, RawDataElement) and len(element.value or b"") > _LONGEST_VALUE:
+            message = f"{describe(keyword)} has {len(element.value or b''):,} bytes"
+            raise ValueError(message)
         value = self._dataset[keyword].value
         if isinstance(value, str | bytes) or not hasattr(value, "__getitem__") or isinstance(value, Dataset):
             return (value,)

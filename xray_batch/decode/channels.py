@@ -13,6 +13,10 @@ from xray_batch.errors import ReasonCode, RejectedInputError
 GRAY_TOLERANCE: Final = 8
 
 
+#: Rows compared at once; all of them would take as much memory as the picture.
+_BLOCK: Final = 64
+
+
 def to_single_channel(
     samples: npt.NDArray[np.unsignedinteger[Any]],
 ) -> npt.NDArray[np.unsignedinteger[Any]]:
@@ -33,14 +37,19 @@ def to_single_channel(
     RejectedInputError
         COLOR_IMAGE, if the channels of a pixel differ by more than :data:`GRAY_TOLERANCE`.
     """
-    red, green, blue = samples[..., 0], samples[..., 1], samples[..., 2]
-    # The larger minus the smaller never wraps in unsigned arithmetic.
-    spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
-    largest = int(spread.max()) * 255 / int(np.iinfo(samples.dtype).max)
+    spread = max(_spread(samples[start : start + _BLOCK]) for start in range(0, len(samples), _BLOCK))
+    largest = spread * 255 / int(np.iinfo(samples.dtype).max)
     if largest > GRAY_TOLERANCE:
         raise RejectedInputError(
             ReasonCode.COLOR_IMAGE,
             f"The colour channels differ by up to {largest:.0f} of 255; a grayscale picture is accepted, "
             f"or a colour one whose channels differ by no more than {GRAY_TOLERANCE}.",
         )
-    return green
+    return samples[..., 1]
+
+
+def _spread(samples: npt.NDArray[np.unsignedinteger[Any]]) -> int:
+    """Return the largest difference between two colour channels of one pixel."""
+    red, green, blue = samples[..., 0], samples[..., 1], samples[..., 2]
+    # The larger minus the smaller never wraps in unsigned arithmetic.
+    return int((np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)).max())

@@ -5,6 +5,7 @@ so the size is checked here first, and the end of the stream is looked for here.
 """
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,9 +20,19 @@ _START_OF_FRAME: Final = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xC
 _START_OF_SCAN: Final = 0xDA
 _END_OF_IMAGE: Final = b"\xff\xd9"
 
+#: Markers and fill bytes before the first scan; an ICC profile may take 255 of them.
+_MOST_SEGMENTS: Final = 4096
+
+#: Scans of one picture; each costs a decoder a walk over all of it.  Progressive files have about ten.
+_MOST_SCANS: Final = 100
+
 _SOC_SIZ: Final = b"\xff\x4f\xff\x51"  #: Start Of Codestream and image size, T.800 A.4.1, A.5.1
 _SOT: Final = b"\xff\x90"  #: Start Of Tile-part, T.800 A.4.2
 _EOC: Final = b"\xff\xd9"  #: End Of Codestream, T.800 A.4.4
+
+#: Tile-parts of one picture; 10,000 x 10,000 pixels in tiles of 64 x 64 are 24,649.
+_MOST_TILE_PARTS: Final = 1 << 16
+
 _JP2_SIGNATURE: Final = b"\x00\x00\x00\x0cjP  "  #: T.800 I.5.1; DICOM wants the bare codestream
 
 
@@ -52,7 +63,7 @@ def read_jpeg_size(stream: bytes) -> StreamSize:
 
 
 def check_jpeg_ends(stream: bytes) -> None:
-    """Refuse a JPEG or JPEG-LS stream without End Of Image.
+    """Refuse a JPEG or JPEG-LS stream without End Of Image, and one of scans without end.
 
     The marker cannot occur inside compressed data (T.81 B.1.1.5), so it is looked for after the first
     scan header: a complete thumbnail in the metadata does not count, and bytes after the picture do no harm.
@@ -60,10 +71,16 @@ def check_jpeg_ends(stream: bytes) -> None:
     Raises
     ------
     RejectedInputError
-        TRUNCATED.
+        TRUNCATED or PIXEL_DATA.
     """
     for marker, offset in _jpeg_segments(stream):
-        if marker == _START_OF_SCAN and stream.find(_END_OF_IMAGE, offset) >= 0:
+        end = stream.find(_END_OF_IMAGE, offset) if marker == _START_OF_SCAN else -1
+        if end >= 0 and stream.count(b"\xff\xda", offset, end) > _MOST_SCANS:
+            raise RejectedInputError(
+                ReasonCode.PIXEL_DATA,
+                f"The JPEG stream has more than {_MOST_SCANS} scans; a radiograph has one to ten.",
+            )
+        if end >= 0:
             return
     raise RejectedInputError(
         ReasonCode.TRUNCATED,
@@ -71,11 +88,18 @@ def check_jpeg_ends(stream: bytes) -> None:
     )
 
 
-def _jpeg_segments(stream: bytes) -> list[tuple[int, int]]:
-    """Return the markers up to the first scan, each with the offset of its length field."""
-    segments = []
+def _jpeg_segments(stream: bytes) -> Iterator[tuple[int, int]]:
+    """Yield the markers up to the first scan, each with the offset of its length field.
+
+    Raises
+    ------
+    RejectedInputError
+        PIXEL_DATA, if they do not come to an end.
+    """
     offset = 0
-    while offset + 4 <= len(stream) and stream[offset] == 0xFF:
+    for _ in range(_MOST_SEGMENTS):
+        if offset + 4 > len(stream) or stream[offset] != 0xFF:
+            return
         marker = stream[offset + 1]
         if marker == 0xFF:  # a fill byte (T.81 B.1.1.2)
             offset += 1
@@ -83,11 +107,13 @@ def _jpeg_segments(stream: bytes) -> list[tuple[int, int]]:
         offset += 2
         if marker in _STANDALONE:
             continue
-        segments.append((marker, offset))
+        yield marker, offset
         if marker == _START_OF_SCAN:
-            break
+            return
         offset += int.from_bytes(stream[offset : offset + 2], "big")
-    return segments
+    raise RejectedInputError(
+        ReasonCode.PIXEL_DATA, f"The JPEG stream has more than {_MOST_SEGMENTS:,} segments before its picture."
+    )
 
 
 def read_jpeg2000_size(stream: bytes) -> StreamSize:
@@ -115,25 +141,40 @@ def read_jpeg2000_size(stream: bytes) -> StreamSize:
 def check_jpeg2000_ends(stream: bytes) -> None:
     """Refuse a JPEG 2000 or HTJ2K codestream whose tile-parts do not lead to End Of Codestream.
 
+    Every tile must have a part: OpenJPEG shows one without as black.
+
     Raises
     ------
     RejectedInputError
         TRUNCATED.
     """
-    offset = stream.find(_SOT, max(_jpeg2000_start(stream), 0))
-    while offset >= 0 and stream[offset : offset + 2] == _SOT and len(stream) >= offset + 12:
-        (length,) = struct.unpack_from(">L", stream, offset + 6)  # Psot, T.800 A.4.2
+    start = max(_jpeg2000_start(stream), 0)
+    offset, is_at_end = stream.find(_SOT, start), False
+    tiles = set()
+    for _ in range(_MOST_TILE_PARTS):
+        if offset < 0 or stream[offset : offset + 2] != _SOT or len(stream) < offset + 12:
+            is_at_end = offset >= 0 and stream[offset : offset + 2] == _EOC
+            break
+        tile, length = struct.unpack_from(">HL", stream, offset + 4)  # Isot and Psot, T.800 A.4.2
+        tiles.add(tile)
         if length == 0:  # the last tile-part, reaching to EOC
-            if stream.rstrip(b"\0").endswith(_EOC):
-                return
+            is_at_end = stream.rstrip(b"\0").endswith(_EOC)
             break
         offset += length if length >= 14 else len(stream)
-    if offset >= 0 and stream[offset : offset + 2] == _EOC:
+    if is_at_end and len(tiles) == _count_tiles(stream, start):
         return
     raise RejectedInputError(
         ReasonCode.TRUNCATED,
-        "The JPEG 2000 stream ends before its End Of Codestream marker; a complete one is accepted.",
+        "The JPEG 2000 stream ends before its End Of Codestream marker, or lacks a tile; a complete one is accepted.",
     )
+
+
+def _count_tiles(stream: bytes, start: int) -> int:
+    """Return how many tiles the image is cut into (T.800 B.3); 0 where their size is impossible."""
+    right, bottom, _, _, width, height, left, top = map(int, struct.unpack_from(">8L", stream, start + 8))
+    if not width or not height:
+        return 0
+    return -(-(right - left) // width) * -(-(bottom - top) // height)
 
 
 def _jpeg2000_start(stream: bytes) -> int:

@@ -61,7 +61,8 @@ def place_upright(pixels: npt.NDArray[np.float32], attributes: Attributes) -> Pl
         steps.append(f"geometry: pixels are {height:.3f} times as high as wide ({source}); " + _size(pixels))
         warnings.append(ImageWarning.NOT_SQUARE)
     orientation = read_orientation(attributes)
-    if orientation is not None and orientation != _UPRIGHT:
+    # Front and back are those of a lateral film; the gate has let it pass for a View Position that says frontal.
+    if orientation is not None and orientation != _UPRIGHT and not set(orientation) & set("AP"):
         pixels = _turn(pixels, orientation)
         steps.append(f"geometry: Patient Orientation is {'/'.join(orientation)}; mirrored or turned to L/F")
         warnings.append(ImageWarning.ORIENTATION_CORRECTED)
@@ -115,10 +116,7 @@ def _make_square(pixels: npt.NDArray[np.float32], height: float) -> npt.NDArray[
 
 
 def _turn(pixels: npt.NDArray[np.float32], orientation: tuple[str, str]) -> npt.NDArray[np.float32]:
-    """Return the picture with rows to the patient's left and columns to the feet.
-
-    Only the four directions of a frontal film can be here; the gate has refused the others.
-    """
+    """Return the picture, of a frontal film, with rows to the patient's left and columns to the feet."""
     row, column = orientation
     if row in "HF":
         pixels, row, column = pixels.T, column, row

@@ -15,6 +15,9 @@ _CONTAINER: Final = b"\x00\x00\x00\x0cJXL \x0d\x0a\x87\x0a"
 #: Longest header looked at; size and metadata take less than 40 bytes.
 _HEADER_BYTES: Final = 64
 
+#: Boxes of a container that are looked at for the codestream.
+_MOST_BOXES: Final = 64
+
 #: Distributions of the U32 fields used: constant, or offset and number of bits.
 _SIZE: Final = ((1, 9), (1, 13), (1, 18), (1, 30))
 _BITS: Final = ((8, 0), (10, 0), (12, 0), (1, 6))
@@ -82,7 +85,9 @@ def _find_codestream(stream: bytes) -> bytes:
     if stream.startswith(_CODESTREAM):
         return stream
     offset = len(_CONTAINER)
-    while stream.startswith(_CONTAINER) and len(stream) >= offset + 8:
+    for _ in range(_MOST_BOXES):
+        if not stream.startswith(_CONTAINER) or len(stream) < offset + 8:
+            break
         length = int.from_bytes(stream[offset : offset + 4], "big")
         kind = stream[offset + 4 : offset + 8]
         start = offset + 8 + (4 if kind == b"jxlp" else 0)  # a part begins with its number

@@ -4,7 +4,6 @@ The data set is read up to Pixel Data, whose position is noted: its bytes are no
 must be is known before they are touched.
 """
 
-import io
 import struct
 import zlib
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from pydicom.tag import BaseTag
 from xray_batch.decode.attributes import KEYWORDS_READ, PYDICOM_ERRORS, Attributes
 from xray_batch.decode.identify import DICOM_PREFIX, DICOM_PREFIX_OFFSET, guess_implicit_vr
 from xray_batch.decode.limits import MAX_INFLATED_BYTES
+from xray_batch.decode.stream import BoundedStream
 from xray_batch.errors import ReasonCode, RejectedInputError
 
 #: Pixel Data, Float Pixel Data, Double Float Pixel Data (PS3.3 C.7.6.24, C.7.6.25).
@@ -57,33 +57,6 @@ class DicomFile:
     is_complete: bool  #: False where the file ends inside an element before the pixels
 
 
-class _CountingStream(io.BytesIO):
-    """Bytes that remember how often a reader asked for more than there is.
-
-    pydicom ends a data set in silence where the file ends.  A data set that is complete meets the end once,
-    when the reader asks for the next tag and gets nothing.
-    """
-
-    def __init__(self, content: bytes) -> None:
-        super().__init__(content)
-        self._length = len(content)
-        self.short_reads = 0
-        self.is_cut = False
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """Read, and note an answer that is shorter than the question."""
-        found = super().read(size)
-        if size is not None and len(found) < size:
-            self.short_reads += 1
-            self.is_cut = self.is_cut or bool(found) or self.tell() > self._length
-        return found
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the reader has met the end only between two elements."""
-        return self.short_reads <= 1 and not self.is_cut
-
-
 def read_dicom_file(content: bytes) -> DicomFile:
     """Read a DICOM file up to its pixels.
 
@@ -103,7 +76,7 @@ def read_dicom_file(content: bytes) -> DicomFile:
         )
     if transfer_syntax == uid.DeflatedExplicitVRLittleEndian:
         content, start = _inflate(memoryview(content)[start:]), 0
-    stream = _CountingStream(content)
+    stream = BoundedStream(content)
     stream.seek(start)
     dataset = _read(
         stream,
@@ -126,7 +99,7 @@ def read_dicom_file(content: bytes) -> DicomFile:
 
 def _read_file_meta(content: bytes, offset: int) -> tuple[Attributes, int]:
     """Read the elements of group 0002 (PS3.10 section 7.1); return them and the offset after them."""
-    stream = _CountingStream(content)
+    stream = BoundedStream(content)
     stream.seek(offset)
     dataset = _read(
         stream,
@@ -144,7 +117,7 @@ def _read_file_meta(content: bytes, offset: int) -> tuple[Attributes, int]:
 
 
 def _read(
-    stream: io.BytesIO,
+    stream: BoundedStream,
     *,
     is_implicit_vr: bool,
     is_little_endian: bool,

@@ -33,6 +33,9 @@ from xray_batch.records import ImageWarning
 _ITEM: Final = 0xFFFEE000  #: PS3.5 section 7.5
 _SEQUENCE_DELIMITATION: Final = 0xFFFEE0DD
 
+#: Fragments of the one frame; those of 1 kB would make 64 MB.
+_MOST_FRAGMENTS: Final = 1 << 16
+
 _INTERPRETATIONS: Final = {"MONOCHROME1": 1, "MONOCHROME2": 1, "RGB": 3}  #: and YBR_...: 3
 
 
@@ -261,7 +264,7 @@ def _decode_deflated(fragments: list[memoryview], layout: PixelLayout) -> Cells:
     """Return the cells of a deflated frame (PS3.5 A.4.12, RFC 1951), shaped as those of a native one."""
     inflater = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
     try:
-        value = inflater.decompress(b"".join(fragments), layout.frame_bytes + 1)
+        value = inflater.decompress(b"".join(fragments), layout.frame_bytes + 2)
     except zlib.error as error:
         raise RejectedInputError(
             ReasonCode.PIXEL_DATA, "(7FE0,0010) Pixel Data holds a corrupt deflated stream."
@@ -316,7 +319,7 @@ def _fragments(element: PixelElement) -> list[memoryview]:
         raise refusal(ReasonCode.PIXEL_DATA, "PixelData", "not encapsulated", "fragments in this transfer syntax")
     content, offset = memoryview(element.content), element.offset
     items: list[memoryview] = []
-    while offset + 8 <= len(content):
+    while offset + 8 <= len(content) and len(items) <= _MOST_FRAGMENTS:
         group, number, length = struct.unpack_from("<HHL", content, offset)
         tag = group << 16 | number
         if tag == _SEQUENCE_DELIMITATION:
@@ -327,6 +330,8 @@ def _fragments(element: PixelElement) -> list[memoryview]:
             raise refusal(ReasonCode.PIXEL_DATA, "PixelData", f"tag {tag:08X} among items", "items only")
         offset += 8 + length
         items.append(content[offset - length : offset])
+    if len(items) > _MOST_FRAGMENTS:
+        raise refusal(ReasonCode.PIXEL_DATA, "PixelData", "more fragments", f"at most {_MOST_FRAGMENTS:,}")
     raise RejectedInputError(
         ReasonCode.TRUNCATED,
         "(7FE0,0010) Pixel Data ends before its Sequence Delimitation Item; complete pixels are accepted.",

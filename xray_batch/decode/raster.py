@@ -40,6 +40,9 @@ _MODES: Final = {
     "RGBA": True,
 }
 
+#: Chunks of one PNG; those of 8 kB, as libpng writes them, would make 512 MB.
+_MOST_CHUNKS: Final = 1 << 16
+
 #: What Pillow and libpng raise for damaged files.
 _PILLOW_ERRORS: Final = (
     ArithmeticError,
@@ -91,9 +94,7 @@ class RasterSource(Source):
             _check_png_chunks(content)
         else:
             check_jpeg_ends(content)
-        with _reading(source_format):
-            # Opening reads the header only; nothing is decompressed before `render`.
-            self._image = Image.open(io.BytesIO(content), formats=[source_format.value.upper()])
+        self._image = self._open()
         check_not_too_large(self._image.height, self._image.width)
 
     def check_intended_use(self) -> None:
@@ -135,19 +136,16 @@ class RasterSource(Source):
                 ReasonCode.MULTI_FRAME, "The PNG file is an animation; a single picture is accepted."
             )
 
+    def _open(self) -> Image.Image:
+        """Read the header of the picture; nothing is decompressed yet."""
+        with _reading(self.header.source_format):
+            return Image.open(io.BytesIO(self._content), formats=[self.header.source_format.value.upper()])
+
     def render(self) -> GrayscaleImage:
         """Return the picture as one channel; EXIF orientation is applied, an alpha channel is dropped."""
         self.check_intended_use()
-        image, warnings = self._image, []
-        with _reading(self.header.source_format):
-            if image.mode.endswith("A") or "transparency" in image.info:
-                warnings.append(ImageWarning.ALPHA_IGNORED)
-            if image.info.get("icc_profile"):
-                warnings.append(ImageWarning.ICC_IGNORED)
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-            is_deep = _has_deep_channels(self._content)
-            samples = imagecodecs.png_decode(self._content) if is_deep else _load(image)
-        steps = [f"stored: {8 * samples.dtype.itemsize} bits, mode {image.mode}"]
+        samples, orientation, warnings = self._read_samples()
+        steps = [f"stored: {8 * samples.dtype.itemsize} bits, mode {self._image.mode}"]
         if samples.ndim == 3 and samples.shape[2] < 3:
             samples = samples[..., 0]
         elif samples.ndim == 3:
@@ -163,11 +161,27 @@ class RasterSource(Source):
             white = used[1]
             steps.append(f"range: no pixel beyond {white}: 0 to {white} is shown")
             warnings.append(ImageWarning.BITS_UNUSED)
-        pixels = np.ascontiguousarray(samples, np.float32) / np.float32(white)
+        # One array, not two, of up to 400 MB.
+        pixels = np.divide(np.ascontiguousarray(samples), np.float32(white), dtype=np.float32)
         check_not_blank(pixels)
         return GrayscaleImage(
             header=self.header, pixels=pixels, rendering="identity", steps=tuple(steps), warnings=tuple(warnings)
         )
+
+    def _read_samples(self) -> tuple[npt.NDArray[Any], int, list[ImageWarning]]:
+        """Return the picture as it lies in the file, its EXIF orientation, and what is not made use of."""
+        # Opened anew: what Pillow decompresses goes when this ends, or before another decoder starts.
+        image, warnings = self._open(), []
+        with _reading(self.header.source_format):
+            if image.mode.endswith("A") or "transparency" in image.info:
+                warnings.append(ImageWarning.ALPHA_IGNORED)
+            if image.info.get("icc_profile"):
+                warnings.append(ImageWarning.ICC_IGNORED)
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            if not _has_deep_channels(self._content):
+                return _load(image), orientation, warnings
+            del image
+            return imagecodecs.png_decode(self._content), orientation, warnings
 
 
 def _load(image: Image.Image) -> npt.NDArray[np.uint8 | np.uint16]:
@@ -191,7 +205,7 @@ def _has_deep_channels(content: bytes) -> bool:
 
 
 def _check_png_chunks(content: bytes) -> None:
-    """Walk all chunks: each complete and with its checksum, IEND last (PNG specification, 5.3).
+    """Walk all chunks: each complete and with its checksum, IEND last (PNG specification, 5.3), not too many.
 
     Pillow does not check the checksum of image data and reads a file without IEND.
 
@@ -200,8 +214,13 @@ def _check_png_chunks(content: bytes) -> None:
     RejectedInputError
         TRUNCATED or UNREADABLE_FILE.
     """
-    offset, kind = len(PNG_SIGNATURE), b""
+    offset, kind, count = len(PNG_SIGNATURE), b"", 0
     while kind != b"IEND":
+        count += 1
+        if count > _MOST_CHUNKS:
+            raise RejectedInputError(
+                ReasonCode.UNREADABLE_FILE, f"The PNG file has more than {_MOST_CHUNKS:,} chunks; it is not read."
+            )
         length = int.from_bytes(content[offset : offset + 4], "big")
         kind = content[offset + 4 : offset + 8]
         end = offset + 12 + length

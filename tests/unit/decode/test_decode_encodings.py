@@ -6,199 +6,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from dicom_factory import EXACT, RAMP, WHITE, lut_sequence, write_dicom
+from grayscale_encodings import IDENTITY, grayscale_encodings, to_signed
 from pydicom import uid
 
 from xray_batch.decode import decode_file, open_source
 from xray_batch.records import ImageWarning
 
 STORED = RAMP.stored
-SIGNED = (STORED.astype(np.int32) - 2048).astype(np.int16)
-IDENTITY = np.arange(WHITE + 1, dtype="<u2")  #: a LUT that changes nothing
-
-#: Attributes that undo `SIGNED`.
-UNSIGN = {"RescaleIntercept": "2048", "RescaleSlope": "1"}
-
-
-def bits_12(values: npt.NDArray[np.int16]) -> npt.NDArray[np.uint16]:
-    """Return 12-bit two's complement without sign extension."""
-    return values.view(np.uint16) & np.uint16(WHITE)
-
-
-#: Name: cells of Pixel Data, attributes, name of the rendering.
-ENCODINGS: dict[str, tuple[npt.NDArray[Any], dict[str, Any], str]] = {
-    "plain": (STORED, {}, "identity"),
-    "window": (STORED, {"WindowCenter": "2048", "WindowWidth": "4096"}, "window:LINEAR"),
-    "window_exact": (
-        STORED,
-        {"WindowCenter": "2047.5", "WindowWidth": "4095", "VOILUTFunction": "LINEAR_EXACT"},
-        "window:LINEAR_EXACT",
-    ),
-    "window_several": (
-        STORED,
-        {"WindowCenter": ["2048", "100"], "WindowWidth": ["4096", "50"]},
-        "window:LINEAR",
-    ),
-    "window_function_empty": (
-        STORED,
-        {"WindowCenter": "2048", "WindowWidth": "4096", "VOILUTFunction": ""},
-        "window:LINEAR",
-    ),
-    "window_function_lower_case": (
-        STORED,
-        {"WindowCenter": "2048", "WindowWidth": "4096", "VOILUTFunction": "linear"},
-        "window:LINEAR",
-    ),
-    "window_width_zero": (STORED, {"WindowCenter": "0", "WindowWidth": "0"}, "identity"),
-    "window_width_negative": (STORED, {"WindowCenter": "10", "WindowWidth": "-5"}, "identity"),
-    "window_center_alone": (STORED, {"WindowCenter": "10"}, "identity"),
-    "window_empty": (STORED, {"WindowCenter": "", "WindowWidth": ""}, "identity"),
-    "monochrome1": (WHITE - STORED, {"PhotometricInterpretation": "MONOCHROME1"}, "identity"),
-    "monochrome1_window": (
-        WHITE - STORED,
-        {"PhotometricInterpretation": "MONOCHROME1", "WindowCenter": "2048", "WindowWidth": "4096"},
-        "window:LINEAR",
-    ),
-    "monochrome1_inverse": (
-        WHITE - STORED,
-        {"PhotometricInterpretation": "MONOCHROME1", "PresentationLUTShape": "INVERSE"},
-        "identity",
-    ),
-    "monochrome2_identity": (STORED, {"PresentationLUTShape": "IDENTITY"}, "identity"),
-    "presentation_shape_empty": (STORED, {"PresentationLUTShape": ""}, "identity"),
-    "signed_rescale": (SIGNED, UNSIGN, "identity"),
-    "signed_alone": (SIGNED, {}, "identity"),
-    "signed_window": (
-        SIGNED,
-        UNSIGN | {"WindowCenter": "2048", "WindowWidth": "4096"},
-        "window:LINEAR",
-    ),
-    "signed_not_extended": (bits_12(SIGNED), UNSIGN | {"PixelRepresentation": 1}, "identity"),
-    "slope_2_intercept_-100": (
-        STORED,
-        {
-            "RescaleSlope": "2",
-            "RescaleIntercept": "-100",
-            "WindowCenter": "3995.5",
-            "WindowWidth": "8191",
-        },
-        "window:LINEAR",
-    ),
-    "slope_2_no_window": (STORED, {"RescaleSlope": "2", "RescaleIntercept": "-100"}, "identity"),
-    "slope_-1": (WHITE - STORED, {"RescaleSlope": "-1", "RescaleIntercept": "4095"}, "identity"),
-    "slope_alone": (STORED, {"RescaleSlope": "3"}, "identity"),
-    "rescale_empty": (STORED, {"RescaleSlope": "", "RescaleIntercept": ""}, "identity"),
-    "high_bit_15": (STORED << 4, {"HighBit": 15}, "identity"),
-    "high_bit_15_signed": (SIGNED << 4, UNSIGN | {"HighBit": 15}, "identity"),
-    "overlay_in_unused_bits": (STORED | 0xA000, {}, "identity"),
-    "high_bit_absent": (STORED, {"HighBit": None}, "identity"),
-    "16_bits": (
-        STORED * 16,
-        {"BitsStored": 16, "HighBit": 15, "WindowCenter": "32760.5", "WindowWidth": "65521"},
-        "window:LINEAR",
-    ),
-    "16_bits_signed": (
-        (STORED.astype(np.int32) * 16 - 32768).astype(np.int16),
-        {"BitsStored": 16, "HighBit": 15, "WindowCenter": "-7.5", "WindowWidth": "65521"},
-        "window:LINEAR",
-    ),
-    "voi_lut": (STORED, {"VOILUTSequence": lut_sequence(IDENTITY, count=4096)}, "voi_lut"),
-    "voi_lut_as_us": (
-        STORED,
-        {"VOILUTSequence": lut_sequence(IDENTITY, count=4096, data_vr="US")},
-        "voi_lut",
-    ),
-    "voi_lut_declared_16_bits": (
-        STORED,
-        {"VOILUTSequence": lut_sequence(IDENTITY, count=4096, bits=16)},
-        "voi_lut",
-    ),
-    "voi_lut_before_window": (
-        STORED,
-        {
-            "VOILUTSequence": lut_sequence(IDENTITY, count=4096),
-            "WindowCenter": "100",
-            "WindowWidth": "10",
-        },
-        "voi_lut",
-    ),
-    "voi_lut_first_negative": (
-        SIGNED,
-        {"VOILUTSequence": lut_sequence(IDENTITY, count=4096, first_mapped=-2048, descriptor_vr="SS")},
-        "voi_lut",
-    ),
-    "voi_lut_first_negative_as_us": (
-        SIGNED,
-        {"VOILUTSequence": lut_sequence(IDENTITY, count=4096, first_mapped=-2048)},
-        "voi_lut",
-    ),
-    "voi_lut_first_negative_after_rescale": (
-        STORED,
-        {
-            "RescaleSlope": "1",
-            "RescaleIntercept": "-1000",
-            "VOILUTSequence": lut_sequence(IDENTITY, count=4096, first_mapped=-1000),
-        },
-        "voi_lut",
-    ),
-    "voi_lut_after_float_rescale": (
-        STORED,
-        {
-            "RescaleSlope": "0.9999",
-            "RescaleIntercept": "0.2",
-            "VOILUTSequence": lut_sequence(IDENTITY, count=4096),
-        },
-        "voi_lut",
-    ),
-    "voi_lut_65536_entries": (
-        STORED * 16,
-        {
-            "BitsStored": 16,
-            "HighBit": 15,
-            "VOILUTSequence": lut_sequence(np.arange(65536, dtype="<u2") // 16, count=65536),
-        },
-        "voi_lut",
-    ),
-    "voi_lut_empty_sequence": (
-        STORED,
-        {"VOILUTSequence": [], "WindowCenter": "2048", "WindowWidth": "4096"},
-        "window:LINEAR",
-    ),
-    "modality_lut_16_bits": (
-        STORED,
-        {
-            "ModalityLUTSequence": lut_sequence(IDENTITY * 16, count=4096, bits=16),
-            "WindowCenter": "32760.5",
-            "WindowWidth": "65521",
-        },
-        "window:LINEAR",
-    ),
-    "modality_lut_12_bits": (
-        STORED,
-        {"ModalityLUTSequence": lut_sequence(IDENTITY, count=4096)},
-        "identity",
-    ),
-    "modality_lut_inverting": (
-        WHITE - STORED,
-        {"ModalityLUTSequence": lut_sequence(IDENTITY[::-1].copy(), count=4096)},
-        "identity",
-    ),
-    "modality_lut_first_negative": (
-        STORED,
-        {
-            "ModalityLUTSequence": lut_sequence(
-                np.concatenate([np.zeros(50, "<u2"), IDENTITY]),
-                count=4146,
-                first_mapped=-50,
-                descriptor_vr="SS",
-            )
-        },
-        "identity",
-    ),
-    "one_frame": (STORED, {"NumberOfFrames": "1"}, "identity"),
-    "no_frames": (STORED, {"NumberOfFrames": "0"}, "identity"),
-    "samples_per_pixel_absent": (STORED, {"SamplesPerPixel": None}, "identity"),
-    "padding_value_never_stored": (STORED, {"PixelPaddingValue": 60000}, "identity"),
-}
+SIGNED = to_signed(STORED)
+ENCODINGS = grayscale_encodings(STORED)
 
 TOLERANCE = {"voi_lut_after_float_rescale": 1 / WHITE}  #: the rescaled value is rounded to a table entry
 
@@ -225,19 +41,6 @@ def test_same_pixels_in_other_byte_layouts(name, syntax, tmp_path):
     image = decode_file(write_dicom(tmp_path / "a.dcm", cells, transfer_syntax=syntax, **attributes))
     RAMP.check(image.pixels)
     assert image.rendering == rendering
-
-
-@pytest.mark.parametrize("packing", ["byte_per_entry", "word_per_entry", "odd_count"])
-def test_voi_lut_of_8_bits(packing, tmp_path):
-    """A table of 8-bit entries is read whether they are packed two to a word or one."""
-    entries = (np.arange(4096) * 255 // 4095).astype(np.uint8)
-    count = 4096
-    if packing == "odd_count":
-        entries, count = np.append(entries, np.uint8(255)), 4097
-    data = entries.astype("<u2").tobytes() if packing == "word_per_entry" else entries.tobytes()
-    table = lut_sequence(data + b"\0" * (len(data) % 2), count=count, bits=8)
-    image = decode_file(write_dicom(tmp_path / "a.dcm", VOILUTSequence=table))
-    assert np.array_equal(image.pixels, (entries[STORED] / np.float32(255)).astype(np.float32))
 
 
 def test_voi_lut_outside_its_inputs(tmp_path):
