@@ -9,6 +9,7 @@ from pydicom import uid
 
 from xray_batch.decode import decode_file
 from xray_batch.demo import sample_files
+from xray_batch.standardize import resize
 
 PATIENT = {
     "PatientName": "Kowalska^Zofia",
@@ -28,8 +29,10 @@ TOLD_ON_REQUEST = ("MRN-48151623", "ACC-90210", "2025-06-23", ".77001", ".77002"
 def film(tmp_path):
     """Write a MONOCHROME1 film with a VOI LUT, of a patient with attributes that stand out."""
     table = lut_sequence(np.arange(4096, dtype="<u2"), count=4096)
+    pixels = decode_file(sample_files() / "06-16-bit.png").pixels
     return write_dicom(
         tmp_path / "film.dcm",
+        np.rint(4095 * (1 - resize(pixels, 240, 260))).astype(np.uint16),
         transfer_syntax=uid.JPEGLosslessSV1,
         PhotometricInterpretation="MONOCHROME1",
         VOILUTSequence=table,
@@ -44,11 +47,16 @@ def test_explains_a_decode(film, tmp_path):
     (facts,) = done.rows
     assert facts["transfer_syntax_uid"] == uid.JPEGLosslessSV1
     assert facts["decoder"].startswith("imagecodecs jpeg8")
-    assert (facts["rows"], facts["columns"], facts["rendering"]) == (72, 90, "voi_lut")
+    assert (facts["rows"], facts["columns"], facts["rendering"]) == (240, 260, "voi_lut")
     assert "polarity: MONOCHROME1, turned round" in facts["steps"]
     assert "voi: VOI LUT Sequence, 4096 entries from 0 on, 0 to 4095" in facts["steps"]
     found = {check["check"]: check["found"] for check in facts["checks"]}
-    assert (found["modality"], found["body_part"], found["view"]) == ("CR", "CHEST", "PA")
+    assert (found["modality"], found["body_part"], found["view"], found["patient_age"]) == (
+        "CR",
+        "CHEST",
+        "PA",
+        "within",
+    )
     assert facts["warnings"] == []
 
 

@@ -18,14 +18,17 @@ from xray_batch.bundle import (
     GATE_NAME,
     PACKAGED_BUNDLES,
     Bundle,
+    Manifest,
     bundle_folders,
     find_bundle,
     member_files,
+    save_gate,
     save_weights,
     write_manifest,
 )
 from xray_batch.decode import RENDERING_VERSION
 from xray_batch.errors import BundleError, ConfigurationError
+from xray_batch.gate import PictureKind
 from xray_batch.networks import build_network
 from xray_batch.records import Finding, InputSpec
 
@@ -339,3 +342,49 @@ def test_copies_leave_the_original(bundle_folder, tmp_path):
     assert (bundle_folder / "manifest.json").read_bytes() == before
     shutil.rmtree(copy)
     Bundle(bundle_folder)
+
+
+def test_gate_is_loaded(folder):
+    """The gate's layer and limits are those of the file and the manifest."""
+    bundle = Bundle(folder)
+    gate = bundle.load_gate()
+    stored = safetensors.torch.load_file(folder / GATE_NAME)
+    features = np.ones((1, len(stored["weight"])), np.float32)
+    (judgement,) = gate.judge(features, [0.0])
+    logits = stored["weight"].float().sum(0) + stored["bias"]
+    film = list(PictureKind).index(PictureKind.FILM)
+    others = torch.cat([logits[:film], logits[film + 1 :]])
+    assert judgement.atypicality == pytest.approx(float(torch.logsumexp(others, 0) - logits[film]), abs=1e-4)
+    assert gate.limits.flag_above == bundle.manifest.gate.flag_above
+
+
+def replace_gate(folder, content):
+    """Give a bundle another gate file; the one it has is shared with others."""
+    (folder / GATE_NAME).unlink()
+    (folder / GATE_NAME).write_bytes(content)
+
+
+def test_changed_gate(folder):
+    """A changed byte in the gate's file is refused by its name."""
+    replace_gate(folder, (folder / GATE_NAME).read_bytes()[:-1] + b"x")
+    with pytest.raises(BundleError, match=r"gate\.safetensors has SHA-256"):
+        Bundle(folder).load_gate()
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (15,)])
+def test_gate_of_another_shape(shape, folder):
+    """A layer that does not fit the kinds is refused."""
+    replace_gate(folder, b"")
+    facts = read_facts(folder)
+    facts["gate"]["sha256"] = save_gate(np.zeros(shape), np.zeros(3), folder / GATE_NAME)
+    write_facts(folder, facts)
+    with pytest.raises(BundleError, match="weights for 8 kinds"):
+        Bundle(folder).load_gate()
+
+
+def test_gate_of_no_member(tmp_path):
+    """A gate on the features of a network that is no member is refused."""
+    facts = make_manifest().model_dump(mode="json")
+    facts["gate"]["architecture"] = "resnet18"
+    with pytest.raises(ValueError, match="not among the members"):
+        Manifest.model_validate(facts)

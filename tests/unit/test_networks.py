@@ -4,7 +4,7 @@ import pytest
 import torch
 import torchvision
 
-from xray_batch.networks import ARCHITECTURES, build_network, load_backbone
+from xray_batch.networks import ARCHITECTURES, build_network, forward_with_features, load_backbone
 
 CONSTRUCTORS = {"resnet34": torchvision.models.resnet34, "resnet50": torchvision.models.resnet50}
 
@@ -82,3 +82,28 @@ def test_wrong_backbone(change):
         del weights["layer3.0.conv1.weight"]
     with pytest.raises(RuntimeError, match=r"layer3\.0\.conv"):
         load_backbone(build_network("resnet34", 4), weights)
+
+
+def test_features_come_with_the_same_logits(architecture):
+    """The logits beside the features are those of the network itself, bit for bit."""
+    network = build_network(architecture, 4).eval()
+    images = torch.randn(2, 1, 64, 48, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        logits, features = forward_with_features(network, images, 3)
+        assert torch.equal(logits, network(images))
+    channels = {"resnet34": 64 + 128 + 256 + 512, "resnet50": 256 + 512 + 1024 + 2048}[architecture]
+    assert features.shape == (2, 9 * channels)
+    assert features.dtype == torch.float32
+    assert features.min() >= 0
+
+
+def test_features_are_means_of_parts():
+    """A feature is the mean of one channel over one part of the picture; the last stage comes last."""
+    network = build_network("resnet34", 4).eval()
+    images = torch.randn(1, 1, 128, 128, generator=torch.Generator().manual_seed(2))
+    seen = []
+    network.layer4.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    with torch.inference_mode():
+        _, features = forward_with_features(network, images, 2)
+    last = features[0, -512 * 4 :].view(512, 2, 2)
+    assert torch.allclose(last[:, 0, 1], seen[0][0, :, :2, 2:].mean((1, 2)), atol=1e-6)

@@ -6,12 +6,21 @@ import numpy as np
 import pytest
 from dicom_factory import RAMP, write_dicom
 from PIL import Image
+from scipy import ndimage
 
 from xray_batch.decode import decode_file
+from xray_batch.demo import sample_files
 from xray_batch.errors import ConfigurationError
 from xray_batch.pipeline import worker
 from xray_batch.records import GrayscaleImage, ImageHeader, ImageWarning, InputSpec, SourceFormat
-from xray_batch.standardize import SQUASH_BILINEAR_ANTIALIAS, prepare, preprocess_sha256, resize, standardize
+from xray_batch.standardize import (
+    SQUASH_BILINEAR_ANTIALIAS,
+    measure_sharpness,
+    prepare,
+    preprocess_sha256,
+    resize,
+    standardize,
+)
 from xray_batch.training.dataset import LabelledImage, load_pixels
 
 SPEC = InputSpec(rows=48, columns=40, mean=0.4375, std=0.1875, resize=SQUASH_BILINEAR_ANTIALIAS, rendering_version=1)
@@ -149,3 +158,39 @@ def test_decode_worker_sees_the_same(image_file):
     assert slot.tobytes() == served.pixels.tobytes()
     assert (reply.header, reply.rendering, reply.warnings) == (served.header, served.rendering, served.warnings)
     assert (reply.rejection, reply.failure) == (None, None)
+
+
+class TestSharpness:
+    """How much finest detail a picture has, measured before it is made small."""
+
+    @pytest.fixture
+    def film(self):
+        """Return a packaged film."""
+        return decode_file(sample_files() / "01-dx-12-bit.dcm").pixels
+
+    def test_exposure_does_not_matter(self, film):
+        """Contrast and brightness do not change it."""
+        assert measure_sharpness(film * np.float32(0.3) + np.float32(0.5)) == pytest.approx(
+            measure_sharpness(film), abs=1e-3
+        )
+
+    @pytest.mark.parametrize(("share", "limit"), [(0.0075, -2.0), (0.02, -2.4)])
+    def test_blur(self, share, limit, film):
+        """A film is far above what is left of it after a blur."""
+        blurred = ndimage.gaussian_filter(film, [share * side for side in film.shape])
+        assert measure_sharpness(film) > -1.6
+        assert measure_sharpness(blurred) < limit
+
+    @pytest.mark.parametrize("side", [100, 224])
+    def test_small_pictures(self, side, film):
+        """A picture with fewer pixels is measured at its own size, and is not taken for a blurred one."""
+        assert measure_sharpness(resize(film, side, side)) > -1.6
+
+    def test_of_the_picture_before_the_resize(self, film):
+        """What `prepare` gives is that of the whole picture, which the model input cannot show."""
+        image = grayscale_image(film)
+        assert prepare(image, SPEC).sharpness == measure_sharpness(film)
+
+    def test_black(self):
+        """A picture without any detail has a number, too."""
+        assert np.isfinite(measure_sharpness(np.zeros((300, 300), np.float32)))

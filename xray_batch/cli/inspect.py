@@ -11,7 +11,7 @@ import typer
 
 from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Device, Home, open_settings
 from xray_batch.cli.output import Format, json_line, visible
-from xray_batch.records import ImageWarning, Outcome, Rejection
+from xray_batch.records import GateCheck, ImageWarning, Outcome, Rejection
 
 if TYPE_CHECKING:
     from xray_batch.bundle import Bundle
@@ -40,6 +40,7 @@ class _Judged:
 
     model_input: "ModelInput | None"
     answer: "Prediction | Rejection | None"
+    checks: tuple[GateCheck, ...]  #: of age and picture, after those of the header
     warnings: tuple[ImageWarning, ...]
 
 
@@ -93,15 +94,41 @@ def _judge(inspection: "Inspection", bundle: "Bundle", settings: "Settings") -> 
 
     image = inspection.image
     if image is None:
-        return _Judged(model_input=None, answer=inspection.rejection, warnings=())
+        return _Judged(model_input=None, answer=inspection.rejection, checks=(), warnings=())
     model_input = prepare(image, bundle.manifest.input_spec)
     device = select_device(settings.device)
     ensemble = Ensemble(bundle, device=device, dtype=select_dtype(settings.precision, device), batch_size=1)
-    (prediction,) = ensemble.predict([model_input])
-    age = judge_age(image.header.patient_age, bundle.manifest.ages, settings.age_policy)
-    warnings = image.warnings + ((age,) if isinstance(age, ImageWarning) else ())
-    rejection = inspection.rejection or (age if isinstance(age, Rejection) else None)
-    return _Judged(model_input=model_input, answer=rejection or prediction, warnings=warnings)
+    ((prediction, judgement),) = ensemble.examine([model_input])
+    ages = bundle.manifest.ages
+    age = judge_age(image.header.patient_age, ages, settings.age_policy)
+    age_rejection = age if isinstance(age, Rejection) else None
+    limits = bundle.manifest.gate
+    checks = (
+        GateCheck(
+            name="patient_age",
+            found="absent" if image.header.patient_age is None else "outside" if age else "within",
+            accepted=f"{ages or 'any'}; others are flagged, or refused by `age_policy`",
+            rejection=age_rejection,
+        ),
+        GateCheck(
+            name="picture",
+            found=f"unlikeness {judgement.unlikeness:.2f}, atypicality {judgement.atypicality:.2f}"
+            + (f", looks {judgement.kind}" if judgement.warnings or judgement.rejection else ""),
+            accepted=f"up to {limits.refuse_above:.2f}; flagged above an atypicality of {limits.flag_above:.2f}",
+            rejection=judgement.rejection,
+        ),
+        GateCheck(
+            name="sharpness",
+            found=f"{judgement.sharpness:.2f}",
+            accepted=f"any; flagged below {limits.sharpness_below:.2f}",
+        ),
+    )
+    return _Judged(
+        model_input=model_input,
+        answer=inspection.rejection or age_rejection or judgement.rejection or prediction,
+        checks=checks,
+        warnings=(*image.warnings, *((age,) if isinstance(age, ImageWarning) else ()), *judgement.warnings),
+    )
 
 
 def _facts(file: Path, inspection: "Inspection", judged: _Judged, *, show_patient: bool) -> dict[str, object]:
@@ -125,7 +152,7 @@ def _facts(file: Path, inspection: "Inspection", judged: _Judged, *, show_patien
                 "accepted": check.accepted,
                 "reason_code": check.rejection.reason_code if check.rejection else None,
             }
-            for check in inspection.checks
+            for check in (*inspection.checks, *judged.checks)
         ],
         "warnings": list(judged.warnings),
         "outcome": prediction.outcome if prediction else Outcome.NOT_ANALYSED,

@@ -48,7 +48,7 @@ _STEPS: Final = 120
 
 #: Share of varied films below a limit.  Films of unknown systems must pass, and the variation is wider than
 #: that between systems.
-_UNFLAGGED: Final = 0.85
+_UNFLAGGED: Final = 0.88
 _NOT_REFUSED: Final = 0.995
 
 #: How much softer than nearly all training films (in units of sharpness) a film of another system may be.
