@@ -8,6 +8,7 @@ import imagecodecs
 import numpy as np
 import pytest
 from dicom_factory import EXACT, RAMP
+from film_encodings import png_chunk
 from PIL import Image, ImageCms
 
 from xray_batch.decode import decode_file, open_source
@@ -23,11 +24,6 @@ def write_image(path, image, **options):
     """Write a Pillow image and return its path."""
     image.save(path, **options)
     return path
-
-
-def png_chunk(kind: bytes, data: bytes) -> bytes:
-    """Return a PNG chunk with its checksum."""
-    return struct.pack(">L", len(data)) + kind + data + struct.pack(">L", zlib.crc32(kind + data))
 
 
 def test_8_bit_png(tmp_path):
