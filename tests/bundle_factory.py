@@ -6,10 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from xray_batch.bundle import (
+    GATE_NAME,
     MANIFEST_NAME,
+    GateFacts,
+    GateRate,
     InputFacts,
     Manifest,
     MemberFacts,
@@ -19,15 +23,20 @@ from xray_batch.bundle import (
     Proportion,
     TrainingFacts,
     member_files,
+    save_gate,
     save_weights,
     write_manifest,
 )
 from xray_batch.decode import RENDERING_VERSION
+from xray_batch.gate import PictureKind
 from xray_batch.networks import ARCHITECTURES, build_network
 from xray_batch.records import Finding
 from xray_batch.standardize import SQUASH_BILINEAR_ANTIALIAS
 
 MODEL_CARD = "# A model card\n"
+
+#: Channels of the stages of ResNet-34 together, averaged over the whole picture.
+GATE_FEATURES = 64 + 128 + 256 + 512
 
 #: Of files that no test reads.
 NO_SHA256 = "0" * 64
@@ -63,6 +72,19 @@ def make_manifest(side: int = 32, hashes: Sequence[str] = (NO_SHA256, NO_SHA256)
         "threshold_low": 0.25,
         "threshold_high": 0.75,
         "disagreement_limit": 0.5,
+        "gate": GateFacts(
+            file=GATE_NAME,
+            sha256=NO_SHA256,
+            architecture="resnet34",
+            grid=1,
+            kinds=tuple(PictureKind),
+            # Nothing is flagged or refused: the bundle's networks are random.
+            flag_above=1e6,
+            refuse_above=1e6,
+            sharpness_below=-1e6,
+            films=(GateRate(name="made-up", n=50, refused=1, flagged=2),),
+            failures=(GateRate(name="inverted", n=40, refused=30, flagged=8),),
+        ),
         "operating_points": OperatingPoints(balanced=point, high_sensitivity=point, high_specificity=point),
         "training": TrainingFacts(
             name="made-up",
@@ -103,7 +125,10 @@ def make_bundle(folder: Path, *, seed: int = 0, side: int = 32, **facts: Any) ->
             elif name.endswith("weight"):
                 tensor.fill_(1.0)
         hashes.append(save_weights(network, folder / file))
-    write_manifest(folder, make_manifest(side, hashes, **facts), MODEL_CARD)
+    weight = np.random.default_rng(seed).normal(size=(GATE_FEATURES, len(PictureKind))).astype(np.float32)
+    sha256 = save_gate(weight, np.zeros(len(PictureKind), np.float32), folder / GATE_NAME)
+    gate = make_manifest().gate.model_copy(update={"sha256": sha256})
+    write_manifest(folder, make_manifest(side, hashes, **({"gate": gate} | facts)), MODEL_CARD)
     return folder
 
 

@@ -155,7 +155,7 @@ def make_bad_files(folder: Path) -> dict[Path, str]:
     truncated = write_dicom(folder / "truncated.dcm")
     truncated.write_bytes(truncated.read_bytes()[:-4000])
     bomb = folder / "bomb.png"
-    bomb.write_bytes(_png_header_of(50_000, 50_000))
+    bomb.write_bytes(png_header_of(50_000, 50_000))
     return {
         text: "unreadable_file",
         empty: "empty_file",
@@ -168,7 +168,7 @@ def make_bad_files(folder: Path) -> dict[Path, str]:
     }
 
 
-def _png_header_of(width: int, height: int) -> bytes:
+def png_header_of(width: int, height: int) -> bytes:
     """Return a small PNG that promises a huge image."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:

@@ -5,6 +5,7 @@
     manifest.json          every fact that inference needs, and where it comes from
     resnet34.safetensors   weights of one member, float16
     resnet50.safetensors
+    gate.safetensors       the layer that tells films from other pictures
     MODEL_CARD.md          for people
 
 A missing fact, an unknown fact or a changed byte is a :class:`BundleError`: nothing falls back to a
@@ -17,16 +18,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal, Self
 
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
 import safetensors.torch
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from torch import nn
+from torchvision.models import ResNet
 
 from xray_batch.errors import BundleError
+from xray_batch.gate import GateLimits, InputGate, PictureKind
 from xray_batch.networks import ARCHITECTURES, build_network
 from xray_batch.records import AgeRange, Finding, InputSpec
 
 MANIFEST_NAME: Final = "manifest.json"
+GATE_NAME: Final = "gate.safetensors"
 MODEL_CARD_NAME: Final = "MODEL_CARD.md"
 
 #: Bundles that the package carries; a folder each.
@@ -55,6 +62,11 @@ class InputFacts(_Facts):
     std: float = Field(gt=0, lt=1)
     resize: str
     rendering_version: int
+
+    @property
+    def input_spec(self) -> InputSpec:
+        """The same as the standardize stage needs it."""
+        return InputSpec(**self.model_dump(exclude={"channels"}))
 
 
 class Proportion(_Facts):
@@ -107,6 +119,37 @@ class AgeFacts(_Facts):
         return self
 
 
+class GateRate(_Facts):
+    """How the gate treated `n` pictures of one kind that it was not fitted to."""
+
+    name: str
+    n: int = Field(gt=0)
+    refused: int = Field(ge=0)
+    flagged: int = Field(ge=0)  #: of the others, those with a warning about the picture
+
+
+class GateFacts(_Facts):
+    """The gate that looks at the picture; see :mod:`xray_batch.gate`."""
+
+    file: str = Field(pattern=r"^[A-Za-z0-9_.-]+\.safetensors$")
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    architecture: str  #: of the member whose stages give the features
+    grid: int = Field(gt=0)  #: each stage's channels are averaged over so many parts a side
+    kinds: tuple[PictureKind, ...]  #: in the order of the layer's outputs
+    flag_above: float
+    refuse_above: float
+    sharpness_below: float
+    films: tuple[GateRate, ...]  #: real films of the validation split, by source
+    failures: tuple[GateRate, ...]  #: pictures that are to be refused or flagged
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if sorted(self.kinds) != sorted(PictureKind):
+            message = f"kinds are {', '.join(self.kinds)}, expected {', '.join(PictureKind)} in any order"
+            raise ValueError(message)
+        return self
+
+
 class TrainingFacts(_Facts):
     """What the members learned from."""
 
@@ -133,6 +176,7 @@ class Manifest(_Facts):
     threshold_low: float = Field(ge=0, le=1)
     threshold_high: float = Field(ge=0, le=1)
     disagreement_limit: float = Field(ge=0, le=1)
+    gate: GateFacts
     operating_points: OperatingPoints
     training: TrainingFacts
     metrics: tuple[Metric, ...]
@@ -145,6 +189,9 @@ class Manifest(_Facts):
     def _check(self) -> Self:
         if sorted(self.classes) != sorted(Finding):
             message = f"classes are {', '.join(self.classes)}, expected {', '.join(Finding)} in any order"
+            raise ValueError(message)
+        if self.gate.architecture not in {member.architecture for member in self.members}:
+            message = f"gate.architecture is {self.gate.architecture}, which is not among the members"
             raise ValueError(message)
         if self.threshold_low > self.threshold_high:
             message = f"threshold_low {self.threshold_low} is above threshold_high {self.threshold_high}"
@@ -164,7 +211,7 @@ class Manifest(_Facts):
     @property
     def input_spec(self) -> InputSpec:
         """The facts that the standardize stage needs."""
-        return InputSpec(**self.input.model_dump(exclude={"channels"}))
+        return self.input.input_spec
 
 
 class Bundle:
@@ -197,12 +244,12 @@ class Bundle:
             raise BundleError(message) from error
         self.manifest_text = content.decode()
         self.sha256 = hashlib.sha256(content).hexdigest()
-        for name in [member.file for member in self.manifest.members] + [MODEL_CARD_NAME]:
+        for name in [*(member.file for member in self.manifest.members), self.manifest.gate.file, MODEL_CARD_NAME]:
             if not (folder / name).is_file():
                 message = f"{folder} is incomplete: {name} is missing"
                 raise BundleError(message)
 
-    def load_networks(self) -> list[nn.Module]:
+    def load_networks(self) -> list[ResNet]:
         """Build the members, in the manifest's order, float32 on the CPU, in evaluation mode.
 
         Raises
@@ -212,23 +259,46 @@ class Bundle:
         """
         return [self._load_member(member) for member in self.manifest.members]
 
-    def _read_member(self, member: MemberFacts) -> bytes:
-        path = self.folder / member.file
+    def load_gate(self) -> InputGate:
+        """Load the gate that looks at the picture.
+
+        Raises
+        ------
+        BundleError
+            If its file differs from its hash or holds something else.
+        """
+        facts = self.manifest.gate
+        try:
+            tensors = safetensors.numpy.load(self._read(facts.file, facts.sha256))
+            weight, bias = tensors["weight"], tensors["bias"]
+        except (SafetensorError, KeyError) as error:
+            message = f"{self.folder / facts.file} does not hold the weights of a gate: {error}"
+            raise BundleError(message) from error
+        if weight.ndim != 2 or weight.shape[1] != len(facts.kinds) or bias.shape != (len(facts.kinds),):
+            message = f"{self.folder / facts.file} has {weight.shape} weights for {len(facts.kinds)} kinds"
+            raise BundleError(message)
+        limits = GateLimits(
+            flag_above=facts.flag_above, refuse_above=facts.refuse_above, sharpness_below=facts.sharpness_below
+        )
+        return InputGate(weight.astype(np.float32), bias.astype(np.float32), facts.kinds, limits)
+
+    def _read(self, file: str, sha256: str) -> bytes:
+        path = self.folder / file
         try:
             content = path.read_bytes()
         except OSError as error:
             message = f"{path} cannot be read: {error.strerror}"
             raise BundleError(message) from error
         actual = hashlib.sha256(content).hexdigest()
-        if actual != member.sha256:
-            message = f"{path} has SHA-256 {actual}, the manifest says {member.sha256}"
+        if actual != sha256:
+            message = f"{path} has SHA-256 {actual}, the manifest says {sha256}"
             raise BundleError(message)
         return content
 
-    def _load_member(self, member: MemberFacts) -> nn.Module:
-        network: nn.Module = build_network(member.architecture, len(self.manifest.classes))
+    def _load_member(self, member: MemberFacts) -> ResNet:
+        network = build_network(member.architecture, len(self.manifest.classes))
         try:
-            network.load_state_dict(safetensors.torch.load(self._read_member(member)))
+            network.load_state_dict(safetensors.torch.load(self._read(member.file, member.sha256)))
         except (SafetensorError, RuntimeError) as error:
             message = f"{self.folder / member.file} does not hold the weights of a {member.architecture}: {error}"
             raise BundleError(message) from error
@@ -272,6 +342,13 @@ def save_weights(network: nn.Module, path: Path) -> str:
     }
     safetensors.torch.save_file(tensors, path)
     path.chmod(0o644)  # safetensors writes 0600; weights are no secret, and the service may be another user
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def save_gate(weight: npt.NDArray[np.float32], bias: npt.NDArray[np.float32], path: Path) -> str:
+    """Write a gate's layer as safetensors, the weights float16, and return the file's SHA-256."""
+    safetensors.numpy.save_file({"weight": weight.astype(np.float16), "bias": bias.astype(np.float32)}, path)
+    path.chmod(0o644)  # as above
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

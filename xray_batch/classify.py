@@ -1,11 +1,13 @@
-"""Classify model inputs: batches on the device, logits, calibrated probabilities, verdict.
+"""Classify model inputs: batches on the device, logits, gate, calibrated probabilities, verdict.
 
 Fourth stage: intake -> decode -> standardize -> classify -> store.
-May import: torch, numpy, and ``bundle``, ``settings``, ``errors`` and ``records`` of this package.
+May import: torch, numpy, and ``bundle``, ``gate``, ``networks``, ``settings``, ``errors`` and ``records`` of this
+package.
 """
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +16,12 @@ from torch import nn
 
 from xray_batch.bundle import Bundle
 from xray_batch.errors import ConfigurationError, DeviceMemoryError
-from xray_batch.records import Finding, ModelInput, Outcome, Prediction
+from xray_batch.gate import Judgement
+from xray_batch.networks import forward_with_features
+from xray_batch.records import Finding, ModelInput, Outcome, Prediction, Rejection
 from xray_batch.settings import DeviceName, PrecisionName
+
+N = TypeVar("N", bound=nn.Module)
 
 _DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -68,6 +74,9 @@ class Ensemble:
         self.device = device
         self.dtype = dtype
         self.batch_size = batch_size
+        self._gate = bundle.load_gate()
+        architectures = [member.architecture for member in self.manifest.members]
+        self._gate_member = architectures.index(self.manifest.gate.architecture)
         networks = bundle.load_networks()
         try:
             self._networks = [place(network, device) for network in networks]
@@ -75,8 +84,8 @@ class Ensemble:
             message = f"the model cannot be put on device {device.type!r}: {str(error).splitlines()[0]}; try 'cpu'"
             raise ConfigurationError(message) from error
 
-    def predict(self, inputs: Sequence[ModelInput]) -> list[Prediction]:
-        """Classify images; the answers are in the order of the inputs.
+    def predict(self, inputs: Sequence[ModelInput]) -> list[Prediction | Rejection]:
+        """Classify images, or refuse those that look like no upright chest film, in the order of the inputs.
 
         Each input's ``pixels`` has the shape (rows, columns) of the manifest.  Where the device has not the
         memory for all, halves are tried.
@@ -88,33 +97,48 @@ class Ensemble:
         FloatingPointError
             If the networks give no finite numbers.
         """
+        return [judgement.rejection or prediction for prediction, judgement in self.examine(inputs)]
+
+    def examine(self, inputs: Sequence[ModelInput]) -> list[tuple[Prediction, Judgement]]:
+        """Classify images and judge them; :meth:`predict` makes the two one answer."""
         if not inputs:
             return []
         try:
-            return self._predict(inputs)
+            return self._examine(inputs)
         except torch.OutOfMemoryError as error:
             if len(inputs) == 1:
                 message = f"device {self.device.type!r} has no memory left for one image"
                 raise DeviceMemoryError(message) from error
         middle = len(inputs) // 2
-        return [*self.predict(inputs[:middle]), *self.predict(inputs[middle:])]
+        return [*self.examine(inputs[:middle]), *self.examine(inputs[middle:])]
 
-    def _predict(self, inputs: Sequence[ModelInput]) -> list[Prediction]:
+    def _examine(self, inputs: Sequence[ModelInput]) -> list[tuple[Prediction, Judgement]]:
         pixels = np.stack([model_input.pixels for model_input in inputs])
-        members = np.stack([self._probabilities(network, pixels) for network in self._networks])
-        pooled = pool(members, self.manifest.temperature)
-        if not np.isfinite(pooled).all():
-            message = "the networks gave no finite probabilities"
+        grid = self.manifest.gate.grid
+        # The features of the other members come with their logits at no cost, and are left.
+        runs = [self._run(partial(forward_with_features, network, grid=grid), pixels) for network in self._networks]
+        probabilities = np.stack([softmax(logits) for logits, _ in runs])
+        features = runs[self._gate_member][1]
+        pooled = pool(probabilities, self.manifest.temperature)
+        if not np.isfinite(pooled).all() or not np.isfinite(features).all():
+            message = "the networks gave no finite numbers"
             raise FloatingPointError(message)
         normal = self.manifest.classes.index(Finding.NORMAL)
-        disagreement = np.ptp(members[:, :, normal], axis=0)
-        return [self._prediction(pooled[i], float(disagreement[i])) for i in range(len(inputs))]
+        disagreement = np.ptp(probabilities[:, :, normal], axis=0)
+        judgements = self._gate.judge(features.astype(np.float32), [model_input.sharpness for model_input in inputs])
+        return [
+            (self._prediction(pooled[i], float(disagreement[i]), judgement), judgement)
+            for i, judgement in enumerate(judgements)
+        ]
 
-    def _probabilities(self, network: nn.Module, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        logits = predict_logits(network, pixels, device=self.device, dtype=self.dtype, batch_size=self.batch_size)
-        return softmax(logits)
+    def _run(
+        self, forward: Callable[[torch.Tensor], tuple[torch.Tensor, ...]], pixels: npt.NDArray[np.float32]
+    ) -> list[npt.NDArray[np.float64]]:
+        return run_batches(forward, pixels, device=self.device, dtype=self.dtype, batch_size=self.batch_size)
 
-    def _prediction(self, probabilities: npt.NDArray[np.float64], disagreement: float) -> Prediction:
+    def _prediction(
+        self, probabilities: npt.NDArray[np.float64], disagreement: float, judgement: Judgement
+    ) -> Prediction:
         by_finding = dict(zip(self.manifest.classes, probabilities.tolist(), strict=True))
         return Prediction(
             outcome=self._outcome(1.0 - by_finding[Finding.NORMAL], disagreement),
@@ -122,6 +146,7 @@ class Ensemble:
             disagreement=disagreement,
             threshold_low=self.manifest.threshold_low,
             threshold_high=self.manifest.threshold_high,
+            warnings=judgement.warnings,
         )
 
     def _outcome(self, p_pneumonia: float, disagreement: float) -> Outcome:
@@ -134,9 +159,41 @@ class Ensemble:
         return Outcome.INDETERMINATE
 
 
-def place(network: nn.Module, device: torch.device) -> nn.Module:
+def place(network: N, device: torch.device) -> N:
     """Move a network to `device`, in the memory format that its convolutions are fastest in."""
     return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return] # not in torch's stubs
+
+
+def run_batches(
+    forward: Callable[[torch.Tensor], tuple[torch.Tensor, ...]],
+    pixels: npt.NDArray[np.float32],
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    batch_size: int,
+) -> list[npt.NDArray[np.float64]]:
+    """Run a network over images, in batches.
+
+    Parameters
+    ----------
+    forward
+        Takes (N, 1, rows, columns) on `device` and gives tensors with N rows: the network itself, or more.
+    pixels
+        Shape (N, rows, columns), standardized.
+
+    Returns
+    -------
+    list of numpy.ndarray
+        What `forward` gives, for all images, float64.
+    """
+    parts = []
+    autocast = torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+    with torch.inference_mode(), autocast:
+        for start in range(0, len(pixels), batch_size):
+            batch = torch.from_numpy(pixels[start : start + batch_size, None]).to(device)
+            found = forward(batch.contiguous(memory_format=torch.channels_last))
+            parts.append([tensor.double().cpu().numpy() for tensor in found])
+    return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
 
 def predict_logits(
@@ -161,13 +218,8 @@ def predict_logits(
     numpy.ndarray
         Logits of shape (N, classes), float64.
     """
-    parts = []
-    autocast = torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
-    with torch.inference_mode(), autocast:
-        for start in range(0, len(pixels), batch_size):
-            batch = torch.from_numpy(pixels[start : start + batch_size, None]).to(device)
-            parts.append(network(batch.contiguous(memory_format=torch.channels_last)).double().cpu().numpy())
-    return np.concatenate(parts)
+    (logits,) = run_batches(lambda batch: (network(batch),), pixels, device=device, dtype=dtype, batch_size=batch_size)
+    return logits
 
 
 def softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -5,6 +5,7 @@ from typing import Final
 
 import torch
 from torch import nn
+from torch.nn.functional import adaptive_avg_pool2d
 from torchvision.models import ResNet, resnet34, resnet50
 
 _CONSTRUCTORS: Final[dict[str, Callable[..., ResNet]]] = {"resnet34": resnet34, "resnet50": resnet50}
@@ -35,6 +36,31 @@ def build_network(architecture: str, class_count: int) -> ResNet:
     network.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
     nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
     return network
+
+
+def forward_with_features(network: ResNet, inputs: torch.Tensor, grid: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the logits, and what each stage made of the picture on the way.
+
+    Parameters
+    ----------
+    inputs
+        Shape (N, 1, rows, columns), standardized.
+    grid
+        Each channel of a stage is averaged over `grid` x `grid` equal parts of the picture.
+
+    Returns
+    -------
+    tuple of torch.Tensor
+        Logits (N, class_count), as ``network(inputs)`` gives them, and features (N, channels * grid ** 2) of
+        the four stages together, float32, not negative.
+    """
+    stage = network.maxpool(network.relu(network.bn1(network.conv1(inputs))))
+    features = []
+    for layer in (network.layer1, network.layer2, network.layer3, network.layer4):
+        stage = layer(stage)
+        features.append(adaptive_avg_pool2d(stage.float(), grid).flatten(1))
+    logits: torch.Tensor = network.fc(network.avgpool(stage).flatten(1))
+    return logits, torch.cat(features, dim=1)
 
 
 def load_backbone(network: ResNet, weights: Mapping[str, torch.Tensor]) -> None:

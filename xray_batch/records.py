@@ -62,6 +62,11 @@ class ImageWarning(enum.StrEnum):
     ORIENTATION_CORRECTED = "orientation_corrected"  #: Mirrored or turned as (0020,0020) Patient Orientation asks.
     NOT_SQUARE = "not_square"  #: The pixels were not square and were resampled.
     PADDING_TRIMMED = "padding_trimmed"  #: Rows or columns of nothing but (0028,0120) padding were cut off.
+    SUSPECT_POLARITY = "suspect_polarity"  #: The picture looks as if black and white were exchanged.
+    SUSPECT_ORIENTATION = "suspect_orientation"  #: It looks turned by 90 or 180 degrees.
+    SUSPECT_FRAMING = "suspect_framing"  #: It looks as if half of the chest were missing, or has wide borders.
+    SUSPECT_SHARPNESS = "suspect_sharpness"  #: It is blurred.
+    ATYPICAL_IMAGE = "atypical_image"  #: It is unlike the films that the model was trained on.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +153,7 @@ class ModelInput:
 
     header: ImageHeader
     pixels: npt.NDArray[np.float32]  #: shape (rows, columns), zero mean and unit SD over the training split
+    sharpness: float  #: of the picture before the resize; see :func:`xray_batch.standardize.measure_sharpness`
     rendering: str
     warnings: tuple[ImageWarning, ...] = ()
 
@@ -161,6 +167,7 @@ class Prediction:
     disagreement: float  #: largest minus smallest P(pneumonia) among the members, 0 to 1
     threshold_low: float  #: P(pneumonia) below this is `normal`
     threshold_high: float  #: P(pneumonia) at or above this is `pneumonia`
+    warnings: tuple[ImageWarning, ...] = ()  #: what the gate found in the picture
 
     @property
     def p_pneumonia(self) -> float:

@@ -15,6 +15,7 @@ from bundle_factory import MODEL_CARD, copy_bundle, make_manifest, read_facts, w
 import xray_batch
 from xray_batch import bundle as bundle_module
 from xray_batch.bundle import (
+    GATE_NAME,
     PACKAGED_BUNDLES,
     Bundle,
     bundle_folders,
@@ -114,7 +115,7 @@ def test_manifest_round_trip(tmp_path):
     """What is written is read back, fact by fact."""
     manifest = make_manifest(intended_use="Prüfung, 日本")
     write_manifest(tmp_path, manifest, MODEL_CARD)
-    for name in member_files(["resnet34", "resnet50"]):
+    for name in [*member_files(["resnet34", "resnet50"]), GATE_NAME]:
         (tmp_path / name).touch()
     assert Bundle(tmp_path).manifest == manifest
     assert (tmp_path / "MODEL_CARD.md").read_text(encoding="utf-8") == MODEL_CARD

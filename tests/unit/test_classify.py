@@ -11,8 +11,18 @@ from torch import nn
 
 from xray_batch.bundle import Bundle
 from xray_batch.classify import Ensemble, pool, predict_logits, select_device, select_dtype, softmax
-from xray_batch.errors import ConfigurationError, DeviceMemoryError
-from xray_batch.records import Finding, ImageHeader, ModelInput, Outcome, SourceFormat
+from xray_batch.errors import ConfigurationError, DeviceMemoryError, ReasonCode
+from xray_batch.gate import GateLimits, InputGate, PictureKind
+from xray_batch.records import (
+    Finding,
+    ImageHeader,
+    ImageWarning,
+    ModelInput,
+    Outcome,
+    Prediction,
+    Rejection,
+    SourceFormat,
+)
 
 CPU = torch.device("cpu")
 
@@ -27,26 +37,54 @@ def model_inputs(count, seed=0):
     """Return standardized 32 x 32 images of noise."""
     pixels = np.random.default_rng(seed).standard_normal((count, 32, 32), dtype=np.float32)
     header = ImageHeader(source_format=SourceFormat.PNG)
-    return [ModelInput(header=header, pixels=image, rendering="identity") for image in pixels]
+    return [ModelInput(header=header, pixels=image, sharpness=-1.0, rendering="identity") for image in pixels]
 
 
-class Fixed(nn.Module):
+class Staged(nn.Module):
+    """A network with the stages of a ResNet, each of which hands the images on."""
+
+    def __init__(self):
+        super().__init__()
+        for name in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4", "avgpool"):
+            self.add_module(name, nn.Identity())
+
+    def forward(self, images):
+        """Return the logits of the images."""
+        return self.fc(images.flatten(1))
+
+
+class Fixed(Staged):
     """A network that gives the same logits for every image."""
 
     def __init__(self, logits):
         super().__init__()
         self.logits = torch.tensor(logits)
 
-    def forward(self, images):
+    def fc(self, images):
         """Return the logits once per image."""
         return self.logits.expand(len(images), -1)
 
 
+def gate_of(bias, **limits):
+    """Return a gate that looks at nothing: its logits are `bias`, its limits let all pass unless given."""
+    open_limits = {"flag_above": math.inf, "refuse_above": math.inf, "sharpness_below": -math.inf}
+    weight = np.zeros((4, len(PictureKind)), np.float32)
+    return InputGate(weight, np.array(bias, np.float32), tuple(PictureKind), GateLimits(**(open_limits | limits)))
+
+
+OPEN_GATE = gate_of([0.0] * len(PictureKind))
+
+
+def ensemble_of(networks, gate=OPEN_GATE, **facts):
+    """Return an ensemble of doubles."""
+    manifest = make_manifest(**({"temperature": 1.0, "disagreement_limit": 1.0} | facts))
+    bundle = SimpleNamespace(manifest=manifest, load_networks=lambda: networks, load_gate=lambda: gate)
+    return Ensemble(bundle, device=CPU, dtype=torch.float32, batch_size=16)
+
+
 def fixed_ensemble(*logits, **facts):
     """Return an ensemble whose members answer with known logits."""
-    manifest = make_manifest(**({"temperature": 1.0, "disagreement_limit": 1.0} | facts))
-    double = SimpleNamespace(manifest=manifest, load_networks=lambda: [Fixed(member) for member in logits])
-    return Ensemble(double, device=CPU, dtype=torch.float32, batch_size=4)
+    return ensemble_of([Fixed(member) for member in logits], **facts)
 
 
 @pytest.fixture(scope="module")
@@ -278,26 +316,23 @@ def test_cuda_agrees_with_the_cpu(dtype, ensemble, bundle_folder):
     assert difference < (2e-3 if dtype is torch.float32 else 2e-2)
 
 
-class Small(nn.Module):
+class Small(Staged):
     """A network whose device has memory for so many images."""
 
     def __init__(self, room):
         super().__init__()
         self.room = room
 
-    def forward(self, images):
+    def fc(self, images):
         """Return the sum of each image as its logits, or run out of memory."""
         if len(images) > self.room:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return images.flatten(1).sum(1, keepdim=True) * torch.tensor([[0.01, 0.0, 0.0, 0.0]])
+        return images.sum(1, keepdim=True) * torch.tensor([[0.01, 0.0, 0.0, 0.0]])
 
 
 def small_ensemble(room):
     """Return an ensemble that has room for so many images."""
-    double = SimpleNamespace(
-        manifest=make_manifest(temperature=1.0, disagreement_limit=1.0), load_networks=lambda: [Small(room)]
-    )
-    return Ensemble(double, device=CPU, dtype=torch.float32, batch_size=16)
+    return ensemble_of([Small(room)])
 
 
 def test_out_of_memory_halves_the_batch():
@@ -314,5 +349,31 @@ def test_out_of_memory_for_one_image():
 
 def test_probabilities_that_are_no_numbers_are_no_answer():
     """A network that gives NaN raises instead of answering `indeterminate`."""
-    with pytest.raises(FloatingPointError, match="no finite probabilities"):
+    with pytest.raises(FloatingPointError, match="no finite numbers"):
         fixed_ensemble((math.nan, 0.0, 0.0, 0.0)).predict(model_inputs(1))
+
+
+INVERTED = [0.0, 8.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]  #: logits of a picture that the gate takes for inverted
+
+
+def test_refused_by_the_gate():
+    """A picture beyond the gate's limit is refused instead of answered, and the reason says what it looks like."""
+    ensemble = ensemble_of([Fixed(UNIFORM)], gate_of(INVERTED, refuse_above=2.0))
+    (answer,) = ensemble.predict(model_inputs(1))
+    assert isinstance(answer, Rejection)
+    assert answer.reason_code == ReasonCode.OUT_OF_DISTRIBUTION
+    assert "black and white exchanged" in answer.reason
+
+
+def test_flagged_by_the_gate():
+    """A picture between the gate's limits is answered with a warning of its kind."""
+    ensemble = ensemble_of([Fixed(UNIFORM)], gate_of(INVERTED, flag_above=2.0))
+    (answer,) = ensemble.predict(model_inputs(1))
+    assert isinstance(answer, Prediction)
+    assert answer.warnings == (ImageWarning.SUSPECT_POLARITY,)
+
+
+def test_passed_by_the_gate():
+    """A picture within the gate's limits has no warning."""
+    (answer,) = ensemble_of([Fixed(UNIFORM)], gate_of(INVERTED)).predict(model_inputs(1))
+    assert answer.warnings == ()

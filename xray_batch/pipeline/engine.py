@@ -166,7 +166,7 @@ class Pipeline:
             return replace(decoded, reply=replace(reply, rejection=verdict), pixels=None)
         return replace(decoded, reply=replace(reply, warnings=(*reply.warnings, verdict)))
 
-    def _predict(self, inputs: Sequence[ModelInput]) -> list[Prediction | Failure]:
+    def _predict(self, inputs: Sequence[ModelInput]) -> list[Prediction | Rejection | Failure]:
         """Classify a batch; an image without finite probabilities does not take the others with it.
 
         Any other error of the device goes up and ends the process: a GPU that has failed fails for ever in it.
@@ -211,21 +211,29 @@ def identify_model(bundle: Bundle) -> ModelIdentity:
 
 def _model_input(decoded: Decoded[Job[T]]) -> ModelInput | None:
     reply = decoded.reply
-    if decoded.pixels is None or reply.header is None or reply.rendering is None:
+    if decoded.pixels is None or reply.header is None or reply.rendering is None or reply.sharpness is None:
         return None
-    return ModelInput(header=reply.header, pixels=decoded.pixels, rendering=reply.rendering, warnings=reply.warnings)
+    return ModelInput(
+        header=reply.header,
+        pixels=decoded.pixels,
+        sharpness=reply.sharpness,
+        rendering=reply.rendering,
+        warnings=reply.warnings,
+    )
 
 
-def _finished(decoded: Decoded[Job[T]], prediction: Prediction | Failure | None, seconds: float) -> Finished | Failure:
+def _finished(
+    decoded: Decoded[Job[T]], judged: Prediction | Rejection | Failure | None, seconds: float
+) -> Finished | Failure:
     reply = decoded.reply
-    answer = prediction or reply.rejection or Failure(error=reply.failure or "unknown", transient=reply.transient)
+    answer = judged or reply.rejection or Failure(error=reply.failure or "unknown", transient=reply.transient)
     if isinstance(answer, Failure):
         return answer
     return Finished(
         answer=answer,
         header=reply.header,
         rendering=reply.rendering,
-        warnings=reply.warnings,
+        warnings=reply.warnings + (answer.warnings if isinstance(answer, Prediction) else ()),
         classified_at=dt.datetime.now(dt.UTC),
         processing_seconds=reply.seconds + seconds,
     )

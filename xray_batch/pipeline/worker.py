@@ -34,6 +34,7 @@ class Reply:
     seconds: float
     header: ImageHeader | None = None
     rendering: str | None = None  #: set where the file was prepared
+    sharpness: float | None = None  #: likewise
     warnings: tuple[ImageWarning, ...] = ()
     rejection: Rejection | None = None
     failure: str | None = None  #: name of an exception's class: neither prepared nor rejected
@@ -100,6 +101,7 @@ def answer(path: Path, spec: InputSpec, slot: npt.NDArray[np.float32]) -> Reply:
         seconds=time.perf_counter() - start,
         header=source.header if source else None,
         rendering=prepared.rendering if prepared else None,
+        sharpness=prepared.sharpness if prepared else None,
         warnings=prepared.warnings if prepared else (),
         rejection=rejection,
         failure=failure,

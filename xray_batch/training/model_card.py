@@ -1,7 +1,7 @@
 """Write the model card of a bundle from its manifest."""
 
 from xray_batch import DISCLAIMER
-from xray_batch.bundle import Manifest, OperatingPoint
+from xray_batch.bundle import GateRate, Manifest, OperatingPoint
 
 
 def model_card(manifest: Manifest) -> str:
@@ -14,6 +14,7 @@ def model_card(manifest: Manifest) -> str:
         _data(manifest),
         _figures(manifest),
         _thresholds(manifest),
+        _gate(manifest),
         "## Limits\n\n"
         "- The figures above were measured on patients held out from the same sources. They say nothing about "
         "another hospital, another age group or another device.\n"
@@ -79,6 +80,25 @@ def _thresholds(manifest: Manifest) -> str:
         f"P(pneumonia) differ by more than {manifest.disagreement_limit:.3f}. Chosen on the validation images of: "
         f"{manifest.training.reference}.\n\n{table}"
     )
+
+
+def _gate(manifest: Manifest) -> str:
+    gate = manifest.gate
+    header = "| {} | n | refused | flagged | refused or flagged |\n|---|---|---|---|---|"
+    films = "\n".join([header.format("real films of held-out patients"), *(_rate(rate) for rate in gate.films)])
+    failures = "\n".join([header.format("to be refused or flagged"), *(_rate(rate) for rate in gate.failures)])
+    return (
+        f"## Input gate\n\nA linear layer on the features of {gate.architecture} tells upright, whole chest films from "
+        f"other pictures. Above {gate.refuse_above:.2f} (log odds) one is refused as `out_of_distribution`, above "
+        f"{gate.flag_above:.2f} flagged; below a sharpness of {gate.sharpness_below:.2f} it is flagged as blurred. "
+        "Films spoilt on purpose and drawings are made from, or beside, the held-out films.\n\n"
+        f"{films}\n\n{failures}"
+    )
+
+
+def _rate(rate: GateRate) -> str:
+    shares = (rate.refused, rate.flagged, rate.refused + rate.flagged)
+    return f"| {rate.name} | {rate.n} | {' | '.join(f'{share / rate.n:.1%}' for share in shares)} |"
 
 
 def _point(name: str, point: OperatingPoint) -> str:

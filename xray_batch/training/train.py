@@ -15,7 +15,9 @@ import torch
 from torch import nn
 
 from xray_batch.bundle import (
+    GATE_NAME,
     AgeFacts,
+    GateFacts,
     InputFacts,
     Manifest,
     MemberFacts,
@@ -42,6 +44,7 @@ from xray_batch.training.dataset import (
     split_by_patient,
     write_split,
 )
+from xray_batch.training.gate import GATE_ARCHITECTURE, fit_gate
 from xray_batch.training.metrics import (
     auroc,
     calibration_error,
@@ -138,7 +141,18 @@ def train_bundle(order: TrainingOrder, *, device: torch.device, dtype: torch.dty
         save_weights(network, order.out / file)
         for network, file in zip(networks, member_files(ARCHITECTURES), strict=True)
     ]
-    manifest = _manifest(order, images, split, data, held_out, members, hashes)
+    gate = fit_gate(
+        networks[ARCHITECTURES.index(GATE_ARCHITECTURE)],
+        _input_facts(order, data).input_spec,
+        [images[index] for index in split.training],
+        held_out.images,
+        path=order.out / GATE_NAME,
+        device=device,
+        dtype=dtype,
+        seed=order.seed,
+        task=progress.task,
+    )
+    manifest = _manifest(order, images, split, data, held_out, members, hashes, gate)
     write_manifest(order.out, manifest, model_card(manifest))
     return order.out
 
@@ -264,6 +278,7 @@ def _manifest(
     held_out: _Validation,
     members: npt.NDArray[np.float64],
     hashes: Sequence[str],
+    gate: GateFacts,
 ) -> Manifest:
     normal = CLASSES.index(Finding.NORMAL)
     reference = held_out.reference
@@ -278,15 +293,7 @@ def _manifest(
         created_at=dt.datetime.now(dt.UTC).replace(microsecond=0),
         architecture=" + ".join(ARCHITECTURES),
         classes=CLASSES,
-        input=InputFacts(
-            channels=1,
-            rows=order.side,
-            columns=order.side,
-            mean=data.mean,
-            std=data.std,
-            resize=SQUASH_BILINEAR_ANTIALIAS,
-            rendering_version=RENDERING_VERSION,
-        ),
+        input=_input_facts(order, data),
         members=tuple(
             MemberFacts(architecture=architecture, file=file, sha256=sha256)
             for architecture, file, sha256 in zip(ARCHITECTURES, member_files(ARCHITECTURES), hashes, strict=True)
@@ -295,6 +302,7 @@ def _manifest(
         threshold_low=low,
         threshold_high=high,
         disagreement_limit=float(np.percentile(disagreement, 99)),
+        gate=gate,
         operating_points=points,
         training=TrainingFacts(
             name=order.data.name,
@@ -310,6 +318,18 @@ def _manifest(
         intended_use=INTENDED_USE,
         intended_ages=AgeFacts(**asdict(order.ages)) if order.ages else None,
         libraries={name: importlib.metadata.version(name) for name in _LIBRARIES},
+    )
+
+
+def _input_facts(order: TrainingOrder, data: TrainingData) -> InputFacts:
+    return InputFacts(
+        channels=1,
+        rows=order.side,
+        columns=order.side,
+        mean=data.mean,
+        std=data.std,
+        resize=SQUASH_BILINEAR_ANTIALIAS,
+        rendering_version=RENDERING_VERSION,
     )
 
 

@@ -70,3 +70,15 @@ def test_operating_points(name):
     """Each operating point is a row with both of its measures, their intervals and n."""
     row = f"| {name} | 0.5000 | 0.900 (0.800 - 0.950), n = 50 | 0.800 (0.700 - 0.875), n = 60 |"
     assert row in CARD.splitlines()
+
+
+@pytest.mark.parametrize("row", ["| made-up | 50 | 2.0% | 4.0% | 6.0% |", "| inverted | 40 | 75.0% | 20.0% | 95.0% |"])
+def test_rates_of_the_gate(row):
+    """Each kind of picture is a row with what the gate refuses and flags of it."""
+    assert row in CARD.splitlines()
+
+
+def test_ages():
+    """The card says which ages the bundle is meant for, or that nobody knows."""
+    assert "patients 1 to 5 years old" in CARD
+    assert "ages of the training patients are not recorded" in model_card(make_manifest(intended_ages=None))

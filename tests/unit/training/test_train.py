@@ -85,7 +85,7 @@ def test_train_bundle(order, monkeypatch):
     check_progress(told)
     ensemble = Ensemble(bundle, device=CPU, dtype=torch.float32, batch_size=8)
     inputs = [prepare(decode_file(order.data / file), bundle.manifest.input_spec) for file, *_ in ROWS[::20]]
-    predictions = ensemble.predict(inputs)
+    predictions = [prediction for prediction, _ in ensemble.examine(inputs)]
     assert all(sum(prediction.probabilities.values()) == pytest.approx(1.0) for prediction in predictions)
     again = train(order)
     assert not [line for line in again.lines if "epoch" in line]
@@ -119,6 +119,11 @@ def check_facts(bundle, order):
     kids = sum(count for name, count in manifest.training.validation_images.items() if name.startswith("kids: "))
     point = manifest.operating_points.balanced
     assert point.sensitivity.n + point.specificity.n == kids
+    gate = manifest.gate
+    assert hashlib.sha256((order.out / gate.file).read_bytes()).hexdigest() == gate.sha256
+    assert {rate.name for rate in gate.films} == {"kids", "adults", "all, varied"}
+    assert {"inverted", "cut", "drawing: hand"} < {rate.name for rate in gate.failures}
+    assert (manifest.intended_ages.youngest, manifest.intended_ages.oldest) == (0, 17)
     assert "tiny-cxr-0.1.0" in (order.out / "MODEL_CARD.md").read_text(encoding="utf-8")
 
 
@@ -136,7 +141,7 @@ def check_split(order):
 
 def check_progress(told):
     """Check that whoever watches is told of decoding and of each member's epochs."""
-    assert told.images == {"decode": 60, "resnet34": 48, "resnet50": 48}
+    assert told.images == {"decode": 60, "resnet34": 48, "resnet50": 48, "gate": 60}
     assert told.totals == told.images
     assert told.lines[0].startswith("training split: 53 images, mean ")
     assert [line.split(":")[0] for line in told.lines[1:]] == [

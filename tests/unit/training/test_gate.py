@@ -1,0 +1,99 @@
+"""Pictures that the gate learns from, and how its limits and rates come about."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from xray_batch.gate import PictureKind
+from xray_batch.training.dataset import LabelledImage
+from xray_batch.training.drawings import DRAWINGS, draw
+from xray_batch.training.gate import _hold_out
+from xray_batch.training.spoil import SPOILERS, blur, cut, invert, pad, turn_sideways, turn_upside_down, vary
+
+
+def rng(seed=0):
+    """Return a generator."""
+    return np.random.default_rng(seed)
+
+
+@pytest.fixture
+def film():
+    """Return a picture that is bright at the top left and falls off, with texture."""
+    y, x = np.mgrid[:96, :96] / 95
+    return np.clip(0.9 - 0.5 * y - 0.3 * x + 0.05 * rng().random((96, 96)), 0, 1).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_drawings(name):
+    """Every drawing is in [0, 1], of the side asked for, and another one each time."""
+    first, second = draw(name, 96, rng(1)), draw(name, 96, rng(2))
+    assert first.shape == (96, 96)
+    assert first.dtype == np.float32
+    assert 0 <= first.min() <= first.max() <= 1
+    assert not np.array_equal(first, second)
+    assert np.array_equal(first, draw(name, 96, rng(1)))
+
+
+def test_every_kind_is_made():
+    """Every kind but FILM and OTHER has a way to spoil a film."""
+    assert set(SPOILERS) == set(PictureKind) - {PictureKind.FILM, PictureKind.OTHER}
+
+
+def test_varied_films_stay_upright(film):
+    """A varied film is in [0, 1], of the same size, and still bright at the top."""
+    for seed in range(20):
+        varied = vary(film, rng(seed))
+        assert varied.shape == film.shape
+        assert varied.dtype == np.float32
+        assert 0 <= varied.min() <= varied.max() <= 1
+        assert varied[8:40].mean() > varied[-40:-8].mean()
+
+
+def test_invert(film):
+    """Black and white change places."""
+    assert np.allclose(invert(film, rng()), 1 - film)
+
+
+def test_turns(film):
+    """Sideways is a quarter turn to either side; upside down has the bright rows at the bottom."""
+    sides = {turn_sideways(film, rng(seed)).tobytes() for seed in range(20)}
+    assert sides == {np.rot90(film).tobytes(), np.rot90(film, 3).tobytes()}
+    assert all(turn_upside_down(film, rng(seed))[-20:].mean() > 0.6 for seed in range(20))
+
+
+def test_cut(film):
+    """Half of the film is stretched over the whole picture: its range is about half of the whole."""
+    spans = [np.ptp(ndimage.uniform_filter(cut(film, rng(seed)), 9)[8:-8, 8:-8]) for seed in range(20)]
+    assert max(spans) < 0.85 * np.ptp(ndimage.uniform_filter(film, 9)[8:-8, 8:-8])
+
+
+def test_pad(film):
+    """Borders take at least a quarter of the height or the width, in one gray."""
+    for seed in range(20):
+        padded = pad(film, rng(seed))
+        value = (
+            padded[0, 0]
+            if (padded[0] == padded[0, 0]).all() or (padded[:, 0] == padded[0, 0]).all()
+            else padded[-1, -1]
+        )
+        rows, columns = (padded == value).all(axis=1).sum(), (padded == value).all(axis=0).sum()
+        assert max(rows, columns) >= 23
+
+
+def test_blur(film):
+    """The texture goes, the brightness stays."""
+    blurred = blur(film, rng())
+    assert np.abs(np.diff(blurred[20:60, 20:60])).mean() < 0.5 * np.abs(np.diff(film[20:60, 20:60])).mean()
+    assert blurred.mean() == pytest.approx(film.mean(), abs=0.01)
+
+
+def test_limits_are_chosen_on_other_patients(tmp_path):
+    """A fifth of the patients, with all of their films, is held out for the limits."""
+    images = [
+        LabelledImage(path=tmp_path / f"{n}.png", label="normal", patient_id=f"P{n // 2}", source="kids")
+        for n in range(60)
+    ]
+    fitted_to, limited_by = _hold_out(images)
+    assert len(limited_by) == 12
+    assert not {image.patient_id for image in fitted_to} & {image.patient_id for image in limited_by}
+    assert len(fitted_to) + len(limited_by) == 60

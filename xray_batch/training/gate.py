@@ -1,0 +1,243 @@
+"""Fit the gate that looks at the picture, choose its limits, and measure it.
+
+Three groups of patients, none in two of them: the layer is fitted to most of the training split, the
+limits are chosen on a fifth of it, and the rates are measured on the validation split.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional as F
+from torchvision.models import ResNet
+
+from xray_batch.bundle import GateFacts, GateRate, save_gate
+from xray_batch.classify import run_batches
+from xray_batch.gate import GateLimits, InputGate, Judgement, PictureKind, compress
+from xray_batch.networks import forward_with_features
+from xray_batch.records import InputSpec
+from xray_batch.standardize import measure_sharpness, resize, standardize
+from xray_batch.training.dataset import LabelledImage, load_pixels
+from xray_batch.training.drawings import DRAWINGS, draw
+from xray_batch.training.spoil import SPOILERS, Picture, vary
+
+KINDS: Final = tuple(PictureKind)
+
+#: Member whose stages give the features: the smaller and better one.
+GATE_ARCHITECTURE: Final = "resnet34"
+
+#: Parts a side that a stage is averaged over: enough to tell top from bottom and left from right.
+GRID: Final = 3
+
+#: Films that the layer is fitted to, and those that limits or rates are measured on, at most.
+_FILMS: Final = 2400
+
+#: Pictures of each spoilt kind, and of each drawing, for each film.
+_SPOILT_SHARE: Final = {kind: 0.4 for kind in SPOILERS} | {PictureKind.CUT: 0.8}  #: halves are the hardest to tell
+_DRAWN_SHARE: Final = 0.05
+
+_WEIGHT_DECAY: Final = 0.03
+_LABEL_SMOOTHING: Final = 0.02
+_STEPS: Final = 120
+
+#: Share of varied films below a limit.  Films of unknown systems must pass, and the variation is wider than
+#: that between systems.
+_UNFLAGGED: Final = 0.85
+_NOT_REFUSED: Final = 0.995
+
+#: How much softer than nearly all training films (in units of sharpness) a film of another system may be.
+_SHARPNESS_MARGIN: Final = 0.35
+
+
+def fit_gate(
+    network: ResNet,
+    spec: InputSpec,
+    training: Sequence[LabelledImage],
+    validation: Sequence[LabelledImage],
+    *,
+    path: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    seed: int,
+    task: Callable[[str, int], Callable[[int], None]],
+) -> GateFacts:
+    """Fit a gate to the features of `network`, write its layer to `path`, and return its facts.
+
+    Parameters
+    ----------
+    network
+        The member named :data:`GATE_ARCHITECTURE`, in evaluation mode, on `device`.
+    spec
+        Of the bundle.
+    training, validation
+        No patient may be in both.
+    task
+        Announces a piece of work of so many films and returns a function to advance it.
+    """
+    workshop = _Workshop(network, spec, device=device, dtype=dtype, seed=seed)
+    fitted_to, limited_by = _hold_out(workshop.choose(training))
+    measured = workshop.choose(validation)
+    progress = task("gate", len(fitted_to) + len(limited_by) + len(measured))
+    weight, bias = _fit_layer(workshop.make(workshop.load(fitted_to, progress), varied=True))
+    no_limits = GateLimits(flag_above=math.inf, refuse_above=math.inf, sharpness_below=-math.inf)
+    limits = workshop.choose_limits(InputGate(weight, bias, KINDS, no_limits), workshop.load(limited_by, progress))
+    gate = InputGate(weight, bias, KINDS, limits)
+    films = workshop.load(measured, progress)
+    return GateFacts(
+        file=path.name,
+        sha256=save_gate(weight, bias, path),
+        architecture=GATE_ARCHITECTURE,
+        grid=GRID,
+        kinds=KINDS,
+        **asdict(limits),
+        films=workshop.measure_films(gate, measured, films),
+        failures=_rates(gate, workshop.make(films, varied=False)),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pictures:
+    """Pictures for the gate: features, sharpness, and what each is."""
+
+    features: npt.NDArray[np.float32]  #: shape (N, features)
+    sharpness: list[float]
+    kinds: list[PictureKind]
+    names: list[str]
+
+
+class _Workshop:
+    """Makes pictures and runs the network over them."""
+
+    def __init__(
+        self, network: ResNet, spec: InputSpec, *, device: torch.device, dtype: torch.dtype, seed: int
+    ) -> None:
+        self._network = network
+        self._spec = spec
+        self._device = device
+        self._dtype = dtype
+        self._random = np.random.default_rng(seed)
+
+    def choose(self, images: Sequence[LabelledImage]) -> list[LabelledImage]:
+        """Choose films, half as many of the largest source as of all the others where there are enough."""
+        sources = [image.source for image in images]
+        rare = np.array([1 / sources.count(source) ** 0.5 for source in sources])
+        count = min(_FILMS, len(images))
+        chosen = self._random.choice(len(images), count, replace=False, p=rare / rare.sum())
+        return [images[index] for index in sorted(chosen)]
+
+    def load(self, images: Sequence[LabelledImage], progress: Callable[[int], None]) -> npt.NDArray[np.float32]:
+        """Decode films at twice the side of the model input, so that half of one is as sharp as a whole one."""
+        return load_pixels(images, 2 * self._spec.rows, 2 * self._spec.columns, progress=progress)
+
+    def make(self, films: npt.NDArray[np.float32], *, varied: bool) -> _Pictures:
+        """Make spoilt films and drawings; where `varied`, of varied films, and films varied and as they are."""
+        pictures: list[Picture] = [vary(film, self._random) for film in films] if varied else []
+        kinds, names = [PictureKind.FILM] * len(pictures), ["film"] * len(pictures)
+        if varied:
+            pictures += list(films)
+            kinds += [PictureKind.FILM] * len(films)
+            names += ["film"] * len(films)
+        for kind, spoil in SPOILERS.items():
+            for index in self._random.choice(len(films), _count(len(films), _SPOILT_SHARE[kind])):
+                film = vary(films[index], self._random) if varied else films[index]
+                pictures.append(np.ascontiguousarray(spoil(film, self._random), dtype=np.float32))
+                kinds.append(kind)
+                names.append(kind)
+        for name in DRAWINGS:
+            for _ in range(_count(len(films), _DRAWN_SHARE)):
+                pictures.append(draw(name, films.shape[1], self._random))
+                kinds.append(PictureKind.OTHER)
+                names.append(f"drawing: {name}")
+        return self._run(pictures, kinds, names)
+
+    def _run(self, pictures: Sequence[Picture], kinds: list[PictureKind], names: list[str]) -> _Pictures:
+        rows, columns, mean, std = self._spec.rows, self._spec.columns, self._spec.mean, self._spec.std
+        inputs = np.stack([standardize(resize(picture, rows, columns), mean, std) for picture in pictures])
+        _, features = run_batches(
+            partial(forward_with_features, self._network, grid=GRID),
+            inputs,
+            device=self._device,
+            dtype=self._dtype,
+            batch_size=32,
+        )
+        sharpness = [measure_sharpness(picture) for picture in pictures]
+        return _Pictures(features=features.astype(np.float32), sharpness=sharpness, kinds=kinds, names=names)
+
+    def choose_limits(self, gate: InputGate, films: npt.NDArray[np.float32]) -> GateLimits:
+        """Put the limits beyond nearly all varied films, and that of sharpness below the films as they are."""
+        varied = [vary(film, self._random) for film in films]
+        kinds, names = [PictureKind.FILM] * len(films), ["film"] * len(films)
+        atypicality, unlikeness, _ = gate.scores(self._run(varied, kinds, names).features)
+        sharpness = self._run(list(films), kinds, names).sharpness
+        return GateLimits(
+            flag_above=float(np.quantile(atypicality, _UNFLAGGED)),
+            refuse_above=float(np.quantile(unlikeness, _NOT_REFUSED)),
+            sharpness_below=float(np.quantile(sharpness, 0.005)) - _SHARPNESS_MARGIN,
+        )
+
+    def measure_films(
+        self, gate: InputGate, images: Sequence[LabelledImage], films: npt.NDArray[np.float32]
+    ) -> tuple[GateRate, ...]:
+        """Measure real films as they are, by source, and all of them varied."""
+        kinds = [PictureKind.FILM] * len(films)
+        plain = _rates(gate, self._run(list(films), kinds, [image.source for image in images]))
+        varied = [vary(film, self._random) for film in films]
+        return plain + _rates(gate, self._run(varied, kinds, ["all, varied"] * len(films)))
+
+
+def _hold_out(images: Sequence[LabelledImage]) -> tuple[list[LabelledImage], list[LabelledImage]]:
+    """Split into four fifths and one fifth, by patient."""
+    patients = sorted({(image.source, image.patient_id) for image in images})
+    held_out = set(patients[::5])
+    return (
+        [image for image in images if (image.source, image.patient_id) not in held_out],
+        [image for image in images if (image.source, image.patient_id) in held_out],
+    )
+
+
+def _count(films: int, share: float) -> int:
+    return max(2, round(films * share))
+
+
+def _fit_layer(pictures: _Pictures) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Fit a multinomial logistic regression to standardized features; return it for features as they are."""
+    features = compress(pictures.features)
+    mean, spread = features.mean(axis=0), features.std(axis=0) + 0.01
+    inputs = torch.from_numpy((features - mean) / spread)
+    targets = torch.tensor([KINDS.index(kind) for kind in pictures.kinds])
+    weight = torch.zeros(inputs.shape[1], len(KINDS), requires_grad=True)
+    bias = torch.zeros(len(KINDS), requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=_STEPS, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = F.cross_entropy(inputs @ weight + bias, targets, label_smoothing=_LABEL_SMOOTHING)
+        value = value + _WEIGHT_DECAY / 2 * weight.square().sum()
+        value.backward()  # type: ignore[no-untyped-call] # torch
+        return value
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call] # torch
+    fitted = (weight.detach().numpy() / spread[:, None]).astype(np.float16).astype(np.float32)  # as it is stored
+    return fitted, (bias.detach().numpy() - mean @ fitted).astype(np.float32)
+
+
+def _rates(gate: InputGate, pictures: _Pictures) -> tuple[GateRate, ...]:
+    """Count what is refused and what is flagged, by the pictures' names."""
+    judgements: dict[str, list[Judgement]] = {}
+    for name, judgement in zip(pictures.names, gate.judge(pictures.features, pictures.sharpness), strict=True):
+        judgements.setdefault(name, []).append(judgement)
+    return tuple(
+        GateRate(
+            name=name,
+            n=len(judged),
+            refused=sum(judgement.rejection is not None for judgement in judged),
+            flagged=sum(judgement.rejection is None and bool(judgement.warnings) for judgement in judged),
+        )
+        for name, judged in judgements.items()
+    )
