@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from dicom_factory import RAMP, write_dicom
+from dicom_factory import write_dicom
 from installed_command import clean_environment, make_bad_files, make_films, run_command
 from PIL import Image
 
@@ -94,8 +94,8 @@ def test_kill_9_leaves_the_rest_for_the_next_run(tmp_path):
 
 def test_polarity_and_encoding_do_not_change_the_answer(tmp_path):
     """A MONOCHROME1 film, its MONOCHROME2 twin and a 16-bit PNG of the same picture get the same probability."""
-    smooth = Image.fromarray(RAMP.stored.astype(np.float32)).resize((300, 240), Image.Resampling.BILINEAR)
-    picture = np.asarray(smooth).round().astype(np.uint16)
+    film = Image.open(sample_files() / "07-photo.jpeg").convert("F").resize((300, 240), Image.Resampling.BILINEAR)
+    picture = (np.asarray(film) * (4095 / 255)).round().astype(np.uint16)
     folder = tmp_path / "twins"
     folder.mkdir()
     write_dicom(folder / "mono2.dcm", picture)

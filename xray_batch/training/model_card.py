@@ -91,7 +91,8 @@ def _gate(manifest: Manifest) -> str:
         f"## Input gate\n\nA linear layer on the features of {gate.architecture} tells upright, whole chest films from "
         f"other pictures. Above {gate.refuse_above:.2f} (log odds) one is refused as `out_of_distribution`, above "
         f"{gate.flag_above:.2f} flagged; below a sharpness of {gate.sharpness_below:.2f} it is flagged as blurred. "
-        "Films spoilt on purpose and drawings are made from, or beside, the held-out films.\n\n"
+        "The layer was fitted, and the limits were chosen, on other patients than those of the tables. The spoilt "
+        "films are the held-out ones; the drawings are new ones of the kinds that the layer was fitted to.\n\n"
         f"{films}\n\n{failures}"
     )
 

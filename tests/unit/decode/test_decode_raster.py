@@ -8,7 +8,8 @@ import imagecodecs
 import numpy as np
 import pytest
 from dicom_factory import EXACT, RAMP
-from PIL import Image
+from film_encodings import png_chunk
+from PIL import Image, ImageCms
 
 from xray_batch.decode import decode_file, open_source
 from xray_batch.errors import ReasonCode, RejectedInputError
@@ -23,11 +24,6 @@ def write_image(path, image, **options):
     """Write a Pillow image and return its path."""
     image.save(path, **options)
     return path
-
-
-def png_chunk(kind: bytes, data: bytes) -> bytes:
-    """Return a PNG chunk with its checksum."""
-    return struct.pack(">L", len(data)) + kind + data + struct.pack(">L", zlib.crc32(kind + data))
 
 
 def test_8_bit_png(tmp_path):
@@ -187,6 +183,46 @@ def test_too_small(tmp_path):
     with pytest.raises(RejectedInputError) as caught:
         decode_file(write_image(tmp_path / "a.png", Image.fromarray(GRAY[:63])))
     assert caught.value.reason_code == ReasonCode.TOO_SMALL
+
+
+def test_12_bits_in_a_16_bit_png(tmp_path):
+    """A PNG of 16 bits that uses 12 is shown by its 12, with a warning."""
+    image = decode_file(write_image(tmp_path / "a.png", Image.fromarray(RAMP.stored)))
+    RAMP.check(image.pixels)
+    assert image.warnings == (ImageWarning.BITS_UNUSED,)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_icc_profile(kind, tmp_path):
+    """An embedded colour profile is not applied, with a warning."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    plain = decode_file(write_image(tmp_path / "a", Image.fromarray(GRAY), format=kind))
+    profiled = decode_file(write_image(tmp_path / "b", Image.fromarray(GRAY), format=kind, icc_profile=profile))
+    assert np.array_equal(profiled.pixels, plain.pixels)
+    assert profiled.warnings == (ImageWarning.ICC_IGNORED,)
+
+
+def test_exif_orientation_of_png(tmp_path):
+    """A PNG with EXIF metadata is turned upright like a JPEG."""
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    turned = write_image(tmp_path / "a.png", Image.fromarray(GRAY), exif=exif)
+    assert np.array_equal(decode_file(turned).pixels, np.rot90(EXPECTED))
+
+
+@pytest.mark.parametrize("noise", [1, 2])
+def test_nearly_blank(noise, tmp_path):
+    """A lead marker on an even plate is no radiograph: half a percent of the pixels at each end do not count."""
+    plate = np.full((100, 100), 128, np.uint8)
+    plate[:5, :9] = 255
+    plate[::2] += np.uint8(noise)
+    path = write_image(tmp_path / "a.png", Image.fromarray(plate))
+    if noise > 1:
+        assert decode_file(path).pixels.shape == (100, 100)
+        return
+    with pytest.raises(RejectedInputError, match="same gray") as caught:
+        decode_file(path)
+    assert caught.value.reason_code == ReasonCode.BLANK_IMAGE
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(20_000, 100), (12_000, 12_000), (60_000, 60_000)])

@@ -1,9 +1,25 @@
 """Every transfer syntax that is read, and what an encoder may do with signs, depths and colours."""
 
+import io
+import zlib
+
 import imagecodecs
 import numpy as np
 import pytest
-from dicom_factory import EXACT, RAMP, chest_dataset, compress, write_dicom
+from dicom_factory import (
+    DEFLATED_IMAGE_FRAME,
+    ENCAPSULATED_UNCOMPRESSED,
+    EXACT,
+    JPEG_XL,
+    JPEG_XL_LOSSLESS,
+    JPEG_XL_RECOMPRESSION,
+    RAMP,
+    chest_dataset,
+    compress,
+    set_transfer_syntax,
+    write_dicom,
+)
+from PIL import Image
 from pydicom import uid
 from pydicom.encaps import encapsulate
 
@@ -28,6 +44,9 @@ LOSSLESS = [
     uid.HTJ2KLossless,
     uid.HTJ2KLosslessRPCL,
     uid.HTJ2K,
+    ENCAPSULATED_UNCOMPRESSED,
+    DEFLATED_IMAGE_FRAME,
+    JPEG_XL_LOSSLESS,
 ]
 LOSSY = {
     uid.JPEGExtended12Bit: 0.002,
@@ -70,10 +89,32 @@ def test_lossy(syntax, tmp_path):
     assert ImageWarning.LOSSY_COMPRESSION in image.warnings
 
 
-def test_jpeg_baseline(tmp_path):
-    """JPEG baseline of 8 bits gives the picture within 0.025, with a warning."""
+@pytest.mark.parametrize("syntax", [uid.JPEGBaseline8Bit, JPEG_XL_RECOMPRESSION])
+def test_jpeg_baseline(syntax, tmp_path):
+    """JPEG baseline of 8 bits, also repacked as JPEG XL, gives the picture within 0.025, with a warning."""
     cells = (STORED >> 4).astype(np.uint8)
-    image = decode_file(write_dicom(tmp_path / "a.dcm", cells, transfer_syntax=uid.JPEGBaseline8Bit))
+    image = decode_file(write_dicom(tmp_path / "a.dcm", cells, transfer_syntax=syntax))
+    assert np.abs(image.pixels - cells / 255).max() <= 0.025
+    assert ImageWarning.LOSSY_COMPRESSION in image.warnings
+
+
+def test_lossy_jpegxl(tmp_path):
+    """JPEG XL may be either; a lossy one gives the picture within its error, and says so in its attribute."""
+    path = write_dicom(tmp_path / "a.dcm", transfer_syntax=JPEG_XL, LossyImageCompression="01")
+    image = decode_file(path)
+    RAMP.check(image.pixels, 0.03)
+    assert ImageWarning.LOSSY_COMPRESSION in image.warnings
+
+
+def test_progressive_jpeg(tmp_path):
+    """A progressive JPEG in its retired transfer syntax, as DCMTK writes it, is read, with a warning."""
+    buffer = io.BytesIO()
+    cells = (STORED >> 4).astype(np.uint8)
+    Image.fromarray(cells).save(buffer, format="JPEG", quality=95, progressive=True)
+    stream = buffer.getvalue()
+    assert b"\xff\xc2" in stream
+    options = {"transfer_syntax": "1.2.840.10008.1.2.4.55", "stream": stream}
+    image = decode_file(write_dicom(tmp_path / "a.dcm", cells, **options))
     assert np.abs(image.pixels - cells / 255).max() <= 0.025
     assert ImageWarning.LOSSY_COMPRESSION in image.warnings
 
@@ -130,21 +171,77 @@ def test_several_fragments(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "syntax", ["1.2.840.10008.1.2.4.100", "1.2.840.10008.1.2.4.92", "1.2.840.10008.1.2.4.94", "1.2.3.4"]
+    ("syntax", "shown"),
+    [
+        ("1.2.840.10008.1.2.4.100", "'MPEG2 Main Profile / Main Level' (1.2.840.10008.1.2.4.100)"),
+        ("1.2.840.10008.1.2.4.92", "(1.2.840.10008.1.2.4.92)"),
+        ("1.2.840.10008.1.2.4.94", "'JPIP Referenced' (1.2.840.10008.1.2.4.94)"),
+        ("1.2.3.4", "'1.2.3.4'"),
+    ],
 )
-def test_unsupported(syntax, tmp_path):
-    """MPEG, JPEG 2000 Part 2, JPIP and private encodings are refused before decoding, with their header."""
+def test_unsupported(syntax, shown, tmp_path):
+    """An encoding without decoder is refused unread, with its header, by name, UID and what would help."""
     path = write_dicom(tmp_path / "a.dcm", transfer_syntax=uid.JPEG2000)
-    padded = syntax + "\0" * (len(syntax) % 2)
-    old = b"UI\x16\x001.2.840.10008.1.2.4.91"
-    content = path.read_bytes()
-    assert old in content
-    path.write_bytes(content.replace(old, b"UI" + len(padded).to_bytes(2, "little") + padded.encode()))
+    set_transfer_syntax(path, syntax)
     source = open_source(path)
     assert source.header.patient_id == "PAT1"
     with pytest.raises(RejectedInputError, match="Transfer Syntax UID") as caught:
         source.check_intended_use()
     assert caught.value.reason_code == ReasonCode.UNSUPPORTED_TRANSFER_SYNTAX
+    assert shown in str(caught.value)
+    assert "convert it to Explicit VR Little Endian" in str(caught.value)
+
+
+def test_decoder_missing_from_the_build(tmp_path, monkeypatch):
+    """Where imagecodecs lacks a codec, the refusal says so, and which one."""
+    path = write_dicom(tmp_path / "a.dcm", transfer_syntax=uid.JPEGLSLossless)
+    monkeypatch.setattr(imagecodecs, "JPEGLS", type("Absent", (), {"available": False}))
+    with pytest.raises(RejectedInputError, match=r"built without jpegls") as caught:
+        decode_file(path)
+    assert caught.value.reason_code == ReasonCode.UNSUPPORTED_TRANSFER_SYNTAX
+
+
+FRAME = STORED.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("frame", "reason_code"),
+    [(FRAME[:-2], "truncated"), (FRAME + b"\0\0", "pixel_data"), (FRAME * 2, "pixel_data"), (b"\0\0", "truncated")],
+    ids=["short", "long", "two_frames", "two_bytes"],
+)
+@pytest.mark.parametrize("syntax", [ENCAPSULATED_UNCOMPRESSED, DEFLATED_IMAGE_FRAME])
+def test_frame_of_another_length(syntax, frame, reason_code, tmp_path):
+    """An uncompressed or deflated frame has the length of Rows and Columns, or is refused."""
+    is_deflated = syntax == DEFLATED_IMAGE_FRAME
+    stream = zlib.compress(frame, wbits=-zlib.MAX_WBITS) if is_deflated else frame
+    with pytest.raises(RejectedInputError) as caught:
+        decode_file(write_dicom(tmp_path / "a.dcm", transfer_syntax=syntax, stream=stream))
+    assert caught.value.reason_code == reason_code
+
+
+def test_deflated_frame_cut_off(tmp_path):
+    """A deflated frame without its end is refused."""
+    stream = zlib.compress(FRAME, wbits=-zlib.MAX_WBITS)
+    path = write_dicom(tmp_path / "a.dcm", transfer_syntax=DEFLATED_IMAGE_FRAME, stream=stream[: len(stream) // 2])
+    with pytest.raises(RejectedInputError) as caught:
+        decode_file(path)
+    assert caught.value.reason_code == ReasonCode.TRUNCATED
+
+
+def test_jpeg2000_without_a_tile(tmp_path):
+    """A JPEG 2000 stream that lacks a tile is refused; OpenJPEG would show it black."""
+    cells, buffer = (STORED >> 4).astype(np.uint8), io.BytesIO()
+    Image.fromarray(cells).save(buffer, format="JPEG2000", no_jp2=True, tile_size=(48, 48))
+    stream = buffer.getvalue()
+    path = write_dicom(tmp_path / "a.dcm", cells, transfer_syntax=uid.JPEG2000Lossless, stream=stream)
+    assert np.array_equal(decode_file(path).pixels, cells / np.float32(255))
+    last = stream.rindex(b"\xff\x90")
+    assert stream[last + 2 : last + 6] == b"\x00\x0a\x00\x03"  # the fourth of four tiles
+    cut = stream[:last] + b"\xff\xd9"
+    path = write_dicom(tmp_path / "b.dcm", cells, transfer_syntax=uid.JPEG2000Lossless, stream=cut)
+    with pytest.raises(RejectedInputError, match="lacks a tile") as caught:
+        decode_file(path)
+    assert caught.value.reason_code == ReasonCode.TRUNCATED
 
 
 class TestColorThatIsGray:
