@@ -94,6 +94,17 @@ def test_doctor_finds_a_changed_bundle(tmp_path):
     assert "resnet34.safetensors has SHA-256" in done.out
 
 
+def test_verify_finds_a_changed_gate(tmp_path):
+    """A changed byte in the gate's file is found, too."""
+    copy = tmp_path / "copy"
+    shutil.copytree(PACKAGED_BUNDLES / "default", copy)
+    layer = copy / "gate.safetensors"
+    layer.write_bytes(layer.read_bytes()[:-1] + b"x")
+    done = run_command("bundle", "verify", f"{copy}/", "--home", tmp_path)
+    assert done.code == 78
+    assert "gate.safetensors has SHA-256" in done.err
+
+
 def test_bundle_commands(tmp_path):
     """`list` marks the bundle in use, `show` prints its card, `verify` checks it."""
     assert run_command("bundle", "list", "--home", tmp_path).out.startswith("* default")

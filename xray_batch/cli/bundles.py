@@ -50,7 +50,9 @@ def verify(name: Name = None, home: Home = None, config: Config = None, database
     """Check every fact and every hash of a bundle, and that its weights fit its networks."""
     bundle = _find(name, open_settings(home, config, database_url))
     bundle.load_networks()
-    typer.echo(f"{bundle.manifest.model_id} is complete and unchanged ({len(bundle.manifest.members)} members)")
+    bundle.load_gate()
+    members = len(bundle.manifest.members)
+    typer.echo(f"{bundle.manifest.model_id} is complete and unchanged ({members} members and a gate)")
 
 
 def _find(name: str | None, settings: "Settings") -> "Bundle":

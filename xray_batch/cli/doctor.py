@@ -132,4 +132,5 @@ def _bundle(settings: Settings) -> str:
 
     bundle = find_bundle(settings.bundle, Folders(settings.home).bundles)
     bundle.load_networks()
+    bundle.load_gate()
     return f"{bundle.manifest.model_id}, all hashes match, manifest SHA-256 {bundle.sha256[:12]}"
