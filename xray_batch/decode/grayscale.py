@@ -149,6 +149,7 @@ def apply_modality_lut(inputs: _Values, attributes: Attributes) -> tuple[_Values
     """Apply Modality LUT Sequence, or Rescale Slope and Intercept, or nothing (PS3.3 C.11.1).
 
     The output range is 0 to 2ⁿ - 1 for a table of n bits, and what the inputs' range becomes for a rescale.
+    Digital X-Ray images shall have slope 1 and intercept 0 (PS3.3 Table C.8-70); what is there is applied.
     Also returned: what was done, for people.
     """
     item = attributes.first_item("ModalityLUTSequence")
