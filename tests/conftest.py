@@ -17,6 +17,10 @@ import pytest
 
 from xray_batch.database import upgrade_database
 
+# Read when torch is first loaded, here and in every process that a test starts: with two tests at a time on two
+# cores, threads of theirs would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 SERVER_OPTIONS = {
