@@ -58,6 +58,7 @@ class ImageWarning(enum.StrEnum):
     AGE_ABSENT = "age_absent"  #: No (0010,1010) Patient's Age, and no birth date to know it from.
     AGE_OUT_OF_RANGE = "age_out_of_range"  #: The patient is younger or older than those the model is meant for.
     CODESTREAM_CONFLICT = "codestream_conflict"  #: The compressed stream contradicts its attributes, and was believed.
+    VOI_LUT_DAMAGED = "voi_lut_damaged"  #: (0028,3010) cannot be read, and the window beside it was applied.
     BITS_UNUSED = "bits_unused"  #: No window, and leading bits without use: the range of the used ones was shown.
     ORIENTATION_CORRECTED = "orientation_corrected"  #: Mirrored or turned as (0020,0020) Patient Orientation asks.
     NOT_SQUARE = "not_square"  #: The pixels were not square and were resampled.

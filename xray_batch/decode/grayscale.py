@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from xray_batch.decode.attributes import Attributes, refusal
 from xray_batch.decode.depth import find_used_range
+from xray_batch.decode.limits import check_not_too_small
 from xray_batch.decode.lookup import LookupTable, read_lookup_table
 from xray_batch.decode.pixel_data import Cells, StoredValues
 from xray_batch.decode.source import check_not_blank
@@ -74,7 +75,8 @@ def render_grayscale(stored: StoredValues, attributes: Attributes) -> Rendering:
     Raises
     ------
     RejectedInputError
-        PIXEL_DATA, if a table or window is damaged; BLANK_IMAGE, if nothing can be seen.
+        PIXEL_DATA, if a table or window is damaged; BLANK_IMAGE, if nothing can be seen; TOO_SMALL, if
+        hardly anything but padding is there.
     """
     inputs = _stored_values(stored)
     padding = _find_padding(inputs.values, attributes, is_signed=stored.is_signed)
@@ -84,6 +86,7 @@ def render_grayscale(stored: StoredValues, attributes: Attributes) -> Rendering:
     if is_padding is not None:
         steps.append(f"padding: {_describe_padding(inputs.values[padding])} is shown black")
     if codes.shape != stored.codes.shape:
+        check_not_too_small(*codes.shape)
         steps.append("padding: trimmed to {} rows and {} columns".format(*codes.shape))
         warnings.append(ImageWarning.PADDING_TRIMMED)
     if not has_tables(attributes):
@@ -118,8 +121,8 @@ class _Display:
 def _display(inputs: _Values, attributes: Attributes) -> _Display:
     """Take all stored values through Modality LUT, VOI LUT and polarity at once."""
     modality, modality_step = apply_modality_lut(inputs, attributes)
-    shown, name, voi_step = apply_voi(modality, attributes)
-    gray, polarity_step, warnings = _apply_polarity(
+    shown, name, voi_step, voi_warnings = apply_voi(modality, attributes)
+    gray, polarity_step, polarity_warnings = _apply_polarity(
         (shown.values - shown.smallest) / (shown.largest - shown.smallest), attributes
     )
     if not np.isfinite(gray).all():
@@ -132,7 +135,7 @@ def _display(inputs: _Values, attributes: Attributes) -> _Display:
         table=np.clip(gray, 0.0, 1.0).astype(np.float32),
         name=name,
         steps=(modality_step, voi_step, polarity_step),
-        warnings=((ImageWarning.NO_WINDOW,) if name == "identity" else ()) + warnings,
+        warnings=voi_warnings + polarity_warnings,
     )
 
 
@@ -166,29 +169,33 @@ def apply_modality_lut(inputs: _Values, attributes: Attributes) -> tuple[_Values
     return rescaled, "modality: none" if is_identity else f"modality: slope {slope:g}, intercept {intercept:g}"
 
 
-def apply_voi(inputs: _Values, attributes: Attributes) -> tuple[_Values, str, str]:
+def apply_voi(inputs: _Values, attributes: Attributes) -> tuple[_Values, str, str, tuple[ImageWarning, ...]]:
     """Apply the first VOI LUT or else the first window (PS3.3 C.11.2).
 
     Of several, the first is the one that the modality shows.  A damaged VOI LUT leaves the window, which is
     another view of the same film by the same sender.  A window without a positive width, as some
-    systems write for "none", is no window.  Also returned: the name of what was applied, and the same
-    for people.
+    systems write for "none", is no window.  Also returned: the name of what was applied, the same for
+    people, and what they should know of it.
     """
     item, window = attributes.first_item("VOILUTSequence"), _find_window(attributes)
+    warnings: tuple[ImageWarning, ...] = ()
     if item is not None:
         try:
             table = read_lookup_table(item, has_negative_input=inputs.smallest < 0)
         except RejectedInputError:
             if window is None:
                 raise
+            warnings = (ImageWarning.VOI_LUT_DAMAGED,)
         else:
-            return _looked_up(table, inputs), "voi_lut", f"voi: VOI LUT Sequence, {table}"
+            return _looked_up(table, inputs), "voi_lut", f"voi: VOI LUT Sequence, {table}", ()
     if window is None:
-        return inputs, "identity", f"voi: none; all of {inputs.span} is shown"
+        return inputs, "identity", f"voi: none; all of {inputs.span} is shown", (ImageWarning.NO_WINDOW,)
     center, width, function = window
     values = _apply_window(inputs.values, center, width, function)
     step = f"voi: window {function}, center {center:g}, width {width:g}"
-    return _Values(values=values, smallest=0.0, largest=1.0), f"window:{function}", step
+    if warnings:
+        step += ", for a VOI LUT that cannot be read"
+    return _Values(values=values, smallest=0.0, largest=1.0), f"window:{function}", step, warnings
 
 
 def _find_window(attributes: Attributes) -> tuple[float, float, str] | None:

@@ -124,7 +124,7 @@ class _Workshop:
         self._random = np.random.default_rng(seed)
 
     def choose(self, images: Sequence[LabelledImage]) -> list[LabelledImage]:
-        """Choose films, half as many of the largest source as of all the others where there are enough."""
+        """Choose films at random; those of a source count by one over the square root of its size."""
         sources = [image.source for image in images]
         rare = np.array([1 / sources.count(source) ** 0.5 for source in sources])
         count = min(_FILMS, len(images))

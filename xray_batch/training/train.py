@@ -101,32 +101,7 @@ def train_bundle(order: TrainingOrder, *, device: torch.device, dtype: torch.dty
     TrainingDataError
         If the data cannot be used; the message names the file or label.
     """
-    work = order.out / "training"
-    work.mkdir(parents=True, exist_ok=True)
-    images = read_labels(order.data)
-    split = split_by_patient(images, folds=VALIDATION_FOLDS, seed=order.seed)
-    write_split(work / "split.csv", images, split)
-    advance = progress.task("decode", len(images))
-    pixels = load_pixels(images, order.side, order.side, progress=advance)
-    targets = np.stack([image.target for image in images])
-    mean = float(pixels[split.training].mean(dtype=np.float64))
-    std = float(pixels[split.training].std(dtype=np.float64))
-    progress.report(f"training split: {len(split.training)} images, mean {mean:.4f}, SD {std:.4f}")
-    data = TrainingData(
-        pixels=pixels[split.training],
-        targets=targets[split.training],
-        mean=mean,
-        std=std,
-        sha256=fingerprint(images),
-    )
-    held_out = _Validation(
-        images=[images[index] for index in split.validation],
-        inputs=standardize(pixels[split.validation], mean, std),
-        targets=targets[split.validation],
-        reference_source=order.reference_source,
-    )
-    held_out.check_reference()
-    del pixels
+    images, split, data, held_out = _prepare(order, progress)
     networks = [
         _train_one(architecture, order, data, held_out, device=device, dtype=dtype, progress=progress)
         for architecture in ARCHITECTURES
@@ -155,6 +130,38 @@ def train_bundle(order: TrainingOrder, *, device: torch.device, dtype: torch.dty
     manifest = _manifest(order, images, split, data, held_out, members, hashes, gate)
     write_manifest(order.out, manifest, model_card(manifest))
     return order.out
+
+
+def _prepare(
+    order: TrainingOrder, progress: Progress
+) -> tuple[list[LabelledImage], Split, TrainingData, "_Validation"]:
+    """Read, split, decode and measure the images; also refuse what cannot be trained on."""
+    work = order.out / "training"
+    work.mkdir(parents=True, exist_ok=True)
+    images = read_labels(order.data)
+    split = split_by_patient(images, folds=VALIDATION_FOLDS, seed=order.seed)
+    write_split(work / "split.csv", images, split)
+    advance = progress.task("decode", len(images))
+    pixels = load_pixels(images, order.side, order.side, progress=advance)
+    targets = np.stack([image.target for image in images])
+    mean = float(pixels[split.training].mean(dtype=np.float64))
+    std = float(pixels[split.training].std(dtype=np.float64))
+    progress.report(f"training split: {len(split.training)} images, mean {mean:.4f}, SD {std:.4f}")
+    data = TrainingData(
+        pixels=pixels[split.training],
+        targets=targets[split.training],
+        mean=mean,
+        std=std,
+        sha256=fingerprint(images),
+    )
+    held_out = _Validation(
+        images=[images[index] for index in split.validation],
+        inputs=standardize(pixels[split.validation], mean, std),
+        targets=targets[split.validation],
+        reference_source=order.reference_source,
+    )
+    held_out.check_reference()
+    return images, split, data, held_out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from grayscale_encodings import IDENTITY, grayscale_encodings, to_signed
 from pydicom import uid
 
 from xray_batch.decode import decode_file, open_source
+from xray_batch.errors import ReasonCode, RejectedInputError
 from xray_batch.records import ImageWarning
 
 STORED = RAMP.stored
@@ -50,6 +51,28 @@ def test_voi_lut_outside_its_inputs(tmp_path):
     assert pixels[0, 0] == np.float32(1000 / 4095)
     assert pixels[0, 89] == np.float32(1000 / 4095)
     assert pixels[71, 89] == 1.0
+
+
+def test_damaged_voi_lut_leaves_the_window(tmp_path):
+    """A VOI LUT that cannot be read leaves the window beside it, with a warning; alone it refuses the file."""
+    table = {"VOILUTSequence": lut_sequence(b"\0" * 10, count=4096)}
+    window = {"WindowCenter": "2048", "WindowWidth": "4096"}
+    image = decode_file(write_dicom(tmp_path / "a.dcm", **table, **window))
+    RAMP.check(image.pixels)
+    assert image.rendering == "window:LINEAR"
+    assert ImageWarning.VOI_LUT_DAMAGED in image.warnings
+    assert "for a VOI LUT that cannot be read" in " ".join(image.steps)
+    with pytest.raises(RejectedInputError, match="LUT Data") as caught:
+        decode_file(write_dicom(tmp_path / "b.dcm", **table))
+    assert caught.value.reason_code == ReasonCode.PIXEL_DATA
+
+
+def test_hardly_anything_but_padding(tmp_path):
+    """What is left of a padded frame must be as large as any other image."""
+    small = np.pad(STORED[:40, :50] + np.uint16(1), 60)
+    with pytest.raises(RejectedInputError, match="40 rows and 50 columns") as caught:
+        decode_file(write_dicom(tmp_path / "a.dcm", small, PixelPaddingValue=0))
+    assert caught.value.reason_code == ReasonCode.TOO_SMALL
 
 
 def test_sigmoid(tmp_path):
