@@ -6,6 +6,7 @@
     resnet34.safetensors   weights of one member, float16
     resnet50.safetensors
     gate.safetensors       the layer that tells films from other pictures
+    training_images.safetensors   hashes of the training images, if they were kept
     MODEL_CARD.md          for people
 
 A missing fact, an unknown fact or a changed byte is a :class:`BundleError`: nothing falls back to a
@@ -22,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
 import safetensors.torch
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from safetensors import SafetensorError
 from torch import nn
 from torchvision.models import ResNet
@@ -34,6 +35,7 @@ from xray_batch.records import AgeRange, Finding, InputSpec
 
 MANIFEST_NAME: Final = "manifest.json"
 GATE_NAME: Final = "gate.safetensors"
+HASHES_NAME: Final = "training_images.safetensors"
 MODEL_CARD_NAME: Final = "MODEL_CARD.md"
 
 #: Bundles that the package carries; a folder each.
@@ -61,12 +63,23 @@ class InputFacts(_Facts):
     mean: float = Field(gt=0, lt=1)
     std: float = Field(gt=0, lt=1)
     resize: str
+    trim_borders: bool
+    stretch: tuple[float, float] | None
+    smooth: bool
     rendering_version: int
 
     @property
     def input_spec(self) -> InputSpec:
         """The same as the standardize stage needs it."""
         return InputSpec(**self.model_dump(exclude={"channels"}))
+
+    @field_validator("stretch")
+    @classmethod
+    def _check_stretch(cls, stretch: tuple[float, float] | None) -> tuple[float, float] | None:
+        if stretch is not None and not 0 <= stretch[0] < stretch[1] <= 100:
+            message = f"stretch is {list(stretch)}, expected two growing percentiles"
+            raise ValueError(message)
+        return stretch
 
 
 class Proportion(_Facts):
@@ -79,7 +92,7 @@ class Proportion(_Facts):
 
 
 class OperatingPoint(_Facts):
-    """A threshold on P(pneumonia) and what it achieved on the validation split."""
+    """A threshold on P(pneumonia) and what it achieved on held-out images."""
 
     threshold: float = Field(ge=0, le=1)
     sensitivity: Proportion
@@ -139,7 +152,7 @@ class GateFacts(_Facts):
     flag_above: float
     refuse_above: float
     sharpness_below: float
-    films: tuple[GateRate, ...]  #: real films of the validation split, by source
+    films: tuple[GateRate, ...]  #: real films that it was not fitted to, by source
     failures: tuple[GateRate, ...]  #: pictures that are to be refused or flagged
 
     @model_validator(mode="after")
@@ -150,16 +163,25 @@ class GateFacts(_Facts):
         return self
 
 
+class HashFacts(_Facts):
+    """The file that the training images are recognized by; see :func:`save_hashes`."""
+
+    file: str = Field(pattern=r"^[A-Za-z0-9_.-]+\.safetensors$")
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
 class TrainingFacts(_Facts):
     """What the members learned from."""
 
     name: str
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    images: dict[str, int]  #: images in the training split per source and label
-    validation_images: dict[str, int]  #: likewise, held out by patient
+    images: dict[str, int]  #: images that the members were trained on, per source and label
+    held_out_images: dict[str, int]  #: likewise, those that it was calibrated and measured on
+    held_out: str  #: how: `held out by patient`, or `2 of 5 folds by patient`, and then the members saw them at last
+    hashes: HashFacts | None  #: by which a training image is recognized; null where they were not kept
     recipes: dict[str, dict[str, object]]  #: how each architecture was trained
     starting_weights: str  #: `random`, or where they come from
-    reference: str  #: source of the validation images that temperature, thresholds and limits were chosen on
+    reference: str  #: source of the held-out images that temperature, thresholds and limits were chosen on
 
 
 class Manifest(_Facts):
@@ -244,7 +266,13 @@ class Bundle:
             raise BundleError(message) from error
         self.manifest_text = content.decode()
         self.sha256 = hashlib.sha256(content).hexdigest()
-        for name in [*(member.file for member in self.manifest.members), self.manifest.gate.file, MODEL_CARD_NAME]:
+        hashes = self.manifest.training.hashes
+        for name in [
+            *(member.file for member in self.manifest.members),
+            self.manifest.gate.file,
+            *([hashes.file] if hashes else []),
+            MODEL_CARD_NAME,
+        ]:
             if not (folder / name).is_file():
                 message = f"{folder} is incomplete: {name} is missing"
                 raise BundleError(message)
@@ -281,6 +309,24 @@ class Bundle:
             flag_above=facts.flag_above, refuse_above=facts.refuse_above, sharpness_below=facts.sharpness_below
         )
         return InputGate(weight.astype(np.float32), bias.astype(np.float32), facts.kinds, limits)
+
+    def load_hashes(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint8]] | None:
+        """Load the hashes of the training images' files (N,) and pictures (N, 32); None where they were not kept.
+
+        Raises
+        ------
+        BundleError
+            If the file differs from its hash or holds something else.
+        """
+        facts = self.manifest.training.hashes
+        if facts is None:
+            return None
+        try:
+            tensors = safetensors.numpy.load(self._read(facts.file, facts.sha256))
+            return tensors["content"], tensors["picture"]
+        except (SafetensorError, KeyError) as error:
+            message = f"{self.folder / facts.file} does not hold the hashes of images: {error}"
+            raise BundleError(message) from error
 
     def _read(self, file: str, sha256: str) -> bytes:
         path = self.folder / file
@@ -348,6 +394,16 @@ def save_weights(network: nn.Module, path: Path) -> str:
 def save_gate(weight: npt.NDArray[np.float32], bias: npt.NDArray[np.float32], path: Path) -> str:
     """Write a gate's layer as safetensors, the weights float16, and return the file's SHA-256."""
     safetensors.numpy.save_file({"weight": weight.astype(np.float16), "bias": bias.astype(np.float32)}, path)
+    path.chmod(0o644)  # as above
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def save_hashes(content: npt.NDArray[np.uint64], picture: npt.NDArray[np.uint8], path: Path) -> str:
+    """Write the hashes of training images (N,) and (N, 32), and return the file's SHA-256.
+
+    They recognize an image, and tell nothing about it.
+    """
+    safetensors.numpy.save_file({"content": content, "picture": picture}, path)
     path.chmod(0o644)  # as above
     return hashlib.sha256(path.read_bytes()).hexdigest()
 

@@ -63,6 +63,7 @@ class ImageWarning(enum.StrEnum):
     ORIENTATION_CORRECTED = "orientation_corrected"  #: Mirrored or turned as (0020,0020) Patient Orientation asks.
     NOT_SQUARE = "not_square"  #: The pixels were not square and were resampled.
     PADDING_TRIMMED = "padding_trimmed"  #: Rows or columns of nothing but (0028,0120) padding were cut off.
+    BORDER_TRIMMED = "border_trimmed"  #: A wide border of one gray was cut off.
     SUSPECT_POLARITY = "suspect_polarity"  #: The picture looks as if black and white were exchanged.
     SUSPECT_ORIENTATION = "suspect_orientation"  #: It looks turned by 90 or 180 degrees.
     SUSPECT_FRAMING = "suspect_framing"  #: It looks as if half of the chest were missing, or has wide borders.
@@ -145,6 +146,9 @@ class InputSpec:
     mean: float  #: of the training split's pixels in [0, 1], after the resize
     std: float  #: likewise
     resize: str  #: name of the rule: `squash-bilinear-antialias`
+    trim_borders: bool  #: whether one-gray borders are cut off
+    stretch: tuple[float, float] | None  #: percentiles of the picture that become 0 and 1; None: gray levels stay
+    smooth: bool  #: whether the finest detail is averaged out
     rendering_version: int  #: version of the decode stage's rendering that the model was trained on
 
 

@@ -19,6 +19,8 @@ ENVIRONMENT_PREFIX: Final = "XRAY_BATCH_"
 #: Read where no file is named and this one exists in the home folder.
 CONFIG_NAME: Final = "xray-batch.toml"
 
+#: Options of `xray-batch train` in the configuration file; no settings.
+TRAIN_TABLE: Final = "train"
 
 #: The embedded database, in the home folder.
 DATABASE_NAME: Final = "results.sqlite3"
@@ -104,19 +106,12 @@ def load_settings(
     ConfigurationError
         Naming the first setting that is unknown or wrong, its source, and what is accepted.
     """
-    variables = os.environ if environment is None else environment
-    from_environment = {
-        name.removeprefix(ENVIRONMENT_PREFIX).lower(): value
-        for name, value in variables.items()
-        if name.startswith(ENVIRONMENT_PREFIX)
-    }
-    named_config = from_environment.pop("config", None)
+    from_environment = _from_environment(environment)
     given = {name: value for name, value in command_line.items() if value is not None}
-    path = config or (Path(named_config) if named_config else None)
-    if path is None:
-        home = Path(str(given.get("home") or from_environment.get("home") or default_home()))
-        path = home / CONFIG_NAME if _exists(home / CONFIG_NAME) else None
+    path = _find_config(given, config, from_environment)
+    from_environment.pop("config", None)
     from_file = _read_toml(path) if path else {}
+    from_file.pop(TRAIN_TABLE, None)
     sources = {name: f"in {path}" for name in from_file}
     sources |= {name: f"in the environment ({ENVIRONMENT_PREFIX}{name.upper()})" for name in from_environment}
     sources |= {name: f"on the command line (--{name.replace('_', '-')})" for name in given}
@@ -130,6 +125,41 @@ def load_settings(
         else:
             message = f"wrong setting {name!r} {sources.get(name, '')}: {first['msg']}"
         raise ConfigurationError(message) from error
+
+
+def load_training_table(
+    home: Path | None, config: Path | None, environment: Mapping[str, str] | None = None
+) -> Mapping[str, object]:
+    """Return the table `[train]` of the configuration file that :func:`load_settings` would read; empty without one.
+
+    Raises
+    ------
+    ConfigurationError
+        If the file cannot be read, or `train` is no table.
+    """
+    path = _find_config({"home": home}, config, _from_environment(environment))
+    table = _read_toml(path).get(TRAIN_TABLE, {}) if path else {}
+    if not isinstance(table, dict):
+        message = f"'train' in {path} is no table; write [{TRAIN_TABLE}] above its options"
+        raise ConfigurationError(message)
+    return table
+
+
+def _from_environment(environment: Mapping[str, str] | None) -> dict[str, str]:
+    variables = os.environ if environment is None else environment
+    return {
+        name.removeprefix(ENVIRONMENT_PREFIX).lower(): value
+        for name, value in variables.items()
+        if name.startswith(ENVIRONMENT_PREFIX)
+    }
+
+
+def _find_config(given: Mapping[str, object], config: Path | None, from_environment: Mapping[str, str]) -> Path | None:
+    named = from_environment.get("config")
+    if config or named:
+        return config or Path(str(named))
+    home = Path(str(given.get("home") or from_environment.get("home") or default_home()))
+    return home / CONFIG_NAME if _exists(home / CONFIG_NAME) else None
 
 
 def _exists(path: Path) -> bool:

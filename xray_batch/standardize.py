@@ -3,33 +3,44 @@
 Third stage: intake -> decode -> standardize -> classify -> store.
 May import: numpy, Pillow, and ``errors`` and ``records`` of this package.
 
-Training and service call these same functions.  Nothing is measured on the image itself:
-mean and standard deviation are those of the training split.
+Training and service call these same functions.  Mean and standard deviation are those of the training
+split.  Where the bundle says so, what differs between departments and says nothing about the lungs is taken
+away first: one-gray borders, the ends of the gray scale, and the finest detail.
 """
 
 import hashlib
 import json
-from dataclasses import asdict
-from typing import Final
+from dataclasses import asdict, dataclass
+from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from xray_batch.errors import ConfigurationError
-from xray_batch.records import GrayscaleImage, InputSpec, ModelInput
+from xray_batch.records import GrayscaleImage, ImageWarning, InputSpec, ModelInput
+
+Film: TypeAlias = npt.NDArray[np.float32]
 
 #: The one resize rule: both axes scaled on their own to the target, aspect ratio not kept, with a
 #: triangle filter as wide as one target pixel (Pillow ``BILINEAR``).  It is how the training set was made.
 SQUASH_BILINEAR_ANTIALIAS = "squash-bilinear-antialias"
 
-#: Side of the picture that sharpness is measured on.  The training films have no more.
-SHARPNESS_SIDE: Final = 224
+#: Side of the picture that borders, gray levels and sharpness are measured on.  The training films have no more.
+WORKING_SIDE: Final = 224
+
+_GRAY_TOLERANCE: Final = 5 / 255  #: gray levels so close to a border's are the same, but for JPEG's ringing
+_BORDER_SHARE: Final = 0.98  #: of a row or column, that must be one gray
+_LEAST_KEPT: Final = 0.25  #: of the height and of the width, whatever is around it
+_WIDE_BORDER: Final = 0.125  #: of the height or width, cut off in all: worth a warning
+
+#: Narrowest range of gray levels that is stretched to the whole scale: more would show nothing but noise.
+_LEAST_RANGE: Final = 1 / 16
 
 _SHARPNESS_MARGIN: Final = 8  #: pixels at each side that the filters have carried over from the other side
 
 
-def resize(pixels: npt.NDArray[np.float32], rows: int, columns: int) -> npt.NDArray[np.float32]:
+def resize(pixels: Film, rows: int, columns: int) -> Film:
     """Squash an image to `rows` x `columns`, antialiased.
 
     Parameters
@@ -42,11 +53,10 @@ def resize(pixels: npt.NDArray[np.float32], rows: int, columns: int) -> npt.NDAr
     numpy.ndarray
         Shape (rows, columns), float32, values in [0, 1]; an image of that size already comes back unchanged.
     """
-    image = Image.fromarray(pixels)  # float32 becomes mode F: no rounding to 8 bits
-    return np.asarray(image.resize((columns, rows), Image.Resampling.BILINEAR))
+    return _resize_content(pixels, Content(), rows, columns)
 
 
-def standardize(pixels: npt.NDArray[np.float32], mean: float, std: float) -> npt.NDArray[np.float32]:
+def standardize(pixels: Film, mean: float, std: float) -> Film:
     """Return ``(pixels - mean) / std``, float32 of the same shape.
 
     Parameters
@@ -59,11 +69,11 @@ def standardize(pixels: npt.NDArray[np.float32], mean: float, std: float) -> npt
     return (pixels - np.float32(mean)) / np.float32(std)
 
 
-def measure_sharpness(pixels: npt.NDArray[np.float32]) -> float:
+def measure_sharpness(pixels: Film) -> float:
     """Tell how much finest detail a picture has, beside detail four times as coarse.
 
     The natural logarithm of the ratio of two levels' root mean squares in the à trous wavelet transform of
-    the picture at :data:`SHARPNESS_SIDE` pixels a side at most (Starck and Murtagh, "Astronomical Image and
+    the picture at :data:`WORKING_SIDE` pixels a side at most (Starck and Murtagh, "Astronomical Image and
     Data Analysis", 2006, section 2.2; here with the filter 1 2 1).  Exposure and contrast do not change it.
     Chest films have about -1.1 (-1.6 to -0.3); a blur with a standard deviation of 0.75 % of the width has
     less than -2.0 (measured on 900 films).
@@ -73,7 +83,7 @@ def measure_sharpness(pixels: npt.NDArray[np.float32]) -> float:
     pixels
         Shape (Rows, Columns), values in [0, 1].
     """
-    rows, columns = (min(side, SHARPNESS_SIDE) for side in pixels.shape)
+    rows, columns = (min(side, WORKING_SIDE) for side in pixels.shape)
     smooth = resize(pixels, rows, columns)
     levels = []
     for step in (1, 2, 4):
@@ -84,10 +94,115 @@ def measure_sharpness(pixels: npt.NDArray[np.float32]) -> float:
     return float(np.log(levels[0] / levels[2]))
 
 
-def _average(pixels: npt.NDArray[np.float32], step: int, axis: int) -> npt.NDArray[np.float32]:
+def _average(pixels: Film, step: int, axis: int) -> Film:
     """Average each pixel with its neighbours at a distance of `step`; the ends of an axis meet."""
     neighbours = np.roll(pixels, step, axis) + np.roll(pixels, -step, axis)
     return np.float32(0.25) * neighbours + np.float32(0.5) * pixels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """Where a picture is inside its borders, as shares of its height and width from the top left corner."""
+
+    top: float = 0.0
+    bottom: float = 1.0
+    left: float = 0.0
+    right: float = 1.0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether there is no border."""
+        return self == Content()
+
+    @property
+    def has_wide_borders(self) -> bool:
+        """Whether more than an eighth of the height or of the width is border."""
+        return min(self.bottom - self.top, self.right - self.left) < 1 - _WIDE_BORDER
+
+
+def find_content(pixels: Film) -> Content:
+    """Find what is left of a picture without the borders of one gray: collimation, padding, air.
+
+    A row or column at the edge is border while 98 % of it is one gray, give or take 2 % of the scale; so is
+    the one next to it.  Nearly a quarter of the height and of the width is always left.
+
+    Parameters
+    ----------
+    pixels
+        Shape (Rows, Columns), values in [0, 1].
+    """
+    film = resize(pixels, WORKING_SIDE, WORKING_SIDE)
+    least = round(WORKING_SIDE * _LEAST_KEPT)
+    top, bottom, left, right = 0, WORKING_SIDE, 0, WORKING_SIDE
+    is_moving = True
+    while is_moving:
+        before = (top, bottom, left, right)
+        top += bottom - top > least and _is_one_gray(film[top, left:right])
+        bottom -= bottom - top > least and _is_one_gray(film[bottom - 1, left:right])
+        left += right - left > least and _is_one_gray(film[top:bottom, left])
+        right -= right - left > least and _is_one_gray(film[top:bottom, right - 1])
+        is_moving = before != (top, bottom, left, right)
+    # The row or column next to a border may be half border itself.
+    return Content(
+        top=(top + (top > 0)) / WORKING_SIDE,
+        bottom=(bottom - (bottom < WORKING_SIDE)) / WORKING_SIDE,
+        left=(left + (left > 0)) / WORKING_SIDE,
+        right=(right - (right < WORKING_SIDE)) / WORKING_SIDE,
+    )
+
+
+def _is_one_gray(line: Film) -> bool:
+    return bool((np.abs(line - np.median(line)) <= _GRAY_TOLERANCE).mean() >= _BORDER_SHARE)
+
+
+def make_picture(pixels: Film, spec: InputSpec) -> Film:
+    """Bring a picture to the size of the model input, without what the bundle wants taken away.
+
+    Borders are cut off, the gray levels between two percentiles are stretched to the whole scale, and the
+    picture is smoothed with the filter 1 2 1 (SD 0.7 pixels), each where `spec` says so.  The last two are
+    done at 224 pixels a side, or that of the model input if it is larger, so that a film and its small copy
+    come to the same.
+
+    Parameters
+    ----------
+    pixels
+        Shape (Rows, Columns), values in [0, 1].
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (spec.rows, spec.columns), float32, values in [0, 1]; not yet standardized.
+    """
+    return _picture_of(pixels, spec, _content(pixels, spec))
+
+
+def _content(pixels: Film, spec: InputSpec) -> Content:
+    return find_content(pixels) if spec.trim_borders else Content()
+
+
+def _picture_of(pixels: Film, spec: InputSpec, content: Content) -> Film:
+    if spec.stretch is None and not spec.smooth:
+        return _resize_content(pixels, content, spec.rows, spec.columns)
+    film = _resize_content(pixels, content, max(WORKING_SIDE, spec.rows), max(WORKING_SIDE, spec.columns))
+    if spec.stretch is not None:
+        low, high = np.percentile(film, spec.stretch)
+        film = np.clip((film - np.float32(low)) / np.float32(max(high - low, _LEAST_RANGE)), 0, 1)
+    if spec.smooth:
+        film = _smooth(_smooth(film).T).T
+    return resize(np.ascontiguousarray(film), spec.rows, spec.columns)
+
+
+def _resize_content(pixels: Film, content: Content, rows: int, columns: int) -> Film:
+    height, width = pixels.shape
+    box = (content.left * width, content.top * height, content.right * width, content.bottom * height)
+    image = Image.fromarray(pixels)  # float32 becomes mode F: no rounding to 8 bits
+    return np.asarray(image.resize((columns, rows), Image.Resampling.BILINEAR, box=box))
+
+
+def _smooth(film: Film) -> Film:
+    """Average each pixel with its neighbours above and below, the edges repeated outwards."""
+    padded = np.pad(film, ((1, 1), (0, 0)), mode="edge")
+    return np.float32(0.25) * (padded[:-2] + padded[2:]) + np.float32(0.5) * film
 
 
 def prepare(image: GrayscaleImage, spec: InputSpec) -> ModelInput:
@@ -104,13 +219,14 @@ def prepare(image: GrayscaleImage, spec: InputSpec) -> ModelInput:
         If `spec` names a resize rule that this version does not have.
     """
     check_resize_rule(spec)
-    resized = resize(image.pixels, spec.rows, spec.columns)
+    content = _content(image.pixels, spec)
+    picture = _picture_of(image.pixels, spec, content)
     return ModelInput(
         header=image.header,
-        pixels=standardize(resized, spec.mean, spec.std),
+        pixels=standardize(picture, spec.mean, spec.std),
         sharpness=measure_sharpness(image.pixels),
         rendering=image.rendering,
-        warnings=image.warnings,
+        warnings=image.warnings + ((ImageWarning.BORDER_TRIMMED,) if content.has_wide_borders else ()),
     )
 
 

@@ -12,18 +12,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dicom_factory import RAMP, write_dicom
+from input_specs import make_spec
 from PIL import Image
 
 from xray_batch.decode import decode_file
 from xray_batch.errors import DecoderDiedError, ReasonCode
 from xray_batch.pipeline import pool as pool_module
 from xray_batch.pipeline.pool import DecodePool, DecodeWorker, WorkerLimits, worker_environment
-from xray_batch.records import ImageWarning, InputSpec, SourceFormat
-from xray_batch.standardize import SQUASH_BILINEAR_ANTIALIAS, prepare
+from xray_batch.records import ImageWarning, SourceFormat
+from xray_batch.standardize import prepare
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
-SPEC = InputSpec(rows=48, columns=40, mean=0.4375, std=0.1875, resize=SQUASH_BILINEAR_ANTIALIAS, rendering_version=1)
+SPEC = make_spec()
 LIMITS = WorkerLimits(seconds=30.0, address_space=2048 << 20)
 
 #: Longer than anything here takes on a busy machine.

@@ -11,8 +11,9 @@ from xray_batch.demo import sample_files
 from xray_batch.errors import ReasonCode
 from xray_batch.records import GrayscaleImage, ImageHeader, Rejection, SourceFormat
 from xray_batch.standardize import prepare
-from xray_batch.training.dataset import read_labels, split_by_patient
+from xray_batch.training.dataset import read_labels
 from xray_batch.training.drawings import DRAWINGS, draw
+from xray_batch.training.split import make_splits
 from xray_batch.training.spoil import SPOILERS
 
 HEADER = ImageHeader(source_format=SourceFormat.PNG)
@@ -29,7 +30,8 @@ def ensemble():
 def films(shared_data):
     """Return 100 films of the validation split of the packaged bundle, adults among them."""
     images = read_labels(shared_data / "cxr")
-    held_out = [images[index] for index in split_by_patient(images, folds=10, seed=0).validation]
+    patients = np.unique([image.patient for image in images], return_inverse=True)[1]
+    held_out = [images[index] for index in make_splits(images, patients, folds=10, seed=0)[0].validation]
     adults = [image for image in held_out if image.source != "kermany"][:40]
     children = [image for image in held_out if image.source == "kermany"][::9]
     return [decode_file(image.path).pixels for image in (adults + children)[:100]]

@@ -11,6 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 from bundle_factory import MODEL_CARD, copy_bundle, make_manifest, read_facts, write_facts
+from input_specs import make_spec
 
 import xray_batch
 from xray_batch import bundle as bundle_module
@@ -30,7 +31,7 @@ from xray_batch.decode import RENDERING_VERSION
 from xray_batch.errors import BundleError, ConfigurationError
 from xray_batch.gate import PictureKind
 from xray_batch.networks import build_network
-from xray_batch.records import Finding, InputSpec
+from xray_batch.records import Finding
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def places_of_facts(facts, place=()):
     found = []
     for key, value in facts.items():
         found.append((*place, key))
-        if isinstance(value, dict) and key not in {"images", "validation_images", "recipes", "libraries"}:
+        if isinstance(value, dict) and key not in {"images", "held_out_images", "recipes", "libraries"}:
             found += places_of_facts(value, (*place, key))
         elif isinstance(value, list) and value and isinstance(value[0], dict):
             found += places_of_facts(value[0], (*place, key, 0))
@@ -84,9 +85,7 @@ def test_bundle_is_read(folder):
     assert bundle.manifest_text == content.decode()
     assert bundle.sha256 == hashlib.sha256(content).hexdigest()
     assert bundle.manifest.classes == tuple(Finding)
-    assert bundle.manifest.input_spec == InputSpec(
-        rows=32, columns=32, mean=0.5, std=0.25, resize="squash-bilinear-antialias", rendering_version=RENDERING_VERSION
-    )
+    assert bundle.manifest.input_spec == make_spec(32, 32, mean=0.5, std=0.25, rendering_version=RENDERING_VERSION)
 
 
 def test_networks_are_ready(folder):

@@ -1,10 +1,12 @@
 """Resize and standardize: known values, and the same ones in training and in service."""
 
+import io
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from dicom_factory import RAMP, write_dicom
+from input_specs import make_spec
 from PIL import Image
 from scipy import ndimage
 
@@ -12,18 +14,22 @@ from xray_batch.decode import decode_file
 from xray_batch.demo import sample_files
 from xray_batch.errors import ConfigurationError
 from xray_batch.pipeline import worker
-from xray_batch.records import GrayscaleImage, ImageHeader, ImageWarning, InputSpec, SourceFormat
+from xray_batch.records import GrayscaleImage, ImageHeader, ImageWarning, SourceFormat
+from xray_batch.settings import Settings
 from xray_batch.standardize import (
-    SQUASH_BILINEAR_ANTIALIAS,
+    WORKING_SIDE,
+    find_content,
+    make_picture,
     measure_sharpness,
     prepare,
     preprocess_sha256,
     resize,
     standardize,
 )
-from xray_batch.training.dataset import LabelledImage, load_pixels
+from xray_batch.training.dataset import LabelledImage
+from xray_batch.training.pixels import Decoding, load_pixels
 
-SPEC = InputSpec(rows=48, columns=40, mean=0.4375, std=0.1875, resize=SQUASH_BILINEAR_ANTIALIAS, rendering_version=1)
+SPEC = make_spec()
 
 
 def grayscale_image(pixels):
@@ -112,13 +118,23 @@ def test_unknown_resize_rule():
 
 def test_preprocess_sha256_is_stable():
     """The hash of known facts is known: it is stored with results and must not change with a release."""
-    spec = InputSpec(rows=224, columns=224, mean=0.5, std=0.25, resize=SQUASH_BILINEAR_ANTIALIAS, rendering_version=1)
-    assert preprocess_sha256(spec) == "be7b68cd5c2d016b51fec5bd4b0fab8a9dd157f702e419003a00fa3a58d4e040"
+    spec = make_spec(224, 224, mean=0.5, std=0.25)
+    assert preprocess_sha256(spec) == "7ef6d23b187c10641adfcc8a6215686bec093d9350adc51e5e0c49a4e73cb9dc"
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"rows": 49}, {"columns": 41}, {"mean": 0.438}, {"std": 0.188}, {"resize": "other"}, {"rendering_version": 2}],
+    [
+        {"rows": 49},
+        {"columns": 41},
+        {"mean": 0.438},
+        {"std": 0.188},
+        {"resize": "other"},
+        {"trim_borders": True},
+        {"stretch": (0.5, 99.5)},
+        {"smooth": True},
+        {"rendering_version": 2},
+    ],
     ids=lambda change: next(iter(change)),
 )
 def test_preprocess_sha256_changes_with_each_fact(change):
@@ -141,12 +157,14 @@ def image_file(request, tmp_path):
     return path
 
 
-def test_training_and_service_see_the_same(image_file):
+@pytest.mark.parametrize("spec", [SPEC, make_spec(trim_borders=True, stretch=(0.5, 99.5), smooth=True)])
+def test_training_and_service_see_the_same(spec, image_file):
     """The pixels that training learns from are, bit for bit, those that the service classifies."""
     image = LabelledImage(path=image_file, label="normal", patient_id="1", source="made-up")
-    loaded = load_pixels([image], SPEC.rows, SPEC.columns, progress=lambda images: None)
-    trained = standardize(loaded, SPEC.mean, SPEC.std)[0]
-    served = prepare(decode_file(image_file), SPEC).pixels
+    decoding = Decoding.from_settings(Settings(decode_workers=1))
+    loaded = load_pixels([image], spec, decoding=decoding, progress=lambda images: None)
+    trained = standardize(loaded, spec.mean, spec.std)[0]
+    served = prepare(decode_file(image_file), spec).pixels
     assert trained.tobytes() == served.tobytes()
 
 
@@ -158,6 +176,93 @@ def test_decode_worker_sees_the_same(image_file):
     assert slot.tobytes() == served.pixels.tobytes()
     assert (reply.header, reply.rendering, reply.warnings) == (served.header, served.rendering, served.warnings)
     assert (reply.rejection, reply.failure) == (None, None)
+
+
+class TestBorders:
+    """One-gray borders are found and cut off, and nothing else is."""
+
+    @pytest.fixture
+    def film(self):
+        """Return a packaged film."""
+        return decode_file(sample_files() / "01-dx-12-bit.dcm").pixels
+
+    @pytest.mark.parametrize("gray", [0.0, 0.5, 1.0])
+    @pytest.mark.parametrize("widths", [(30, 0, 0, 0), (0, 40, 25, 0), (20, 30, 40, 50)])
+    def test_a_border_is_found(self, gray, widths, film):
+        """Black, gray or white, at any side: what is left is the film, to less than a row of the working picture."""
+        framed = np.pad(film, (widths[:2], widths[2:]), constant_values=gray)
+        content, rows, columns = find_content(framed), *framed.shape
+        found = (content.top * rows, (1 - content.bottom) * rows, content.left * columns, (1 - content.right) * columns)
+        step = max(rows, columns) / WORKING_SIDE
+        assert np.abs(np.subtract(found, widths)).max() <= 2 * step
+
+    def test_a_film_without_borders_is_whole(self, film):
+        """Nothing of a film that fills its picture is cut off, and it is not warned of."""
+        assert find_content(film).is_whole
+        prepared = prepare(grayscale_image(film), make_spec(trim_borders=True))
+        assert ImageWarning.BORDER_TRIMMED not in prepared.warnings
+
+    @pytest.mark.parametrize("gray", [0.0, 1.0])
+    def test_a_framed_film_comes_to_the_same(self, gray, film):
+        """A wide border changes the model input by little once it is trimmed, by much if not, and is warned of."""
+        framed = np.pad(film, 60, constant_values=gray)
+        plain, trimming = make_spec(96, 96), make_spec(96, 96, trim_borders=True)
+        kept, cut = (np.abs(make_picture(framed, spec) - make_picture(film, spec)).mean() for spec in (plain, trimming))
+        assert cut < 0.02 < kept
+        warnings = prepare(grayscale_image(framed), trimming).warnings
+        assert warnings == (ImageWarning.GRAY_AS_COLOR, ImageWarning.BORDER_TRIMMED)
+
+    def test_a_copy_with_ringing_is_trimmed(self, film):
+        """A border with the ringing of JPEG at its inner edge is found, too."""
+        eight_bit = np.round(np.pad(film, 60) * 255).astype(np.uint8)
+        stream = io.BytesIO()
+        Image.fromarray(eight_bit).save(stream, "JPEG", quality=60)
+        copy = np.asarray(Image.open(stream), dtype=np.float32) / 255
+        assert find_content(copy).has_wide_borders
+
+    def test_a_blank_picture_keeps_a_quarter(self):
+        """A picture of one gray is all border; a quarter of each side is left, and nothing fails."""
+        content = find_content(np.full((300, 400), 0.25, np.float32))
+        assert 0.2 < content.bottom - content.top <= 0.25
+        assert 0.2 < content.right - content.left <= 0.25
+        assert np.isfinite(make_picture(np.zeros((300, 400), np.float32), make_spec(stretch=(0.5, 99.5)))).all()
+
+
+class TestGrayLevels:
+    """What exposure and sharpening change is taken away where the bundle says so."""
+
+    @pytest.fixture
+    def film(self):
+        """Return a packaged film at the size of the training films."""
+        return resize(decode_file(sample_files() / "01-dx-12-bit.dcm").pixels, WORKING_SIDE, WORKING_SIDE)
+
+    def test_contrast_and_brightness_do_not_matter(self, film):
+        """A flatter and brighter film has the same picture once its gray levels are stretched."""
+        spec = make_spec(stretch=(0.5, 99.5))
+        flat = film * np.float32(0.5) + np.float32(0.3)
+        assert np.abs(make_picture(flat, spec) - make_picture(film, spec)).max() < 1e-5
+
+    def test_percentiles_become_black_and_white(self):
+        """The gray levels at the percentiles are the ends of the scale."""
+        noise = np.random.default_rng(0).random((WORKING_SIDE, WORKING_SIDE), dtype=np.float32)
+        picture = make_picture(noise, make_spec(WORKING_SIDE, WORKING_SIDE, stretch=(2.0, 90.0)))
+        assert (picture == 0).mean() == pytest.approx(0.02, abs=0.01)
+        assert (picture == 1).mean() == pytest.approx(0.10, abs=0.01)
+
+    def test_noise_is_not_stretched(self):
+        """A nearly blank picture is not blown up to the whole scale."""
+        faint = np.random.default_rng(0).uniform(0.5, 0.51, (300, 300)).astype(np.float32)
+        assert np.ptp(make_picture(faint, make_spec(stretch=(0.5, 99.5)))) < 0.2
+
+    def test_smoothing_is_a_binomial_filter(self):
+        """A point becomes 1 2 1 by 1 2 1 over 16, and an edge keeps its gray."""
+        point = np.zeros((WORKING_SIDE, WORKING_SIDE), np.float32)
+        point[100, 50] = 1.0
+        smoothed = make_picture(point, make_spec(WORKING_SIDE, WORKING_SIDE, smooth=True))
+        assert np.allclose(smoothed[99:102, 49:52] * 16, np.outer([1, 2, 1], [1, 2, 1]))
+        assert smoothed.sum() == pytest.approx(1.0)
+        white = make_picture(np.ones((300, 300), np.float32), make_spec(smooth=True))
+        assert np.allclose(white, 1.0)
 
 
 class TestSharpness:

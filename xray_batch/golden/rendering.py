@@ -63,6 +63,9 @@ def _decode(kit: Kit, todo: list[GoldenFile], settings: Settings) -> Iterator[De
         mean=0.0,
         std=1.0,
         resize=SQUASH_BILINEAR_ANTIALIAS,
+        trim_borders=False,
+        stretch=None,
+        smooth=False,
         rendering_version=RENDERING_VERSION,
     )
     limits = WorkerLimits(seconds=settings.decode_seconds, address_space=settings.decode_memory_mb << 20)

@@ -9,20 +9,47 @@ a generator on the CPU, so that a run can be repeated on another device.
 """
 
 import math
+from typing import Final, Literal, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+#: What is changed: all below, or the pose alone.
+Augmentation: TypeAlias = Literal["full", "pose"]
 
-def augment(images: Tensor, random: torch.Generator) -> Tensor:
-    """Apply every change below to a batch, each image on its own."""
+#: Both parameters of the beta distribution that shares of mixed images come from.
+_MIXUP_ALPHA: Final = 0.2
+
+
+def augment(images: Tensor, random: torch.Generator, extent: Augmentation) -> Tensor:
+    """Apply every change below to a batch, each image on its own; or only the change of pose."""
     images = change_pose(images, random)
+    if extent == "pose":
+        return images
     images = change_exposure(images, random)
     images = change_sharpness(images, random)
     images = add_noise(images, random)
     images = mask_border(images, random)
     return erase_rectangle(images, random)
+
+
+def mix(images: Tensor, random: torch.Generator, probability: float) -> tuple[Tensor, Tensor, float]:
+    """Mix a batch, with some probability, with the same images in another order.
+
+    Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018, arXiv 1710.09412.
+
+    Returns
+    -------
+    tuple
+        The images; indices (N,) of those mixed in; and the share of the images themselves, 1 if none was mixed in.
+    """
+    partners = torch.randperm(len(images), generator=random)
+    if not _chance(1, probability, random).item():
+        return images, partners, 1.0
+    share = np.random.default_rng(int(torch.randint(2**31, (1,), generator=random))).beta(_MIXUP_ALPHA, _MIXUP_ALPHA)
+    return share * images + (1 - share) * images[partners.to(images.device)], partners, float(share)
 
 
 def change_pose(images: Tensor, random: torch.Generator) -> Tensor:

@@ -1,22 +1,17 @@
-"""Labelled images: read the list, split it by patient, decode and resize once."""
+"""Labelled images: read the list of them, or the folders they lie in."""
 
 import csv
 import hashlib
-import warnings
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.model_selection import StratifiedGroupKFold
 
-from xray_batch.decode import decode_file
-from xray_batch.errors import RejectedInputError, TrainingDataError, TransientError
+from xray_batch.errors import TrainingDataError
 from xray_batch.records import Finding
-from xray_batch.standardize import resize
 
 #: Classes in the order of the logits.
 CLASSES: Final = tuple(Finding)
@@ -28,15 +23,31 @@ TARGETS: Final[dict[str, frozenset[Finding]]] = {
     "pneumonia": frozenset({Finding.BACTERIAL_PNEUMONIA, Finding.VIRAL_PNEUMONIA}),
 }
 
+#: Where an image belongs, if its list says so.
+Side: TypeAlias = Literal["training", "validation", "test"]
+
+SIDES: Final[tuple[Side, ...]] = get_args(Side)
+
+LIST_NAME: Final = "labels.csv"
+
+#: Image files in the folders of a data set without a list; others are left.
+_SUFFIXES: Final = frozenset({".dcm", ".dicom", ".png", ".jpg", ".jpeg"})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledImage:
-    """One line of the list of labels."""
+    """One image, and what is known of it."""
 
     path: Path
     label: str  #: a key of :data:`TARGETS`
     patient_id: str  #: images of one patient never stand on both sides of a split
     source: str  #: data set the image comes from
+    side: Side | None = None  #: where the list puts it; None: not said
+
+    @property
+    def patient(self) -> str:
+        """Who it shows: sources number their patients without asking each other."""
+        return f"{self.source}:{self.patient_id}"
 
     @property
     def target(self) -> npt.NDArray[np.bool_]:
@@ -44,25 +55,66 @@ class LabelledImage:
         return np.array([finding in TARGETS[self.label] for finding in CLASSES])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Split:
-    """Indices into the list of images; no patient is on both sides."""
+def read_images(data: Path) -> list[LabelledImage]:
+    """Read a CSV file, a folder with `labels.csv`, or a folder with one folder for each label.
 
-    training: npt.NDArray[np.intp]
-    validation: npt.NDArray[np.intp]
+    Raises
+    ------
+    TrainingDataError
+        As :func:`read_labels` and :func:`read_folders`.
+    """
+    if data.is_dir() and not (data / LIST_NAME).exists():
+        return read_folders(data)
+    return read_labels(data)
+
+
+def read_folders(data: Path) -> list[LabelledImage]:
+    """List the images in the folders of `data` that are named for a label, at any depth.
+
+    Nothing says who they show, so each file is a patient of its own, named by its path.
+
+    Raises
+    ------
+    TrainingDataError
+        If a folder is not named for a label, or there is no image in any.
+    """
+    folders = sorted(path for path in data.iterdir() if path.is_dir()) if data.is_dir() else []
+    if not folders:
+        message = f"{data} holds neither {LIST_NAME} nor folders named for a label: {', '.join(TARGETS)}"
+        raise TrainingDataError(message)
+    for folder in folders:
+        if folder.name.lower() not in TARGETS:
+            message = f"{folder} is not named for a label, expected one of {', '.join(TARGETS)}"
+            raise TrainingDataError(message)
+    images = [
+        LabelledImage(
+            path=path,
+            label=folder.name.lower(),
+            patient_id=str(path.relative_to(data)),
+            source=data.absolute().name,
+        )
+        for folder in folders
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix.lower() in _SUFFIXES
+    ]
+    if not images:
+        message = f"the folders in {data} hold no image ({', '.join(sorted(_SUFFIXES))})"
+        raise TrainingDataError(message)
+    return images
 
 
 def read_labels(data: Path) -> list[LabelledImage]:
     """Read `labels.csv` of a folder, or a CSV file, with columns file, label, patient_id and source.
 
-    `file` is relative to the CSV's folder.
+    `file` is relative to the CSV's folder.  A column `split` may say for each image which side it belongs
+    to: training, validation or test.
 
     Raises
     ------
     TrainingDataError
-        If the list or a file is missing, a label is unknown, or a patient is not named.
+        If the list or a file is missing, a label or side is unknown, or a patient is not named.
     """
-    csv_path = data / "labels.csv" if data.is_dir() else data
+    csv_path = data / LIST_NAME if data.is_dir() else data
     try:
         with csv_path.open(newline="", encoding="utf-8-sig") as lines:
             images = [_labelled_image(row, csv_path) for row in csv.DictReader(lines)]
@@ -93,64 +145,20 @@ def _labelled_image(row: dict[str, str | None], csv_path: Path) -> LabelledImage
         message = f"{csv_path}: label of {file} is {label!r}, expected one of {', '.join(TARGETS)}"
         raise TrainingDataError(message)
     return LabelledImage(
-        path=csv_path.parent / file, label=label, patient_id=patient_id, source=row.get("source") or "unnamed"
+        path=csv_path.parent / file,
+        label=label,
+        patient_id=patient_id,
+        source=row.get("source") or "unnamed",
+        side=_side(row.get("split"), file, csv_path),
     )
 
 
-def split_by_patient(images: Sequence[LabelledImage], *, folds: int, seed: int) -> Split:
-    """Hold out one of `folds` equal parts, by patient, with the labels in proportion.
-
-    Raises
-    ------
-    TrainingDataError
-        If there are fewer than two labels, or too few patients or images for the folds.
-    """
-    labels = np.array([f"{image.source}:{image.label}" for image in images])
-    patients = np.array([f"{image.source}:{image.patient_id}" for image in images])
-    if len({image.label for image in images}) < 2:
-        message = f"all images have the label {images[0].label!r}; a classifier needs at least two"
+def _side(text: str | None, file: str, csv_path: Path) -> Side | None:
+    side = next((side for side in SIDES if side == text), None)
+    if text and side is None:
+        message = f"{csv_path}: split of {file} is {text!r}, expected {', '.join(SIDES)} or nothing"
         raise TrainingDataError(message)
-    if len(set(patients)) < folds:
-        message = f"{len(set(patients))} patients cannot be split into {folds} parts"
-        raise TrainingDataError(message)
-    if max(Counter(labels.tolist()).values()) < folds:
-        message = f"no label of any source has as many as {folds} images; the held-out part would be a matter of luck"
-        raise TrainingDataError(message)
-    splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        # A rare label cannot be in every part; which parts have it is no concern of one split.
-        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-        training, validation = next(iter(splitter.split(labels, labels, groups=patients)))
-    return Split(training=training, validation=validation)
-
-
-def load_pixels(
-    images: Sequence[LabelledImage], rows: int, columns: int, *, progress: Callable[[int], None]
-) -> npt.NDArray[np.float32]:
-    """Decode and resize every image, as the service does.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (N, rows, columns), float32 in [0, 1], MONOCHROME2.
-
-    Raises
-    ------
-    TrainingDataError
-        If an image cannot be decoded; the message names it and says why.
-    """
-    pixels = np.empty((len(images), rows, columns), dtype=np.float32)
-    for index, image in enumerate(images):
-        try:
-            pixels[index] = resize(decode_file(image.path).pixels, rows, columns)
-        except RejectedInputError as error:
-            message = f"{image.path} cannot be used for training ({error.reason_code}): {error}"
-            raise TrainingDataError(message) from error
-        except TransientError as error:
-            message = f"{image.path} cannot be read: {error}"
-            raise TrainingDataError(message) from error
-        progress(1)
-    return pixels
+    return side
 
 
 def fingerprint(images: Sequence[LabelledImage]) -> str:
@@ -160,13 +168,3 @@ def fingerprint(images: Sequence[LabelledImage]) -> str:
         content = hashlib.sha256(image.path.read_bytes()).hexdigest()
         digest.update(f"{content},{image.label},{image.patient_id},{image.source}\n".encode())
     return digest.hexdigest()
-
-
-def write_split(path: Path, images: Sequence[LabelledImage], split: Split) -> None:
-    """Save which image is on which side, as CSV: file, label, patient_id, source, split."""
-    with path.open("w", newline="", encoding="utf-8") as lines:
-        writer = csv.writer(lines)
-        writer.writerow(["file", "label", "patient_id", "source", "split"])
-        for name, indices in (("training", split.training), ("validation", split.validation)):
-            for image in (images[index] for index in indices):
-                writer.writerow([image.path, image.label, image.patient_id, image.source, name])

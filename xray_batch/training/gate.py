@@ -6,7 +6,7 @@ limits are chosen on a fifth of it, and the rates are measured on the validation
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -22,9 +22,10 @@ from xray_batch.classify import run_batches
 from xray_batch.gate import GateLimits, InputGate, Judgement, PictureKind, compress
 from xray_batch.networks import forward_with_features
 from xray_batch.records import InputSpec
-from xray_batch.standardize import measure_sharpness, resize, standardize
-from xray_batch.training.dataset import LabelledImage, load_pixels
+from xray_batch.standardize import make_picture, measure_sharpness, standardize
+from xray_batch.training.dataset import LabelledImage
 from xray_batch.training.drawings import DRAWINGS, draw
+from xray_batch.training.pixels import Decoding, load_pixels
 from xray_batch.training.spoil import SPOILERS, Picture, vary
 
 KINDS: Final = tuple(PictureKind)
@@ -62,6 +63,7 @@ def fit_gate(
     validation: Sequence[LabelledImage],
     *,
     path: Path,
+    decoding: Decoding,
     device: torch.device,
     dtype: torch.dtype,
     seed: int,
@@ -80,7 +82,7 @@ def fit_gate(
     task
         Announces a piece of work of so many films and returns a function to advance it.
     """
-    workshop = _Workshop(network, spec, device=device, dtype=dtype, seed=seed)
+    workshop = _Workshop(network, spec, decoding=decoding, device=device, dtype=dtype, seed=seed)
     fitted_to, limited_by = _hold_out(workshop.choose(training))
     measured = workshop.choose(validation)
     progress = task("gate", len(fitted_to) + len(limited_by) + len(measured))
@@ -115,10 +117,18 @@ class _Workshop:
     """Makes pictures and runs the network over them."""
 
     def __init__(
-        self, network: ResNet, spec: InputSpec, *, device: torch.device, dtype: torch.dtype, seed: int
+        self,
+        network: ResNet,
+        spec: InputSpec,
+        *,
+        decoding: Decoding,
+        device: torch.device,
+        dtype: torch.dtype,
+        seed: int,
     ) -> None:
         self._network = network
         self._spec = spec
+        self._decoding = decoding
         self._device = device
         self._dtype = dtype
         self._random = np.random.default_rng(seed)
@@ -133,7 +143,15 @@ class _Workshop:
 
     def load(self, images: Sequence[LabelledImage], progress: Callable[[int], None]) -> npt.NDArray[np.float32]:
         """Decode films at twice the side of the model input, so that half of one is as sharp as a whole one."""
-        return load_pixels(images, 2 * self._spec.rows, 2 * self._spec.columns, progress=progress)
+        spec = replace(
+            self._spec,
+            rows=2 * self._spec.rows,
+            columns=2 * self._spec.columns,
+            trim_borders=False,
+            stretch=None,
+            smooth=False,
+        )
+        return load_pixels(images, spec, decoding=self._decoding, progress=progress)
 
     def make(self, films: npt.NDArray[np.float32], *, varied: bool) -> _Pictures:
         """Make spoilt films and drawings; where `varied`, of varied films, and films varied and as they are."""
@@ -157,8 +175,9 @@ class _Workshop:
         return self._run(pictures, kinds, names)
 
     def _run(self, pictures: Sequence[Picture], kinds: list[PictureKind], names: list[str]) -> _Pictures:
-        rows, columns, mean, std = self._spec.rows, self._spec.columns, self._spec.mean, self._spec.std
-        inputs = np.stack([standardize(resize(picture, rows, columns), mean, std) for picture in pictures])
+        inputs = np.stack(
+            [standardize(make_picture(picture, self._spec), self._spec.mean, self._spec.std) for picture in pictures]
+        )
         _, features = run_batches(
             partial(forward_with_features, self._network, grid=GRID),
             inputs,

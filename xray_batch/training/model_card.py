@@ -4,8 +4,8 @@ from xray_batch import DISCLAIMER
 from xray_batch.bundle import GateRate, Manifest, OperatingPoint
 
 
-def model_card(manifest: Manifest) -> str:
-    """Return the card as Markdown; every figure in it is a fact of the manifest."""
+def model_card(manifest: Manifest, notes: str) -> str:
+    """Return the card as Markdown: the facts of the manifest, and what its maker notes beside them."""
     sections = [
         f"# {manifest.model_id}",
         f"**{DISCLAIMER}**",
@@ -22,9 +22,10 @@ def model_card(manifest: Manifest) -> str:
         "so those of the operating points are optimistic.\n"
         "- The COVID-19 class was learned from few images of other sources than the normal ones; do not use it "
         "as a finding.",
+        notes.strip(),
         f"## Licence\n\n{manifest.licence}",
     ]
-    return "\n\n".join(sections) + "\n"
+    return "\n\n".join(section for section in sections if section) + "\n"
 
 
 def _ages(manifest: Manifest) -> str:
@@ -49,11 +50,22 @@ def _model(manifest: Manifest) -> str:
 
 def _data(manifest: Manifest) -> str:
     rows = [
-        f"| {name} | {manifest.training.images.get(name, 0)} | {manifest.training.validation_images.get(name, 0)} |"
-        for name in sorted(manifest.training.images | manifest.training.validation_images)
+        f"| {name} | {manifest.training.images.get(name, 0)} | {manifest.training.held_out_images.get(name, 0)} |"
+        for name in sorted(manifest.training.images | manifest.training.held_out_images)
     ]
-    table = "\n".join(["| source: label | training | validation |", "|---|---|---|", *rows])
-    return f"## Data\n\nSplit by patient: no patient is on both sides.\n\n{table}"
+    table = "\n".join(["| source: label | trained on | measured on |", "|---|---|---|", *rows])
+    return f"## Data\n\n{_how_held_out(manifest)}\n\n{table}"
+
+
+def _how_held_out(manifest: Manifest) -> str:
+    how = manifest.training.held_out
+    text = f"Measured on images {how}: no patient, and no copy of an image, is on both sides of a split."
+    if "folds" in how:
+        text += (
+            " The figures are those of networks trained in the same way on the other folds; the members of this "
+            "bundle were then trained on all images."
+        )
+    return text
 
 
 def _figures(manifest: Manifest) -> str:
@@ -77,7 +89,7 @@ def _thresholds(manifest: Manifest) -> str:
     return (
         f"## Thresholds\n\nBelow {manifest.threshold_low:.4f} the outcome is `normal`, from "
         f"{manifest.threshold_high:.4f} on `pneumonia`, between them `indeterminate`; likewise where the members' "
-        f"P(pneumonia) differ by more than {manifest.disagreement_limit:.3f}. Chosen on the validation images of: "
+        f"P(pneumonia) differ by more than {manifest.disagreement_limit:.3f}. Chosen on the held-out images of: "
         f"{manifest.training.reference}.\n\n{table}"
     )
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +20,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from xray_batch.classify import place
 from xray_batch.errors import TrainingDataError
-from xray_batch.training.augment import augment
+from xray_batch.training.augment import Augmentation, augment, mix
 from xray_batch.training.loss import marginal_cross_entropy
+
+#: Share of a stage's epochs at its end in which nothing is mixed: the last steps see real films.
+_UNMIXED: Final = 0.15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +41,9 @@ class Recipe:
     """Everything that decides how a member is trained, beside its data and its starting weights."""
 
     stages: tuple[Stage, ...]
-    batch_size: int = 32
+    batch_size: int = 64
+    augmentation: Augmentation = "full"
+    mixup: float = 0.0  #: share of the batches that are mixed; none in the last epochs of a stage
     momentum: float = 0.9  #: Nesterov
     weight_decay: float = 5e-4
     label_smoothing: float = 0.05
@@ -83,6 +89,7 @@ def train_member(
     *,
     device: torch.device,
     dtype: torch.dtype,
+    compiled: bool,
     checkpoint: Path,
     on_step: Callable[[int], None],
     on_epoch: Callable[[EpochReport, nn.Module], None],
@@ -94,6 +101,8 @@ def train_member(
 
     Parameters
     ----------
+    compiled
+        Whether the network is compiled first: a minute or two for each stage, a third faster then.
     on_step
         Called with the number of images done since the last call.
     on_epoch
@@ -121,6 +130,7 @@ def train_member(
     origin = _origin(recipe, data, network)
     done = _resume(checkpoint, origin, network, average, optimizer)
     on_step(done * recipe.images_per_epoch(len(data.pixels)))
+    forward = torch.compile(network, dynamic=False) if compiled else network
     epoch = 0
     for stage in recipe.stages:
         images: Tensor | None = None
@@ -128,8 +138,9 @@ def train_member(
             if epoch >= done:
                 images = at_side(data.pixels, stage.side, device) if images is None else images
                 torch.manual_seed(recipe.seed * 1000 + epoch)
-                steps = _epoch(images, data, recipe, epoch=epoch)
-                loss = _run_epoch(network, average, optimizer, steps, recipe, stage, stage_epoch, dtype, on_step)
+                steps = _epoch(images, data, recipe, epoch=epoch, is_mixed=stage_epoch < stage.epochs * (1 - _UNMIXED))
+                trainee = _Trainee(network=network, forward=forward, average=average, optimizer=optimizer)
+                loss = _run_epoch(trainee, steps, recipe, stage, stage_epoch, dtype, on_step)
                 _save(checkpoint, origin, epoch + 1, network, average, optimizer)
                 on_epoch(EpochReport(epoch=epoch, side=stage.side, loss=loss), average.module.eval())
             epoch += 1
@@ -141,10 +152,20 @@ def train_member(
 class _Batch:
     images: Tensor  #: augmented and standardized, (N, 1, side, side)
     targets: Tensor
+    partners: Tensor  #: targets of the images mixed in
+    share: float  #: of the images themselves in the mixture; 1: nothing is mixed in
     progress: float  #: share of the epoch done before this batch
 
 
-def _epoch(images: Tensor, data: TrainingData, recipe: Recipe, *, epoch: int) -> Iterator[_Batch]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Trainee:
+    network: nn.Module
+    forward: Callable[[Tensor], Tensor]  #: the same, or compiled
+    average: AveragedModel
+    optimizer: torch.optim.Optimizer
+
+
+def _epoch(images: Tensor, data: TrainingData, recipe: Recipe, *, epoch: int, is_mixed: bool) -> Iterator[_Batch]:
     """Yield the batches of one epoch in random order; the last, incomplete one is left out."""
     random = torch.Generator().manual_seed(recipe.seed * 1000 + epoch)
     targets = torch.from_numpy(data.targets)
@@ -152,18 +173,19 @@ def _epoch(images: Tensor, data: TrainingData, recipe: Recipe, *, epoch: int) ->
     batches = len(images) // recipe.batch_size
     for number in range(batches):
         chosen = order[number * recipe.batch_size : (number + 1) * recipe.batch_size]
-        batch = augment(images[chosen.to(images.device)], random)
+        batch = augment(images[chosen.to(images.device)], random, recipe.augmentation)
+        mixed, partners, share = mix(batch, random, recipe.mixup if is_mixed else 0.0)
         yield _Batch(
-            images=((batch - data.mean) / data.std).contiguous(memory_format=torch.channels_last),
+            images=((mixed - data.mean) / data.std).contiguous(memory_format=torch.channels_last),
             targets=targets[chosen].to(images.device),
+            partners=targets[chosen[partners]].to(images.device),
+            share=share,
             progress=number / batches,
         )
 
 
 def _run_epoch(
-    network: nn.Module,
-    average: AveragedModel,
-    optimizer: torch.optim.Optimizer,
+    trainee: _Trainee,
     batches: Iterator[_Batch],
     recipe: Recipe,
     stage: Stage,
@@ -171,22 +193,30 @@ def _run_epoch(
     dtype: torch.dtype,
     on_step: Callable[[int], None],
 ) -> float:
-    network.train()
+    trainee.network.train()
     losses = []
     for batch in batches:
-        for group in optimizer.param_groups:
+        for group in trainee.optimizer.param_groups:
             group["lr"] = learning_rate(stage, recipe, stage_epoch + batch.progress)
         with torch.autocast(batch.images.device.type, dtype=dtype, enabled=dtype != torch.float32):
-            logits = network(batch.images)
-        loss = marginal_cross_entropy(logits.float(), batch.targets, label_smoothing=recipe.label_smoothing)
-        optimizer.zero_grad(set_to_none=True)
+            logits = trainee.forward(batch.images)
+        loss = _loss(logits.float(), batch, recipe)
+        trainee.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call] # torch has no annotation here
-        nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
-        optimizer.step()
-        average.update_parameters(network)
+        nn.utils.clip_grad_norm_(trainee.network.parameters(), recipe.clip_norm)
+        trainee.optimizer.step()
+        trainee.average.update_parameters(trainee.network)
         losses.append(loss.detach())
         on_step(len(batch.images))
     return float(torch.stack(losses).mean())
+
+
+def _loss(logits: Tensor, batch: _Batch, recipe: Recipe) -> Tensor:
+    loss = marginal_cross_entropy(logits, batch.targets, label_smoothing=recipe.label_smoothing)
+    if batch.share == 1:
+        return loss
+    other = marginal_cross_entropy(logits, batch.partners, label_smoothing=recipe.label_smoothing)
+    return batch.share * loss + (1 - batch.share) * other
 
 
 def learning_rate(stage: Stage, recipe: Recipe, epoch: float) -> float:

@@ -16,6 +16,9 @@ from xray_batch.standardize import resize
 
 Picture: TypeAlias = npt.NDArray[np.float32]
 
+#: Standard deviation of the gray around a padded film.
+_UNEVEN: Final = 0.05
+
 
 def vary(film: Picture, random: np.random.Generator) -> Picture:
     """Change what differs between departments, and leave an upright, whole, readable film.
@@ -125,7 +128,7 @@ def blur(film: Picture, random: np.random.Generator) -> Picture:
 
 
 def pad(film: Picture, random: np.random.Generator) -> Picture:
-    """Shrink height, width or both by 25 to 60 % and put one gray around."""
+    """Shrink height, width or both by 25 to 60 % and put an uneven gray around; an even one may be trimmed."""
     side = len(film)
     inner = round(side * (1 - random.uniform(0.25, 0.6)))
     height, width = [(inner, side), (side, inner), (inner, inner)][random.choice([0, 1, 2, 2])]
@@ -133,6 +136,7 @@ def pad(film: Picture, random: np.random.Generator) -> Picture:
     top = (side - height) // 2 if is_centered else random.integers(0, side - height + 1)
     left = (side - width) // 2 if is_centered else random.integers(0, side - width + 1)
     padded = np.full_like(film, random.choice([0.0, 0.0, 0.0, 1.0, random.random()]))
+    padded = np.clip(padded + random.normal(0, _UNEVEN, padded.shape), 0, 1).astype(np.float32)
     padded[top : top + height, left : left + width] = resize(np.ascontiguousarray(film), height, width)
     return padded
 

@@ -53,8 +53,7 @@ def jpeg(film: Film) -> Film:
     """Compress as JPEG of quality 40."""
     stream = io.BytesIO()
     Image.fromarray(np.round(film * 255).astype(np.uint8)).save(stream, "JPEG", quality=40)
-    decoded: Film = np.asarray(Image.open(stream), dtype=np.float32) / np.float32(255)
-    return decoded
+    return np.asarray(Image.open(stream), dtype=np.float32) / np.float32(255)
 
 
 def noise(film: Film) -> Film:
@@ -80,7 +79,8 @@ def low_contrast(film: Film) -> Film:
 
 def brighter(film: Film) -> Film:
     """Add 25 of 255 gray levels, saturating."""
-    return np.minimum(film + np.float32(25 / 255), np.float32(1))
+    saturated: Film = np.minimum(film + np.float32(25 / 255), np.float32(1))
+    return saturated
 
 
 def wider(film: Film) -> Film:

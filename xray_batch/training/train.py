@@ -1,263 +1,288 @@
-"""Train both members on a labelled data set, calibrate them together, write a bundle."""
+"""Train both members on labelled images, calibrate them together, write a bundle."""
 
 import csv
-import datetime as dt
-import importlib.metadata
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
-from xray_batch.bundle import (
-    GATE_NAME,
-    AgeFacts,
-    GateFacts,
-    InputFacts,
-    Manifest,
-    MemberFacts,
-    Metric,
-    TrainingFacts,
-    member_files,
-    save_weights,
-    write_manifest,
-)
-from xray_batch.classify import place, pool, predict_logits, softmax
-from xray_batch.decode import RENDERING_VERSION
+from xray_batch.bundle import GATE_NAME, HASHES_NAME, member_files, save_hashes, save_weights, write_manifest
+from xray_batch.classify import predict_logits, softmax
 from xray_batch.errors import TrainingDataError
 from xray_batch.networks import ARCHITECTURES, build_network, load_backbone
-from xray_batch.records import AgeRange, Finding
-from xray_batch.standardize import SQUASH_BILINEAR_ANTIALIAS, standardize
-from xray_batch.training.backbone import BackboneSource
-from xray_batch.training.dataset import (
-    CLASSES,
-    LabelledImage,
+from xray_batch.standardize import standardize
+from xray_batch.training.dataset import CLASSES, LabelledImage, fingerprint, read_images
+from xray_batch.training.duplicates import ImageHashes, group_images, hash_images
+from xray_batch.training.gate import GATE_ARCHITECTURE, fit_gate
+from xray_batch.training.held_out import HeldOut, check_reference, is_positive, join, p_pneumonia, write_held_out
+from xray_batch.training.manifest import Evidence, fit_calibration, make_manifest
+from xray_batch.training.model_card import model_card
+from xray_batch.training.optimize import EpochReport, TrainingData, at_side, train_member
+from xray_batch.training.order import Progress, TrainingOrder
+from xray_batch.training.pixels import load_pixels
+from xray_batch.training.split import (
     Split,
-    fingerprint,
-    load_pixels,
-    read_labels,
-    split_by_patient,
+    check_images,
+    find_test_images,
+    make_leaking_splits,
+    make_splits,
     write_split,
 )
-from xray_batch.training.gate import GATE_ARCHITECTURE, fit_gate
-from xray_batch.training.metrics import (
-    auroc,
-    calibration_error,
-    fit_temperature,
-    indeterminate_band,
-    operating_points,
-    share,
-)
-from xray_batch.training.model_card import model_card
-from xray_batch.training.optimize import EpochReport, Recipe, TrainingData, at_side, train_member
 
-#: Share of the images held out, as one of so many equal parts.
-VALIDATION_FOLDS: Final = 10
+#: Where nothing is cross-validated, one of so many equal parts is held out.
+_HOLD_OUT_PARTS: Final = 10
 
-INTENDED_USE: Final = (
-    "Research on frontal chest radiographs like those of the training data. "
-    "Not a medical device; not for diagnosis, triage or rule-out."
-)
-_LIBRARIES: Final = ("torch", "torchvision", "numpy", "pillow", "pydicom", "imagecodecs")
+_BATCH: Final = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingOrder:
-    """What to train, from what, and where to."""
+class _Material:
+    """Every image, decoded, and how they are split."""
 
-    data: Path  #: folder with `labels.csv`, or a CSV file
-    out: Path  #: becomes the bundle; checkpoints and logs go to `out`/training
-    bundle_id: str
-    version: str
-    licence: str
-    ages: AgeRange | None  #: of the patients that the bundle is meant for; None: not known
-    recipes: Mapping[str, Recipe]  #: one per architecture
-    seed: int  #: of the split
-    side: int  #: rows and columns of the model input
-    reference_source: str | None  #: thresholds and metrics use validation images of this source; None: all
-    backbone: BackboneSource | None  #: starting weights; None: random
+    images: Sequence[LabelledImage]
+    pixels: npt.NDArray[np.float32]  #: shape (N, side, side), in [0, 1]
+    hashes: ImageHashes
+    splits: Sequence[Split]  #: those to be trained
+    test: npt.NDArray[np.intp]  #: images that nothing is trained or calibrated on
+    how_held_out: str  #: for people
+    sha256: str  #: of the list
 
 
-class Progress(Protocol):
-    """What a training tells whoever watches it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Members:
+    """Both members of one training, as the bundle stores them, and the statistics of their training split."""
 
-    def task(self, description: str, total: int) -> Callable[[int], None]:
-        """Announce a piece of work of `total` images; returns a function to advance it."""
+    networks: Sequence[nn.Module]
+    training: npt.NDArray[np.intp]
+    mean: float
+    std: float
 
-    def report(self, line: str) -> None:
-        """Pass on one line of text."""
 
-
-def train_bundle(order: TrainingOrder, *, device: torch.device, dtype: torch.dtype, progress: Progress) -> Path:
-    """Carry out `order` and return the folder of the new bundle.
+def train_bundle(order: TrainingOrder, *, device: torch.device, dtype: torch.dtype, progress: Progress) -> Path | None:
+    """Carry out `order` and return the folder of the new bundle, None where only figures were asked for.
 
     Raises
     ------
     TrainingDataError
         If the data cannot be used; the message names the file or label.
     """
-    images, split, data, held_out = _prepare(order, progress)
-    networks = [
-        _train_one(architecture, order, data, held_out, device=device, dtype=dtype, progress=progress)
-        for architecture in ARCHITECTURES
-    ]
-    members = np.stack(
-        [
-            softmax(held_out.logits(_as_stored(network), side=order.side, device=device, dtype=dtype))
-            for network in networks
+    return _Training(order, device=device, dtype=dtype, progress=progress).run()
+
+
+class _Training:
+    """One training: its order, and what it runs on."""
+
+    def __init__(self, order: TrainingOrder, *, device: torch.device, dtype: torch.dtype, progress: Progress) -> None:
+        self._order = order
+        self._options = order.options
+        self._device = device
+        self._dtype = dtype
+        self._progress = progress
+        self._work = order.out / "training"
+
+    def run(self) -> Path | None:
+        """Train, measure, and write."""
+        material = self._prepare()
+        options, first = self._options, material.splits[0]
+        trained, parts = [], []
+        for number, split in enumerate(material.splits, start=1):
+            folder = f"fold-{number}" if options.folds else ""
+            trained.append(self._train_members(material, split.training, split.validation, folder))
+            parts.append(self._ask(trained[-1], material, split.validation, material.how_held_out))
+        held_out, members = join(parts), trained[0]
+        write_held_out(self._work / "held_out.csv", held_out)
+        if options.folds and not options.only_cross_validate:
+            everything = np.sort(np.concatenate([first.training, first.validation]))
+            members = self._train_members(material, everything, np.empty(0, dtype=np.intp), "")
+        tested = self._ask(members, material, material.test, "test side") if len(material.test) else None
+        if options.only_cross_validate:
+            self._write_figures(held_out, tested)
+            return None
+        return self._write_bundle(material, members, held_out, tested)
+
+    def _prepare(self) -> _Material:
+        """Read, decode, group and split the images; also refuse what cannot be trained on."""
+        options = self._options
+        self._work.mkdir(parents=True, exist_ok=True)
+        images = read_images(self._order.data)
+        parts = options.folds or _HOLD_OUT_PARTS
+        check_images(images, parts)
+        pixels = load_pixels(
+            images,
+            options.input_spec(0.0, 1.0),
+            decoding=self._order.decoding,
+            progress=self._progress.task("decode", len(images)),
+        )
+        hashes = hash_images([image.path for image in images], pixels)
+        groups = group_images([image.patient for image in images], hashes)
+        if options.split_by == "image":
+            splits = make_leaking_splits(images, folds=parts, seed=options.seed)
+        else:
+            splits = make_splits(images, groups, folds=parts, seed=options.seed)
+        if options.folds and len(splits) < options.folds:
+            message = "the list has a split of its own; folds would be another one: leave one of them out"
+            raise TrainingDataError(message)
+        how = f"{options.folds} folds by {options.split_by}" if options.folds else "held out by patient"
+        if options.run_folds:
+            how = f"{options.run_folds} of {how}"
+        splits = splits[: options.run_folds] if options.folds else splits[:1]
+        write_split(self._work / "split.csv", images, groups, splits)
+        held_out = [images[index] for split in splits for index in split.validation]
+        check_reference(held_out, options.reference_source)
+        copies = len(images) - len(np.unique(hashes.content))
+        self._progress.report(
+            f"{len(images)} images of {len(set(groups.tolist()))} groups (patients, and copies of images: "
+            f"{copies} files are there twice)"
+        )
+        return _Material(
+            images=images,
+            pixels=pixels,
+            hashes=hashes,
+            splits=splits,
+            test=find_test_images(images),
+            how_held_out=how,
+            sha256=fingerprint(images),
+        )
+
+    def _train_members(
+        self, material: _Material, training: npt.NDArray[np.intp], validation: npt.NDArray[np.intp], folder: str
+    ) -> _Members:
+        """Train both members on some images; what they make of `validation` is reported on the way."""
+        pixels = material.pixels[training]
+        targets = np.stack([material.images[index].target for index in training])
+        mean, std = float(pixels.mean(dtype=np.float64)), float(pixels.std(dtype=np.float64))
+        self._progress.report(f"{folder or 'training split'}: {len(training)} images, mean {mean:.4f}, SD {std:.4f}")
+        data = TrainingData(pixels=pixels, targets=targets, mean=mean, std=std, sha256=material.sha256)
+        inputs = standardize(material.pixels[validation], mean, std)
+        watched = _Watched(inputs=inputs, images=[material.images[index] for index in validation])
+        networks = [_as_stored(self._train_one(architecture, data, watched, folder)) for architecture in ARCHITECTURES]
+        return _Members(networks=networks, training=training, mean=mean, std=std)
+
+    def _train_one(self, architecture: str, data: TrainingData, watched: "_Watched", folder: str) -> nn.Module:
+        recipe = self._options.recipes[architecture]
+        work = self._work / folder
+        work.mkdir(exist_ok=True)
+        name = f"{folder} {architecture}".strip()
+
+        def on_epoch(report: EpochReport, average: nn.Module) -> None:
+            line = f"{name} epoch {report.epoch + 1}/{recipe.epochs} at {report.side} px: loss {report.loss:.4f}"
+            if watched.images:
+                small = at_side(watched.inputs, report.side, self._device)[:, 0].cpu().numpy()
+                binary, finding = watched.accuracy(softmax(self._logits(average, small)))
+                line += f", held-out accuracy {binary:.4f} (pneumonia), {finding:.4f} (finding)"
+            else:
+                binary = finding = math.nan
+            _log_epoch(work / f"{architecture}.csv", report, binary, finding)
+            self._progress.report(line)
+
+        torch.manual_seed(recipe.seed)
+        return train_member(
+            self._build(architecture),
+            data,
+            recipe,
+            device=self._device,
+            dtype=self._dtype,
+            compiled=self._options.compile,
+            checkpoint=work / f"{architecture}.checkpoint.safetensors",
+            on_step=self._progress.task(name, recipe.epochs * recipe.images_per_epoch(len(data.pixels))),
+            on_epoch=on_epoch,
+        )
+
+    def _build(self, architecture: str) -> nn.Module:
+        network: nn.Module = build_network(architecture, len(CLASSES))
+        if self._order.backbone is not None:
+            try:
+                load_backbone(network, self._order.backbone.weights(architecture))
+            except RuntimeError as error:
+                message = f"the starting weights are not those of a {architecture}: {error}"
+                raise TrainingDataError(message) from error
+        return network
+
+    def _ask(self, members: _Members, material: _Material, indices: npt.NDArray[np.intp], name: str) -> HeldOut:
+        """Have members say what they make of images."""
+        inputs = standardize(material.pixels[indices], members.mean, members.std)
+        return HeldOut(
+            name=name,
+            images=[material.images[index] for index in indices],
+            members=np.stack([softmax(self._logits(network, inputs)) for network in members.networks]),
+        )
+
+    def _logits(self, network: nn.Module, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        return predict_logits(network.eval(), inputs, device=self._device, dtype=self._dtype, batch_size=_BATCH)
+
+    def _write_bundle(self, material: _Material, members: _Members, held_out: HeldOut, tested: HeldOut | None) -> Path:
+        out, spec = self._order.out, self._options.input_spec(members.mean, members.std)
+        hashes = [
+            save_weights(network, out / file)
+            for network, file in zip(members.networks, member_files(ARCHITECTURES), strict=True)
         ]
-    )
-    hashes = [
-        save_weights(network, order.out / file)
-        for network, file in zip(networks, member_files(ARCHITECTURES), strict=True)
-    ]
-    gate = fit_gate(
-        networks[ARCHITECTURES.index(GATE_ARCHITECTURE)],
-        _input_facts(order, data).input_spec,
-        [images[index] for index in split.training],
-        held_out.images,
-        path=order.out / GATE_NAME,
-        device=device,
-        dtype=dtype,
-        seed=order.seed,
-        task=progress.task,
-    )
-    manifest = _manifest(order, images, split, data, held_out, members, hashes, gate)
-    write_manifest(order.out, manifest, model_card(manifest))
-    return order.out
+        gate = fit_gate(
+            members.networks[ARCHITECTURES.index(GATE_ARCHITECTURE)],
+            spec,
+            [material.images[index] for index in material.splits[0].training],
+            [material.images[index] for index in material.splits[0].validation],
+            path=out / GATE_NAME,
+            decoding=self._order.decoding,
+            device=self._device,
+            dtype=self._dtype,
+            seed=self._options.seed,
+            task=self._progress.task,
+        )
+        seen = material.hashes[members.training]
+        evidence = Evidence(
+            training=[material.images[index] for index in members.training],
+            held_out=held_out,
+            tested=tested,
+            sha256=material.sha256,
+            member_sha256=hashes,
+            hashes_sha256=save_hashes(seen.content, seen.picture, out / HASHES_NAME),
+            gate=gate,
+        )
+        manifest = make_manifest(self._order, spec, evidence)
+        write_manifest(out, manifest, model_card(manifest, self._notes()))
+        return out
 
+    def _notes(self) -> str:
+        path = self._options.notes
+        try:
+            return path.read_text(encoding="utf-8") if path else ""
+        except (OSError, UnicodeDecodeError) as error:
+            message = f"the notes for the model card cannot be read: {error}"
+            raise TrainingDataError(message) from error
 
-def _prepare(
-    order: TrainingOrder, progress: Progress
-) -> tuple[list[LabelledImage], Split, TrainingData, "_Validation"]:
-    """Read, split, decode and measure the images; also refuse what cannot be trained on."""
-    work = order.out / "training"
-    work.mkdir(parents=True, exist_ok=True)
-    images = read_labels(order.data)
-    split = split_by_patient(images, folds=VALIDATION_FOLDS, seed=order.seed)
-    write_split(work / "split.csv", images, split)
-    advance = progress.task("decode", len(images))
-    pixels = load_pixels(images, order.side, order.side, progress=advance)
-    targets = np.stack([image.target for image in images])
-    mean = float(pixels[split.training].mean(dtype=np.float64))
-    std = float(pixels[split.training].std(dtype=np.float64))
-    progress.report(f"training split: {len(split.training)} images, mean {mean:.4f}, SD {std:.4f}")
-    data = TrainingData(
-        pixels=pixels[split.training],
-        targets=targets[split.training],
-        mean=mean,
-        std=std,
-        sha256=fingerprint(images),
-    )
-    held_out = _Validation(
-        images=[images[index] for index in split.validation],
-        inputs=standardize(pixels[split.validation], mean, std),
-        targets=targets[split.validation],
-        reference_source=order.reference_source,
-    )
-    held_out.check_reference()
-    return images, split, data, held_out
+    def _write_figures(self, held_out: HeldOut, tested: HeldOut | None) -> None:
+        calibration = fit_calibration(held_out, self._options.reference_source)
+        figures = [
+            metric.model_dump(mode="json")
+            for part in (held_out, tested)
+            if part is not None
+            for metric in part.metrics(calibration.temperature, calibration.points.balanced.threshold)
+        ]
+        (self._work / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        for figure in figures:
+            self._progress.report("{name}, {data}: {value:.4f} ({low:.4f} - {high:.4f}), n = {n}".format_map(figure))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Validation:
-    """The validation split, standardized as the service does it."""
+class _Watched:
+    """Held-out images that show how a training goes."""
 
+    inputs: npt.NDArray[np.float32]  #: shape (N, side, side), standardized
     images: Sequence[LabelledImage]
-    inputs: npt.NDArray[np.float32]
-    targets: npt.NDArray[np.bool_]
-    reference_source: str | None
-
-    @property
-    def reference(self) -> npt.NDArray[np.bool_]:
-        """Which images thresholds and metrics are measured on."""
-        return np.array([self.reference_source in (None, image.source) for image in self.images])
-
-    @property
-    def positive(self) -> npt.NDArray[np.bool_]:
-        """Which images have a pneumonia of any cause."""
-        normal: npt.NDArray[np.bool_] = self.targets[:, CLASSES.index(Finding.NORMAL)]
-        return ~normal
-
-    def check_reference(self) -> None:
-        """Refuse, before hours of training, what no threshold can be chosen on afterwards.
-
-        Raises
-        ------
-        TrainingDataError
-            If the reference lacks images with or without pneumonia.
-        """
-        positive = self.positive[self.reference]
-        if positive.all() or not positive.any():
-            sources = ", ".join(sorted({image.source for image in self.images}))
-            message = (
-                "thresholds need images with and without pneumonia in the validation split of the reference source; "
-                f"it is {self.reference_source or 'not given'}, there are: {sources}"
-            )
-            raise TrainingDataError(message)
-
-    def logits(
-        self, network: nn.Module, *, side: int, device: torch.device, dtype: torch.dtype
-    ) -> npt.NDArray[np.float64]:
-        """Logits of shape (N, classes), for images of `side` x `side` pixels."""
-        inputs = at_side(self.inputs, side, device)[:, 0].cpu().numpy()
-        return predict_logits(network.eval(), inputs, device=device, dtype=dtype, batch_size=32)
 
     def accuracy(self, probabilities: npt.NDArray[np.float64]) -> tuple[float, float]:
         """Share of images whose pneumonia, and whose finding, is the likeliest; coarse labels count once."""
-        normal = CLASSES.index(Finding.NORMAL)
-        chosen = probabilities.argmax(axis=1)
-        right = self.targets[np.arange(len(chosen)), chosen]
-        p_pneumonia = 1 - probabilities[:, normal]
-        binary = (p_pneumonia >= 0.5) == self.positive
-        return float(binary[self.reference].mean()), float(right[self.reference].mean())
-
-
-def _train_one(
-    architecture: str,
-    order: TrainingOrder,
-    data: TrainingData,
-    held_out: _Validation,
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-    progress: Progress,
-) -> nn.Module:
-    recipe = order.recipes[architecture]
-    torch.manual_seed(recipe.seed)
-    network = build_network(architecture, len(CLASSES))
-    if order.backbone is not None:
-        try:
-            load_backbone(network, order.backbone.weights(architecture))
-        except RuntimeError as error:
-            message = f"the starting weights are not those of a {architecture}: {error}"
-            raise TrainingDataError(message) from error
-    work = order.out / "training"
-
-    def on_epoch(report: EpochReport, average: nn.Module) -> None:
-        probabilities = softmax(held_out.logits(average, side=report.side, device=device, dtype=dtype))
-        binary, finding = held_out.accuracy(probabilities)
-        _log_epoch(work / f"{architecture}.csv", report, binary, finding)
-        progress.report(
-            f"{architecture} epoch {report.epoch + 1}/{recipe.epochs} at {report.side} px: "
-            f"loss {report.loss:.4f}, validation accuracy {binary:.4f} (pneumonia), {finding:.4f} (finding)"
-        )
-
-    return train_member(
-        network,
-        data,
-        recipe,
-        device=device,
-        dtype=dtype,
-        checkpoint=work / f"{architecture}.checkpoint.safetensors",
-        on_step=progress.task(architecture, recipe.epochs * recipe.images_per_epoch(len(data.pixels))),
-        on_epoch=on_epoch,
-    )
+        targets = np.stack([image.target for image in self.images])
+        right = targets[np.arange(len(targets)), probabilities.argmax(axis=1)]
+        called = p_pneumonia(probabilities) >= 0.5
+        return float((called == is_positive(targets)).mean()), float(right.mean())
 
 
 def _log_epoch(path: Path, report: EpochReport, binary: float, finding: float) -> None:
@@ -274,102 +299,4 @@ def _as_stored(network: nn.Module) -> nn.Module:
     for tensor in network.state_dict().values():
         if tensor.is_floating_point():
             tensor.copy_(tensor.half())
-    return place(network, next(network.parameters()).device)
-
-
-def _manifest(
-    order: TrainingOrder,
-    images: Sequence[LabelledImage],
-    split: Split,
-    data: TrainingData,
-    held_out: _Validation,
-    members: npt.NDArray[np.float64],
-    hashes: Sequence[str],
-    gate: GateFacts,
-) -> Manifest:
-    normal = CLASSES.index(Finding.NORMAL)
-    reference = held_out.reference
-    temperature = fit_temperature(members[:, reference], held_out.targets[reference])
-    p_pneumonia = 1 - pool(members, temperature)[:, normal]
-    points = operating_points(held_out.positive[reference], p_pneumonia[reference])
-    low, high = indeterminate_band(points)
-    disagreement = np.ptp(members[:, reference, normal], axis=0)
-    return Manifest(
-        id=order.bundle_id,
-        version=order.version,
-        created_at=dt.datetime.now(dt.UTC).replace(microsecond=0),
-        architecture=" + ".join(ARCHITECTURES),
-        classes=CLASSES,
-        input=_input_facts(order, data),
-        members=tuple(
-            MemberFacts(architecture=architecture, file=file, sha256=sha256)
-            for architecture, file, sha256 in zip(ARCHITECTURES, member_files(ARCHITECTURES), hashes, strict=True)
-        ),
-        temperature=temperature,
-        threshold_low=low,
-        threshold_high=high,
-        disagreement_limit=float(np.percentile(disagreement, 99)),
-        gate=gate,
-        operating_points=points,
-        training=TrainingFacts(
-            name=order.data.name,
-            sha256=data.sha256,
-            images=_counts(images, split.training),
-            validation_images=_counts(images, split.validation),
-            recipes={architecture: asdict(recipe) for architecture, recipe in order.recipes.items()},
-            starting_weights="random" if order.backbone is None else order.backbone.description,
-            reference=order.reference_source or "all sources",
-        ),
-        metrics=tuple(_metrics(held_out, members, temperature, points.balanced.threshold)),
-        licence=order.licence,
-        intended_use=INTENDED_USE,
-        intended_ages=AgeFacts(**asdict(order.ages)) if order.ages else None,
-        libraries={name: importlib.metadata.version(name) for name in _LIBRARIES},
-    )
-
-
-def _input_facts(order: TrainingOrder, data: TrainingData) -> InputFacts:
-    return InputFacts(
-        channels=1,
-        rows=order.side,
-        columns=order.side,
-        mean=data.mean,
-        std=data.std,
-        resize=SQUASH_BILINEAR_ANTIALIAS,
-        rendering_version=RENDERING_VERSION,
-    )
-
-
-def _counts(images: Sequence[LabelledImage], indices: npt.NDArray[np.intp]) -> dict[str, int]:
-    chosen = [images[index] for index in indices]
-    return dict(sorted(Counter(f"{image.source}: {image.label}" for image in chosen).items()))
-
-
-def _metrics(
-    held_out: _Validation, members: npt.NDArray[np.float64], temperature: float, threshold: float
-) -> list[Metric]:
-    """Measure the ensemble on each source of the validation split, and each member on the reference."""
-    normal = CLASSES.index(Finding.NORMAL)
-    pooled = pool(members, temperature)
-    p_pneumonia = 1 - pooled[:, normal]
-    positive = held_out.positive
-    metrics = []
-    for source in sorted({image.source for image in held_out.images}):
-        chosen = np.array([image.source == source for image in held_out.images])
-        if positive[chosen].all() or not positive[chosen].any():
-            continue
-        data = f"validation split by patient, {source}"
-        patients = [image.patient_id for image in held_out.images if image.source == source]
-        metrics.append(auroc("AUROC pneumonia", data, positive[chosen], p_pneumonia[chosen], patients))
-        called = p_pneumonia[chosen] >= threshold
-        metrics.append(share("accuracy pneumonia", data, called == positive[chosen]))
-        fine = chosen & (held_out.targets.sum(axis=1) == 1)
-        right = held_out.targets[fine, pooled[fine].argmax(axis=1)]
-        metrics.append(share("accuracy finding", data, right))
-        metrics.append(
-            calibration_error("expected calibration error", data, positive[chosen], p_pneumonia[chosen], patients)
-        )
-        for architecture, member in zip(ARCHITECTURES, members, strict=True):
-            name = f"AUROC pneumonia, {architecture} alone"
-            metrics.append(auroc(name, data, positive[chosen], 1 - member[chosen, normal], patients))
-    return metrics
+    return network

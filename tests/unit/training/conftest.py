@@ -21,11 +21,12 @@ def write_labels(path: Path, rows: Iterable[Iterable[str]]) -> Path:
 
 
 def write_images(folder: Path, rows: Iterable[Row]) -> None:
-    """Write one 64 x 64 PNG per row; no two are equal."""
+    """Write one 64 x 64 PNG per row; no two are copies of one picture."""
     random = np.random.default_rng(0)
     for file, label, _, _ in rows:
         stripes = 60 * (np.arange(64) // 4 % 2) if label != "normal" else 30
-        pixels = (80 + stripes + random.integers(0, 40, (64, 64))).astype(np.uint8)
+        background = np.kron(random.integers(0, 100, (16, 16)), np.ones((4, 4), dtype=int))
+        pixels = (30 + stripes + background + random.integers(0, 40, (64, 64))).astype(np.uint8)
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(folder / file)
 

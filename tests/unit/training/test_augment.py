@@ -13,9 +13,16 @@ from xray_batch.training.augment import (
     change_sharpness,
     erase_rectangle,
     mask_border,
+    mix,
 )
 
-CHANGES = [augment, change_pose, change_exposure, change_sharpness, add_noise, mask_border, erase_rectangle]
+
+def augment_fully(images, random):
+    """Apply every change."""
+    return augment(images, random, "full")
+
+
+CHANGES = [augment_fully, change_pose, change_exposure, change_sharpness, add_noise, mask_border, erase_rectangle]
 
 #: Of the changes that put a gray of their own over parts of some images.
 COVERS = {mask_border: 0.4, erase_rectangle: 0.2}
@@ -178,3 +185,30 @@ def test_rectangle_is_small():
     images = images_of_noise(300, 64, 64)
     erased = (erase_rectangle(images, seeded()) != images).float().mean(dim=(1, 2, 3))
     assert 0.05 < float(erased.max()) < 0.12
+
+
+def test_pose_alone():
+    """An augmentation of the pose alone leaves exposure and sharpness as they are."""
+    images = images_of_noise()
+    assert torch.equal(augment(images, seeded(), "pose"), change_pose(images, seeded()))
+
+
+def test_mix():
+    """A mixed batch is the batch and its partners in the share given; every image is a partner once."""
+    images = images_of_noise()
+    mixed, partners, share = mix(images, seeded(), 1.0)
+    assert sorted(partners.tolist()) == list(range(len(images)))
+    assert 0 < share < 1
+    assert torch.allclose(mixed, share * images + (1 - share) * images[partners])
+
+
+def test_mix_is_a_matter_of_chance():
+    """Half of the batches are mixed where that is asked for, and none where not; equal seeds mix equally."""
+    images = images_of_noise(4, 8, 8)
+    random = seeded()
+    shares = [mix(images, random, 0.5)[2] for _ in range(200)]
+    assert 70 < sum(share == 1.0 for share in shares) < 130
+    unmixed, _, share = mix(images, random, 0.0)
+    assert share == 1.0
+    assert torch.equal(unmixed, images)
+    assert mix(images, seeded(3), 0.5)[2] == mix(images, seeded(3), 0.5)[2]

@@ -1,24 +1,19 @@
-"""Labelled images: what a list of labels may say, and how it is split."""
+"""Labelled images: what a list of labels, or folders, may say."""
 
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from xray_batch.decode import decode_file
-from xray_batch.errors import ReasonCode, TrainingDataError
+from xray_batch.errors import TrainingDataError
 from xray_batch.records import Finding
-from xray_batch.standardize import resize
 from xray_batch.training.dataset import (
     CLASSES,
     TARGETS,
     LabelledImage,
     fingerprint,
-    load_pixels,
+    read_images,
     read_labels,
-    split_by_patient,
-    write_split,
 )
 
 ROWS = [
@@ -28,17 +23,9 @@ ROWS = [
 ]
 
 
-def labelled(count, *, label="normal", source="made-up", patient="P", images_per_patient=1):
-    """List images that exist nowhere; enough to be split."""
-    return [
-        LabelledImage(
-            path=Path(f"{source}/{label}/{number}.png"),
-            label=label,
-            patient_id=f"{patient}{label}{number // images_per_patient}",
-            source=source,
-        )
-        for number in range(count)
-    ]
+def labelled(label):
+    """Return an image that exists nowhere."""
+    return LabelledImage(path=Path("1.png"), label=label, patient_id="P1", source="clinic")
 
 
 def refusal(action, *arguments, **options):
@@ -135,14 +122,14 @@ def test_fine_targets():
     """A fine label allows its finding alone, in the order of the classes."""
     assert list(CLASSES) == list(Finding)
     for position, finding in enumerate(CLASSES):
-        (image,) = labelled(1, label=finding.value)
+        image = labelled(finding.value)
         assert image.target.dtype == bool
         assert np.flatnonzero(image.target).tolist() == [position]
 
 
 def test_coarse_target():
     """A pneumonia of unknown cause is bacterial or viral: its images are older than COVID-19."""
-    (image,) = labelled(1, label="pneumonia")
+    image = labelled("pneumonia")
     assert [finding for finding, allowed in zip(CLASSES, image.target, strict=True) if allowed] == [
         Finding.BACTERIAL_PNEUMONIA,
         Finding.VIRAL_PNEUMONIA,
@@ -154,89 +141,71 @@ def test_every_finding_has_a_label():
     assert TARGETS.keys() == {*Finding, "pneumonia"}
 
 
-MIXED = [
-    *labelled(200, label="normal", source="clinic", images_per_patient=4),
-    *labelled(120, label="viral_pneumonia", source="clinic", images_per_patient=3),
-    *labelled(60, label="normal", source="hospital"),
-    *labelled(20, label="covid19_pneumonia", source="hospital"),
-]
+def test_sides_are_read(make_data):
+    """A column `split` says which side an image is on; where it is empty, nothing is said."""
+    data = make_data(ROWS)
+    (data / "labels.csv").write_text(
+        "file,label,patient_id,source,split\na/1.png,normal,P1,x,test\n3.png,pneumonia,P3,x,\n", encoding="utf-8"
+    )
+    assert [image.side for image in read_labels(data)] == ["test", None]
 
 
-def test_split_shares_no_patient():
-    """Every image is on one side, and every patient is on one side."""
-    split = split_by_patient(MIXED, folds=10, seed=0)
-    assert sorted([*split.training, *split.validation]) == list(range(len(MIXED)))
-    sides = [{(MIXED[i].source, MIXED[i].patient_id) for i in side} for side in (split.training, split.validation)]
-    assert not sides[0] & sides[1]
-
-
-def test_patients_are_those_of_their_source():
-    """The same patient ID in two sources is two patients: sources number theirs without asking each other."""
-    images = [image for source in ("clinic", "hospital") for image in labelled(30, source=source)]
-    images += [image for source in ("clinic", "hospital") for image in labelled(30, source=source, label="pneumonia")]
-    sides = [split_by_patient(images, folds=5, seed=seed).validation for seed in range(3)]
-    assert any(
-        {images[i].patient_id for i in side if images[i].source == "clinic"}
-        != {images[i].patient_id for i in side if images[i].source == "hospital"}
-        for side in sides
+def test_unknown_side(make_data):
+    """Another word in the column `split` is refused, with those that there are."""
+    data = make_data(ROWS)
+    (data / "labels.csv").write_text(
+        "file,label,patient_id,source,split\na/1.png,normal,P1,x,train\n", encoding="utf-8"
+    )
+    assert refusal(read_labels, data) == (
+        f"{data}/labels.csv: split of a/1.png is 'train', expected training, validation, test or nothing"
     )
 
 
-def test_split_is_stratified():
-    """Each label of each source is held out in its proportion."""
-    split = split_by_patient(MIXED, folds=10, seed=0)
-    held_out = Counter((MIXED[i].source, MIXED[i].label) for i in split.validation)
-    for stratum, count in Counter((image.source, image.label) for image in MIXED).items():
-        assert abs(held_out[stratum] - count / 10) <= 4
+class TestFolders:
+    """A data set that is nothing but folders, one for each label."""
 
+    @pytest.fixture
+    def folders(self, tmp_path):
+        """Make such folders, with other files beside the images."""
+        for file in ("NORMAL/1.png", "NORMAL/deep/2.JPG", "Bacterial_Pneumonia/3.dcm", "NORMAL/notes.txt"):
+            path = tmp_path / "set" / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"")
+        return tmp_path / "set"
 
-def test_split_is_repeatable():
-    """The same seed gives the same split, another seed another one."""
-    first, again, other = (split_by_patient(MIXED, folds=10, seed=seed) for seed in (0, 0, 1))
-    assert np.array_equal(first.validation, again.validation)
-    assert not np.array_equal(first.validation, other.validation)
+    def test_labels_are_the_folders(self, folders):
+        """Each image has the label of its folder, in whatever case, and is a patient of its own."""
+        images = read_images(folders)
+        assert [(image.path.name, image.label, image.source) for image in images] == [
+            ("3.dcm", "bacterial_pneumonia", "set"),
+            ("1.png", "normal", "set"),
+            ("2.JPG", "normal", "set"),
+        ]
+        assert len({image.patient for image in images}) == 3
 
+    def test_a_list_comes_first(self, make_data):
+        """A folder with a list is read by its list, whatever folders it has."""
+        data = make_data(ROWS)
+        assert read_images(data) == read_labels(data)
 
-def test_split_of_one_label():
-    """Images of one label are refused."""
-    images = [*labelled(30, source="clinic"), *labelled(30, source="hospital")]
-    assert refusal(split_by_patient, images, folds=10, seed=0) == (
-        "all images have the label 'normal'; a classifier needs at least two"
-    )
+    def test_folder_of_another_name(self, folders):
+        """A folder that is named for no label is refused by its name, with the labels that there are."""
+        (folders / "tuberculosis").mkdir()
+        assert refusal(read_images, folders) == (
+            f"{folders}/tuberculosis is not named for a label, expected one of "
+            "normal, bacterial_pneumonia, viral_pneumonia, covid19_pneumonia, pneumonia"
+        )
 
+    def test_no_folders(self, tmp_path):
+        """A folder with neither a list nor folders is refused by what was looked for."""
+        assert refusal(read_images, tmp_path).startswith(f"{tmp_path} holds neither labels.csv nor folders named for ")
 
-def test_split_of_too_few_patients():
-    """Fewer patients than parts are refused."""
-    images = [*labelled(20, images_per_patient=10), *labelled(20, label="pneumonia", images_per_patient=10)]
-    assert refusal(split_by_patient, images, folds=10, seed=0) == "4 patients cannot be split into 10 parts"
-
-
-def test_split_of_too_few_images():
-    """Too few images of every label are refused."""
-    images = [*labelled(8), *labelled(8, label="pneumonia")]
-    assert refusal(split_by_patient, images, folds=10, seed=0).startswith(
-        "no label of any source has as many as 10 images"
-    )
-
-
-def test_pixels_are_the_services(make_data):
-    """Loaded pixels are the decoded and resized ones; progress is told of each image."""
-    images = read_labels(make_data(ROWS))
-    steps = []
-    pixels = load_pixels(images, 40, 32, progress=steps.append)
-    assert pixels.shape == (3, 40, 32)
-    assert pixels.dtype == np.float32
-    assert steps == [1, 1, 1]
-    for image, loaded in zip(images, pixels, strict=True):
-        assert np.array_equal(loaded, resize(decode_file(image.path).pixels, 40, 32))
-
-
-def test_image_that_cannot_be_decoded(make_data):
-    """An image that the service would reject is refused, by its name and with the service's reason."""
-    images = read_labels(make_data(ROWS))
-    images[1].path.write_bytes(b"")
-    sentence = refusal(load_pixels, images, 32, 32, progress=lambda images: None)
-    assert sentence.startswith(f"{images[1].path} cannot be used for training ({ReasonCode.EMPTY_FILE}): ")
+    def test_empty_folders(self, tmp_path):
+        """Folders without any image are refused."""
+        (tmp_path / "normal").mkdir()
+        assert refusal(read_images, tmp_path) == (
+            f"the folders in {tmp_path} hold no image (.dcm, .dicom, .jpeg, .jpg, .png)"
+        )
 
 
 def test_fingerprint_is_of_the_content(make_data):
@@ -260,15 +229,3 @@ def test_fingerprint_changes(change, make_data):
     if change == "pixels":
         after[0].path.write_bytes(after[1].path.read_bytes())
     assert fingerprint(before) != fingerprint(after)
-
-
-def test_split_is_written(make_data, tmp_path):
-    """The file of the split names the side of every image, in the columns of the list of labels."""
-    images = labelled(20) + labelled(20, label="pneumonia")
-    split = split_by_patient(images, folds=10, seed=0)
-    write_split(tmp_path / "split.csv", images, split)
-    header, *lines = (tmp_path / "split.csv").read_text(encoding="utf-8").splitlines()
-    assert header == "file,label,patient_id,source,split"
-    first = images[split.validation[0]]
-    assert f"{first.path},{first.label},{first.patient_id},{first.source},validation" in lines
-    assert Counter(line.rsplit(",", 1)[1] for line in lines) == {"training": 36, "validation": 4}

@@ -1,5 +1,7 @@
 """Training one member: the schedule, that it learns, and that an interruption leaves no trace."""
 
+import copy
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -8,10 +10,13 @@ import torch
 from torch import nn
 
 from xray_batch.errors import TrainingDataError
+from xray_batch.training.loss import marginal_cross_entropy
 from xray_batch.training.optimize import (
     Recipe,
     Stage,
     TrainingData,
+    _Batch,
+    _loss,
     at_side,
     learning_rate,
     train_member,
@@ -61,7 +66,7 @@ def striped_data(count=40):
 DATA = striped_data()
 
 
-def train(checkpoint, recipe=RECIPE, data=DATA, *, network=None, on_step=None, on_epoch=None):
+def train(checkpoint, recipe=RECIPE, data=DATA, *, network=None, compiled=False, on_step=None, on_epoch=None):
     """Train the tiny network on the CPU, in float32."""
     return train_member(
         tiny_network() if network is None else network,
@@ -69,6 +74,7 @@ def train(checkpoint, recipe=RECIPE, data=DATA, *, network=None, on_step=None, o
         recipe,
         device=CPU,
         dtype=torch.float32,
+        compiled=compiled,
         checkpoint=checkpoint,
         on_step=on_step or (lambda images: None),
         on_epoch=on_epoch or (lambda report, average: None),
@@ -232,3 +238,35 @@ def test_images_are_not_changed(tmp_path):
     before = DATA.pixels.copy()
     train(tmp_path / "c")
     assert np.array_equal(DATA.pixels, before)
+
+
+def test_mixing_changes_the_training(tmp_path):
+    """Mixed batches train other weights, and an interrupted mixed training ends with the same ones."""
+    recipe = replace(RECIPE, mixup=1.0)
+    mixed = state_bytes(train(tmp_path / "mixed", recipe))
+    assert mixed != state_bytes(train(tmp_path / "plain"))
+    with pytest.raises(Interrupted):
+        train(tmp_path / "again", recipe, on_epoch=interrupt_after(1))
+    assert state_bytes(train(tmp_path / "again", recipe)) == mixed
+
+
+def test_loss_of_a_mixture():
+    """The loss of a mixed batch is that of both targets in their shares."""
+    logits = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    targets, partners = (torch.eye(4, dtype=torch.bool)[torch.tensor(rows)] for rows in ([0, 1, 2, 3, 0, 1], [1] * 6))
+    batch = _Batch(images=torch.empty(0), targets=targets, partners=partners, share=0.75, progress=0.0)
+    one, other = (marginal_cross_entropy(logits, labels, label_smoothing=0.05) for labels in (targets, partners))
+    assert float(_loss(logits, batch, RECIPE)) == pytest.approx(float(0.75 * one + 0.25 * other))
+
+
+@pytest.mark.skipif(shutil.which("cc") is None and shutil.which("gcc") is None, reason="compiling needs a C compiler")
+def test_compiled_training(tmp_path):
+    """A compiled network learns what the plain one learns, and is stored under the same names."""
+    network = tiny_network()
+    network[5].p = 0.0  # compiled networks draw other random numbers
+    plain, compiled = (
+        train(tmp_path / str(flag), network=copy.deepcopy(network), compiled=flag).state_dict()
+        for flag in (False, True)
+    )
+    assert plain.keys() == compiled.keys()
+    assert all(torch.allclose(plain[name], compiled[name], atol=1e-3) for name in plain)

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import json
 from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
@@ -13,15 +14,20 @@ import torch
 from xray_batch.bundle import Bundle
 from xray_batch.classify import Ensemble
 from xray_batch.decode import decode_file
-from xray_batch.errors import TrainingDataError
-from xray_batch.records import AgeRange, Finding
+from xray_batch.errors import ConfigurationError, TrainingDataError
+from xray_batch.records import Finding
+from xray_batch.settings import Settings
 from xray_batch.standardize import prepare
 from xray_batch.training import metrics
-from xray_batch.training.dataset import fingerprint, load_pixels, read_labels
-from xray_batch.training.optimize import Recipe, Stage
-from xray_batch.training.train import TrainingOrder, train_bundle
+from xray_batch.training.dataset import fingerprint, read_labels
+from xray_batch.training.duplicates import ImageHashes, find_copies, hash_images
+from xray_batch.training.order import TrainingOrder, make_options
+from xray_batch.training.pixels import Decoding, load_pixels
+from xray_batch.training.train import train_bundle
 
 CPU = torch.device("cpu")
+
+DECODING = Decoding.from_settings(Settings(decode_workers=2))
 
 ROWS = [
     *((f"kids/{n}.png", "normal", f"P{n}", "kids") for n in range(20)),
@@ -52,27 +58,31 @@ class Told:
 def train(order):
     """Carry out an order on the CPU and return what was told."""
     told = Told()
-    assert train_bundle(order, device=CPU, dtype=torch.float32, progress=told) == order.out
+    folder = train_bundle(order, device=CPU, dtype=torch.float32, progress=told)
+    assert folder == (None if order.options.only_cross_validate else order.out)
     return told
 
 
 @pytest.fixture
 def order(make_data, tmp_path):
     """Ask for one epoch at 32 x 32 pixels."""
-    recipe = Recipe(stages=(Stage(side=32, epochs=1, learning_rate=0.01),), batch_size=16)
     return TrainingOrder(
-        data=make_data(ROWS),
-        out=tmp_path / "out",
-        bundle_id="tiny-cxr",
-        version="0.1.0",
-        licence="CC0",
-        ages=AgeRange(youngest=0, oldest=17),
-        recipes={"resnet34": recipe, "resnet50": replace(recipe, batch_size=24)},
-        seed=0,
-        side=32,
-        reference_source="kids",
-        backbone=None,
+        data=make_data(ROWS), out=tmp_path / "out", options=options(), decoding=DECODING, backbone=None
     )
+
+
+def options(**changes):
+    """Return the options of a training of one epoch at 32 x 32 pixels; `changes` replace some."""
+    given = {
+        "id": "tiny-cxr",
+        "version": "0.1.0",
+        "licence": "CC0",
+        "ages": "0-17",
+        "stages": {"resnet34": "32x1@0.01", "resnet50": "32x1@0.02"},
+        "batch_size": 16,
+        "reference_source": "kids",
+    }
+    return make_options({}, given | changes)
 
 
 def test_train_bundle(order, monkeypatch):
@@ -102,21 +112,27 @@ def check_facts(bundle, order):
     for member in manifest.members:
         assert hashlib.sha256((order.out / member.file).read_bytes()).hexdigest() == member.sha256
     assert manifest.training.sha256 == fingerprint(images)
-    assert manifest.training.recipes["resnet50"]["batch_size"] == 24
+    assert manifest.training.recipes["resnet50"]["stages"] == [{"side": 32, "epochs": 1, "learning_rate": 0.02}]
     assert manifest.training.starting_weights == "random"
     with (order.out / "training" / "split.csv").open(encoding="utf-8") as lines:
         training = {row["file"] for row in csv.DictReader(lines) if row["split"] == "training"}
     assert sum(manifest.training.images.values()) == len(training)
-    assert sum(manifest.training.validation_images.values()) == len(ROWS) - len(training)
-    pixels = load_pixels(
-        [image for image in images if str(image.path) in training], 32, 32, progress=lambda images: None
+    assert sum(manifest.training.held_out_images.values()) == len(ROWS) - len(training)
+    assert manifest.training.held_out == "held out by patient"
+    seen = [image for image in images if str(image.path) in training]
+    pixels = load_pixels(seen, manifest.input_spec, decoding=DECODING, progress=lambda images: None)
+    content, picture = bundle.load_hashes()
+    copies = find_copies(
+        hash_images([image.path for image in seen], pixels), ImageHashes(content=content, picture=picture)
     )
+    assert copies.tolist() == [[number, number] for number in range(len(seen))]
+    assert (manifest.input.trim_borders, manifest.input.stretch, manifest.input.smooth) == (True, (0.5, 99.5), True)
     assert manifest.input.mean == pytest.approx(pixels.mean(dtype=np.float64))
     assert manifest.input.std == pytest.approx(pixels.std(dtype=np.float64))
     names = {metric.name for metric in manifest.metrics}
     assert {"AUROC pneumonia", "accuracy pneumonia", "accuracy finding", "expected calibration error"} < names
     assert "AUROC pneumonia, resnet50 alone" in names
-    kids = sum(count for name, count in manifest.training.validation_images.items() if name.startswith("kids: "))
+    kids = sum(count for name, count in manifest.training.held_out_images.items() if name.startswith("kids: "))
     point = manifest.operating_points.balanced
     assert point.sensitivity.n + point.specificity.n == kids
     gate = manifest.gate
@@ -143,8 +159,9 @@ def check_progress(told):
     """Check that whoever watches is told of decoding and of each member's epochs."""
     assert told.images == {"decode": 60, "resnet34": 48, "resnet50": 48, "gate": 60}
     assert told.totals == told.images
-    assert told.lines[0].startswith("training split: 53 images, mean ")
-    assert [line.split(":")[0] for line in told.lines[1:]] == [
+    assert told.lines[0] == "60 images of 55 groups (patients, and copies of images: 0 files are there twice)"
+    assert told.lines[1].startswith("training split: 53 images, mean ")
+    assert [line.split(":")[0] for line in told.lines[2:]] == [
         "resnet34 epoch 1/1 at 32 px",
         "resnet50 epoch 1/1 at 32 px",
     ]
@@ -155,7 +172,7 @@ def test_reference_without_both_classes(source, order, make_data):
     """A reference without both classes, a misspelt one too, is refused before the training, not after it."""
     rows = [row for row in ROWS if row[3] == "kids"]
     rows += [(file, "normal", patient_id, group) for file, _, patient_id, group in ROWS if group == "adults"]
-    order = replace(order, data=make_data(rows, "other"), reference_source=source)
+    order = replace(order, data=make_data(rows, "other"), options=options(reference_source=source))
     with pytest.raises(TrainingDataError, match=rf"of the reference source; it is {source}, there are: adults, kids$"):
         train(order)
     assert [path.name for path in (order.out / "training").iterdir()] == ["split.csv"]
@@ -166,3 +183,84 @@ def test_wrong_starting_weights(order):
     backbone = SimpleNamespace(weights=lambda architecture: {})
     with pytest.raises(TrainingDataError, match=r"^the starting weights are not those of a resnet34: "):
         train(replace(order, backbone=backbone))
+
+
+class TestCrossValidation:
+    """Folds: every image is judged by networks that did not see it."""
+
+    def test_folds_and_then_all(self, order, monkeypatch):
+        """Two folds are measured, and the members of the bundle are then trained on everything."""
+        monkeypatch.setattr(metrics, "_RESAMPLES", 20)
+        order = replace(order, options=options(folds=2))
+        told = train(order)
+        manifest = Bundle(order.out).manifest
+        assert manifest.training.held_out == "2 folds by patient"
+        assert sum(manifest.training.images.values()) == len(ROWS)
+        assert sum(manifest.training.held_out_images.values()) == len(ROWS)
+        with (order.out / "training" / "held_out.csv").open(encoding="utf-8", newline="") as lines:
+            rows = list(csv.DictReader(lines))
+        assert sorted(row["file"] for row in rows) == sorted(str(order.data / file) for file, *_ in ROWS)
+        for architecture in ("resnet34", "resnet50"):
+            classes = [float(value) for name, value in rows[0].items() if name.startswith(f"{architecture}_")]
+            assert sum(classes) == pytest.approx(1.0)
+        names = {"fold-1 resnet34", "fold-2 resnet34", "resnet34", "fold-1 resnet50", "fold-2 resnet50", "resnet50"}
+        assert names == told.images.keys() - {"decode", "gate"}
+        assert "trained on all images" in (order.out / "MODEL_CARD.md").read_text(encoding="utf-8")
+
+    def test_only_figures(self, order, monkeypatch):
+        """One of four folds is trained, and its figures are written; no bundle is."""
+        monkeypatch.setattr(metrics, "_RESAMPLES", 20)
+        order = replace(order, options=options(folds=4, run_folds=1, only_cross_validate=True))
+        told = train(order)
+        figures = json.loads((order.out / "training" / "metrics.json").read_text(encoding="utf-8"))
+        assert {figure["data"] for figure in figures} == {
+            "1 of 4 folds by patient, kids",
+            "1 of 4 folds by patient, adults",
+        }
+        assert not (order.out / "manifest.json").exists()
+        assert told.images.keys() == {"decode", "fold-1 resnet34", "fold-1 resnet50"}
+        assert any(line.startswith("AUROC pneumonia, 1 of 4 folds by patient, kids: ") for line in told.lines)
+
+    def test_a_test_side_is_measured(self, order, make_data, monkeypatch):
+        """Images that the list sets aside are trained on nowhere, and measured apart."""
+        monkeypatch.setattr(metrics, "_RESAMPLES", 20)
+        aside = [(f"aside/{n}.png", "normal" if n % 2 else "viral_pneumonia", f"A{n}", "kids") for n in range(8)]
+        data = make_data([*ROWS, *aside], "with-test")
+        lines = (data / "labels.csv").read_text(encoding="utf-8").splitlines()
+        marked = [f"{line},{'test' if line.startswith('aside') else ''}" for line in lines[1:]]
+        (data / "labels.csv").write_text("\n".join([f"{lines[0]},split", *marked]), encoding="utf-8")
+        order = replace(order, data=data, options=options(folds=2, run_folds=1))
+        train(order)
+        manifest = Bundle(order.out).manifest
+        assert sum(manifest.training.images.values()) == len(ROWS)
+        (figure,) = [m for m in manifest.metrics if m.name == "AUROC pneumonia" and m.data == "test side, kids"]
+        assert figure.n == 8
+
+    def test_a_list_with_its_own_split_has_no_folds(self, order):
+        """Folds and a split of the list are two answers to one question: refused."""
+        path = order.data / "labels.csv"
+        lines = path.read_text(encoding="utf-8").splitlines()
+        marked = [f"{line},{'validation' if '/b1' in line or 'kids/1' in line else 'training'}" for line in lines[1:]]
+        marked = [line for line in marked if "adults" not in line]
+        path.write_text("\n".join([f"{lines[0]},split", *marked]), encoding="utf-8")
+        with pytest.raises(TrainingDataError, match="the list has a split of its own"):
+            train(replace(order, options=options(folds=2)))
+
+    def test_a_split_by_image_makes_no_bundle(self):
+        """The leaking split of older work measures only."""
+        with pytest.raises(ConfigurationError, match="a split by image leaks: it measures"):
+            options(folds=5, split_by="image")
+
+
+def test_notes_are_in_the_card(order, tmp_path, monkeypatch):
+    """What the maker of a bundle notes stands in its card; notes that are not there are refused."""
+    monkeypatch.setattr(metrics, "_RESAMPLES", 20)
+    notes = tmp_path / "notes.md"
+    notes.write_text("## Reference standard\n\nTwo readers.\n", encoding="utf-8")
+    train(replace(order, options=options(notes=notes)))
+    assert "## Reference standard\n\nTwo readers.\n\n## Licence" in (order.out / "MODEL_CARD.md").read_text(
+        encoding="utf-8"
+    )
+    notes.unlink()
+    with pytest.raises(TrainingDataError, match="the notes for the model card cannot be read"):
+        train(replace(order, options=options(notes=notes)))

@@ -1,0 +1,41 @@
+"""Pictures of labelled images: made by the service's workers, or refused with its reasons."""
+
+import numpy as np
+import pytest
+from input_specs import make_spec
+
+from xray_batch.decode import decode_file
+from xray_batch.errors import ReasonCode, TrainingDataError
+from xray_batch.settings import Settings
+from xray_batch.standardize import make_picture
+from xray_batch.training.dataset import read_labels
+from xray_batch.training.pixels import Decoding, load_pixels
+
+ROWS = [(f"{number}.png", "normal", f"P{number}", "clinic") for number in range(5)]
+
+DECODING = Decoding.from_settings(Settings(decode_workers=2))
+
+
+def test_pixels_are_the_services(make_data):
+    """Loaded pixels are the service's, in the order of the list, not standardized; progress is told of each."""
+    images = read_labels(make_data(ROWS))
+    spec = make_spec(40, 32, stretch=(1.0, 99.0))
+    steps = []
+    pixels = load_pixels(images, spec, decoding=DECODING, progress=steps.append)
+    assert pixels.shape == (5, 40, 32)
+    assert pixels.dtype == np.float32
+    assert steps == [1] * 5
+    for image, loaded in zip(images, pixels, strict=True):
+        assert np.array_equal(loaded, make_picture(decode_file(image.path).pixels, spec))
+
+
+def test_images_that_cannot_be_decoded(make_data):
+    """Images that the service would refuse are counted, and the first is named with the service's reason."""
+    images = read_labels(make_data(ROWS))
+    images[1].path.write_bytes(b"")
+    images[3].path.write_bytes(b"no image")
+    with pytest.raises(TrainingDataError) as refused:
+        load_pixels(images, make_spec(), decoding=DECODING, progress=lambda images: None)
+    sentence = str(refused.value)
+    assert sentence.startswith(f"2 of 5 images cannot be used for training, the first is {images[1].path}: ")
+    assert sentence.endswith(f"({ReasonCode.EMPTY_FILE})")

@@ -1,0 +1,116 @@
+"""What the members say about images that they were not trained on."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from xray_batch.bundle import Metric
+from xray_batch.classify import pool
+from xray_batch.errors import TrainingDataError
+from xray_batch.networks import ARCHITECTURES
+from xray_batch.records import Finding
+from xray_batch.training.dataset import CLASSES, LabelledImage
+from xray_batch.training.metrics import auroc, calibration_error, share
+
+_NORMAL = CLASSES.index(Finding.NORMAL)
+
+
+def is_positive(targets: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Tell which images have a pneumonia of any cause; `targets` has the shape (N, classes)."""
+    normal: npt.NDArray[np.bool_] = targets[:, _NORMAL]
+    return ~normal
+
+
+def p_pneumonia(probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return P(pneumonia of any cause), shape (..., N), of probabilities of shape (..., N, classes)."""
+    result: npt.NDArray[np.float64] = 1 - probabilities[..., _NORMAL]
+    return result
+
+
+def is_of(images: Sequence[LabelledImage], source: str | None) -> npt.NDArray[np.bool_]:
+    """Tell which images come from a source; None: all."""
+    return np.array([source in (None, image.source) for image in images])
+
+
+def check_reference(images: Sequence[LabelledImage], source: str | None) -> None:
+    """Refuse, before hours of training, what no threshold can be chosen on afterwards.
+
+    Raises
+    ------
+    TrainingDataError
+        If the held-out images of the reference source lack such with or without pneumonia.
+    """
+    positive = is_positive(np.stack([image.target for image in images]))[is_of(images, source)]
+    if positive.all() or not positive.any():
+        sources = ", ".join(sorted({image.source for image in images}))
+        message = (
+            "thresholds need images with and without pneumonia in the validation split of the reference source; "
+            f"it is {source or 'not given'}, there are: {sources}"
+        )
+        raise TrainingDataError(message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOut:
+    """Images, and what each member said about them without having seen them."""
+
+    name: str  #: how they were held out, for people
+    images: Sequence[LabelledImage]
+    members: npt.NDArray[np.float64]  #: shape (members, N, classes), each row summing to 1; not calibrated
+
+    @property
+    def targets(self) -> npt.NDArray[np.bool_]:
+        """Shape (N, classes): the findings that each label allows."""
+        return np.stack([image.target for image in self.images])
+
+    def metrics(self, temperature: float, threshold: float) -> list[Metric]:
+        """Measure the ensemble on each source that has images with and without pneumonia, and each member alone."""
+        sources = sorted({image.source for image in self.images})
+        return [metric for source in sources for metric in self._metrics_of(source, temperature, threshold)]
+
+    def _metrics_of(self, source: str, temperature: float, threshold: float) -> list[Metric]:
+        chosen = is_of(self.images, source)
+        targets, members = self.targets[chosen], self.members[:, chosen]
+        positive = is_positive(targets)
+        if positive.all() or not positive.any():
+            return []
+        data = f"{self.name}, {source}"
+        patients = [image.patient for image in self.images if image.source == source]
+        pooled = pool(members, temperature)
+        probability = p_pneumonia(pooled)
+        fine = targets.sum(axis=1) == 1
+        right = targets[fine, pooled[fine].argmax(axis=1)]
+        metrics = [
+            auroc("AUROC pneumonia", data, positive, probability, patients),
+            share("accuracy pneumonia", data, (probability >= threshold) == positive),
+            share("accuracy finding", data, right),
+            calibration_error("expected calibration error", data, positive, probability, patients),
+        ]
+        for architecture, member in zip(ARCHITECTURES, members, strict=True):
+            name = f"AUROC pneumonia, {architecture} alone"
+            metrics.append(auroc(name, data, positive, p_pneumonia(member), patients))
+        return metrics
+
+
+def join(parts: Sequence[HeldOut]) -> HeldOut:
+    """Put the held-out parts of several folds together."""
+    return HeldOut(
+        name=parts[0].name,
+        images=[image for part in parts for image in part.images],
+        members=np.concatenate([part.members for part in parts], axis=1),
+    )
+
+
+def write_held_out(path: Path, held_out: HeldOut) -> None:
+    """Save the predictions as CSV: file, label, patient_id, source, and each member's probabilities."""
+    names = [f"{architecture}_{finding}" for architecture in ARCHITECTURES for finding in CLASSES]
+    with path.open("w", newline="", encoding="utf-8") as lines:
+        writer = csv.writer(lines)
+        writer.writerow(["file", "label", "patient_id", "source", *names])
+        for index, image in enumerate(held_out.images):
+            probabilities = held_out.members[:, index].ravel().tolist()
+            writer.writerow([image.path, image.label, image.patient_id, image.source, *probabilities])

@@ -1,0 +1,135 @@
+"""Calibrate a trained ensemble and put its facts together."""
+
+import datetime as dt
+import importlib.metadata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Final
+
+import numpy as np
+
+from xray_batch.bundle import (
+    HASHES_NAME,
+    AgeFacts,
+    GateFacts,
+    HashFacts,
+    InputFacts,
+    Manifest,
+    MemberFacts,
+    OperatingPoints,
+    TrainingFacts,
+    member_files,
+)
+from xray_batch.classify import pool
+from xray_batch.networks import ARCHITECTURES
+from xray_batch.records import InputSpec
+from xray_batch.training.dataset import CLASSES, LabelledImage
+from xray_batch.training.held_out import HeldOut, is_of, is_positive, p_pneumonia
+from xray_batch.training.metrics import fit_temperature, indeterminate_band, operating_points
+from xray_batch.training.order import TrainingOrder
+
+INTENDED_USE: Final = (
+    "Research on frontal chest radiographs like those of the training data. "
+    "Not a medical device; not for diagnosis, triage or rule-out."
+)
+_LIBRARIES: Final = ("torch", "torchvision", "numpy", "pillow", "pydicom", "imagecodecs")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """What turns the members' probabilities into an outcome."""
+
+    temperature: float
+    points: OperatingPoints
+    low: float  #: below this P(pneumonia) the outcome is normal
+    high: float  #: from this on it is pneumonia
+    disagreement_limit: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What a training came to."""
+
+    training: Sequence[LabelledImage]
+    held_out: HeldOut
+    tested: HeldOut | None  #: images that nothing was calibrated on either
+    sha256: str  #: of the list
+    member_sha256: Sequence[str]  #: of the members' files
+    hashes_sha256: str  #: of the file with the training images' hashes
+    gate: GateFacts
+
+
+def fit_calibration(held_out: HeldOut, reference_source: str | None) -> Calibration:
+    """Fit temperature, thresholds and limits to the held-out images of one source, or all.
+
+    Raises
+    ------
+    TrainingDataError
+        As :func:`xray_batch.training.metrics.operating_points`.
+    """
+    reference = is_of(held_out.images, reference_source)
+    members, targets = held_out.members[:, reference], held_out.targets[reference]
+    temperature = fit_temperature(members, targets)
+    points = operating_points(is_positive(targets), p_pneumonia(pool(members, temperature)))
+    low, high = indeterminate_band(points)
+    disagreement = np.ptp(p_pneumonia(members), axis=0)
+    return Calibration(
+        temperature=temperature,
+        points=points,
+        low=low,
+        high=high,
+        disagreement_limit=float(np.percentile(disagreement, 99)),
+    )
+
+
+def make_manifest(order: TrainingOrder, spec: InputSpec, evidence: Evidence) -> Manifest:
+    """Return the facts of a bundle."""
+    options, held_out = order.options, evidence.held_out
+    calibration = fit_calibration(held_out, options.reference_source)
+    threshold = calibration.points.balanced.threshold
+    measured = [held_out] if evidence.tested is None else [held_out, evidence.tested]
+    return Manifest(
+        id=options.id,
+        version=options.version,
+        created_at=dt.datetime.now(dt.UTC).replace(microsecond=0),
+        architecture=" + ".join(ARCHITECTURES),
+        classes=CLASSES,
+        input=InputFacts(channels=1, **asdict(spec)),
+        members=tuple(
+            MemberFacts(architecture=architecture, file=file, sha256=sha256)
+            for architecture, file, sha256 in zip(
+                ARCHITECTURES, member_files(ARCHITECTURES), evidence.member_sha256, strict=True
+            )
+        ),
+        temperature=calibration.temperature,
+        threshold_low=calibration.low,
+        threshold_high=calibration.high,
+        disagreement_limit=calibration.disagreement_limit,
+        gate=evidence.gate,
+        operating_points=calibration.points,
+        training=_training_facts(order, evidence),
+        metrics=tuple(metric for part in measured for metric in part.metrics(calibration.temperature, threshold)),
+        licence=options.licence,
+        intended_use=INTENDED_USE,
+        intended_ages=AgeFacts(**asdict(options.intended_ages)) if options.intended_ages else None,
+        libraries={name: importlib.metadata.version(name) for name in _LIBRARIES},
+    )
+
+
+def _training_facts(order: TrainingOrder, evidence: Evidence) -> TrainingFacts:
+    return TrainingFacts(
+        name=order.data.name,
+        sha256=evidence.sha256,
+        images=_counts(evidence.training),
+        held_out_images=_counts(evidence.held_out.images),
+        held_out=evidence.held_out.name,
+        hashes=HashFacts(file=HASHES_NAME, sha256=evidence.hashes_sha256),
+        recipes={architecture: asdict(recipe) for architecture, recipe in order.options.recipes.items()},
+        starting_weights="random" if order.backbone is None else order.backbone.description,
+        reference=order.options.reference_source or "all sources",
+    )
+
+
+def _counts(images: Sequence[LabelledImage]) -> dict[str, int]:
+    return dict(sorted(Counter(f"{image.source}: {image.label}" for image in images).items()))

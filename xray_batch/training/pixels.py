@@ -1,0 +1,100 @@
+"""Decode labelled images once, in decode workers, and keep their pictures in memory."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from xray_batch.errors import TrainingDataError
+from xray_batch.pipeline.pool import Decoded, DecodePool, WorkerLimits
+from xray_batch.records import InputSpec
+from xray_batch.settings import Settings
+from xray_batch.training.dataset import LabelledImage
+
+_WAIT_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoding:
+    """How many workers decode, and what each may use."""
+
+    workers: int
+    limits: WorkerLimits
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "Decoding":
+        """Decode as the service does."""
+        limits = WorkerLimits(seconds=settings.decode_seconds, address_space=settings.decode_memory_mb << 20)
+        return cls(workers=settings.decode_workers, limits=limits)
+
+
+def picture_spec(spec: InputSpec) -> InputSpec:
+    """Return the same preprocessing but for the last step: what is made by it is in [0, 1]."""
+    return InputSpec(
+        rows=spec.rows,
+        columns=spec.columns,
+        mean=0.0,
+        std=1.0,
+        resize=spec.resize,
+        trim_borders=spec.trim_borders,
+        stretch=spec.stretch,
+        smooth=spec.smooth,
+        rendering_version=spec.rendering_version,
+    )
+
+
+def load_pixels(
+    images: Sequence[LabelledImage], spec: InputSpec, *, decoding: Decoding, progress: Callable[[int], None]
+) -> npt.NDArray[np.float32]:
+    """Make the picture of every image as the service does, but for its mean and standard deviation.
+
+    Parameters
+    ----------
+    spec
+        Its mean and standard deviation are not used.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (N, spec.rows, spec.columns), float32 in [0, 1], MONOCHROME2; not standardized.
+
+    Raises
+    ------
+    TrainingDataError
+        If images cannot be decoded; the message counts them, and names the first and what is wrong with it.
+    DecoderDiedError
+        If workers cannot even be started.
+    """
+    pixels = np.empty((len(images), spec.rows, spec.columns), dtype=np.float32)
+    refused: dict[int, str] = {}
+    with DecodePool[int](min(decoding.workers, len(images)), picture_spec(spec), decoding.limits) as pool:
+        for index, image in enumerate(images):
+            pool.submit(index, image.path)
+        outstanding = len(images)
+        while outstanding:
+            decoded = pool.take(_WAIT_SECONDS)
+            if decoded is None:
+                continue
+            outstanding -= 1
+            if decoded.pixels is None:
+                refused[decoded.job] = _what_is_wrong(decoded)
+            else:
+                pixels[decoded.job] = decoded.pixels
+            progress(1)
+    if refused:
+        first = min(refused)
+        message = (
+            f"{len(refused)} of {len(images)} images cannot be used for training, "
+            f"the first is {images[first].path}: {refused[first]}"
+        )
+        raise TrainingDataError(message)
+    return pixels
+
+
+def _what_is_wrong(decoded: Decoded[int]) -> str:
+    rejection = decoded.reply.rejection
+    if rejection is None:
+        return f"decoding ended with {decoded.reply.failure}"
+    return f"{rejection.reason} ({rejection.reason_code})"
