@@ -17,6 +17,7 @@ from xray_batch.decode import transfer_syntaxes
 from xray_batch.errors import ReasonCode
 from xray_batch.records import RESULT_COLUMNS, ImageWarning, Outcome
 from xray_batch.settings import ENVIRONMENT_PREFIX, Settings, load_settings
+from xray_batch.training.order import TrainingOptions, make_options
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -191,6 +192,39 @@ class TestSettings:
         values = tomllib.loads(everything)
         assert list(values) == list(Settings.model_fields)
         load_settings(values, environment={})
+
+
+class TestTrainingOptions:
+    """The options of a training and the README's table."""
+
+    ROWS = tables(section("Train your own bundle"))[0]
+
+    def test_every_option_is_in_the_table(self):
+        """The table names exactly the options, in the order of `TrainingOptions`."""
+        assert [row[0] for row in self.ROWS] == [f"`{name}`" for name in TrainingOptions.model_fields]
+
+    @pytest.mark.parametrize("name", TrainingOptions.model_fields)
+    def test_default_meaning_and_command_line(self, name):
+        """An option's row has its default, its description, and its name on the command line if it has one."""
+        field = TrainingOptions.model_fields[name]
+        row = next(row for row in self.ROWS if row[0] == f"`{name}`")
+        assert row[1] == ("" if field.default in (None, ()) else f"`{toml(field.default)}`")
+        assert row[2] == field.description
+        options = {option for parameter in COMMANDS["xray-batch train"].params for option in parameter.opts}
+        option = f"--{name.replace('_', '-')}"
+        assert row[3] == (f"`{option}`" if option in options else "")
+
+    def test_example(self):
+        """The example of a `[train]` table is one that a training takes."""
+        (text,) = [block for language, block in CODE_BLOCKS if language == "toml" and "[train]" in block]
+        assert make_options(tomllib.loads(text)["train"], {}).folds == 5
+
+
+def toml(value):
+    """Write a default as a configuration file has it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return list(value) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else value
 
 
 class TestCodes:

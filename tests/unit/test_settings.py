@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from xray_batch.errors import ConfigurationError
-from xray_batch.settings import Settings, default_home, load_settings
+from xray_batch.settings import Settings, default_home, load_settings, load_training_table
 
 SECRET = "postgresql://reader:hunter2@db.example/results"
 
@@ -197,3 +197,28 @@ def test_file_that_is_not_there(home):
 def test_every_setting_is_described():
     """Every setting has a description, which the README's table is checked against."""
     assert not [name for name, field in Settings.model_fields.items() if not field.description]
+
+
+class TestTrainingTable:
+    """The table `[train]` stands in the same file, and is no setting."""
+
+    def test_it_is_read_apart(self, home):
+        """Settings do not mind the table, and its options are returned; without a file there are none."""
+        assert load_training_table(home, None, {}) == {}
+        write_config(home / "xray-batch.toml", "batch_size = 2\n[train]\nfolds = 5\n")
+        assert load_settings({"home": home}, environment={}).batch_size == 2
+        assert load_training_table(home, None, {}) == {"folds": 5}
+        assert load_training_table(None, None, {"XRAY_BATCH_HOME": str(home)}) == {"folds": 5}
+
+    def test_a_named_file_comes_first(self, home, tmp_path):
+        """The file named on the command line, or else in the environment, is read instead of the home folder's."""
+        write_config(home / "xray-batch.toml", "[train]\nfolds = 5\n")
+        named = write_config(tmp_path / "train.toml", "[train]\nfolds = 3\n")
+        assert load_training_table(home, named, {}) == {"folds": 3}
+        assert load_training_table(home, None, {"XRAY_BATCH_CONFIG": str(named)}) == {"folds": 3}
+
+    def test_no_table(self, home):
+        """A value called `train` that is no table is refused."""
+        path = write_config(home / "xray-batch.toml", "train = 5\n")
+        with pytest.raises(ConfigurationError, match=rf"'train' in {path} is no table; write \[train\]"):
+            load_training_table(home, None, {})

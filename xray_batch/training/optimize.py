@@ -106,7 +106,8 @@ def train_member(
     on_step
         Called with the number of images done since the last call.
     on_epoch
-        Called with a report and the averaged network.
+        Called with a report and the averaged network; for the last epoch again, if the training is interrupted
+        between that and the checkpoint.
 
     Raises
     ------
@@ -141,8 +142,8 @@ def train_member(
                 steps = _epoch(images, data, recipe, epoch=epoch, is_mixed=stage_epoch < stage.epochs * (1 - _UNMIXED))
                 trainee = _Trainee(network=network, forward=forward, average=average, optimizer=optimizer)
                 loss = _run_epoch(trainee, steps, recipe, stage, stage_epoch, dtype, on_step)
-                _save(checkpoint, origin, epoch + 1, network, average, optimizer)
                 on_epoch(EpochReport(epoch=epoch, side=stage.side, loss=loss), average.module.eval())
+                _save(checkpoint, origin, epoch + 1, network, average, optimizer)
             epoch += 1
     module: nn.Module = average.module
     return module.eval()

@@ -1,6 +1,5 @@
 """Train both members on labelled images, calibrate them together, write a bundle."""
 
-import csv
 import json
 import math
 from collections.abc import Sequence
@@ -286,12 +285,11 @@ class _Watched:
 
 
 def _log_epoch(path: Path, report: EpochReport, binary: float, finding: float) -> None:
-    new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as lines:
-        writer = csv.writer(lines)
-        if new:
-            writer.writerow(["epoch", "side", "loss", "accuracy_pneumonia", "accuracy_finding"])
-        writer.writerow([report.epoch, report.side, f"{report.loss:.5f}", f"{binary:.4f}", f"{finding:.4f}"])
+    header = "epoch,side,loss,accuracy_pneumonia,accuracy_finding"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else [header]
+    lines = lines[: report.epoch + 1]  # an interrupted epoch may have come so far before
+    lines.append(f"{report.epoch},{report.side},{report.loss:.5f},{binary:.4f},{finding:.4f}")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _as_stored(network: nn.Module) -> nn.Module:

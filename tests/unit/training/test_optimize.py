@@ -169,9 +169,9 @@ def test_repeatable(tmp_path):
 @pytest.mark.parametrize(
     ("name", "calls", "left"),
     [
-        ("on_epoch", 1, [1, 2, 3]),
-        ("on_epoch", 2, [2, 3]),
-        ("on_epoch", 3, [3]),
+        ("on_epoch", 1, [0, 1, 2, 3]),
+        ("on_epoch", 2, [1, 2, 3]),
+        ("on_epoch", 3, [2, 3]),
         ("on_step", 4, [0, 1, 2, 3]),
         ("on_step", 9, [1, 2, 3]),
         ("on_step", 20, [3]),
@@ -212,7 +212,7 @@ def test_checkpoint_is_whole(tmp_path):
 def test_checkpoint_of_another_training(other, tmp_path):
     """A checkpoint of another recipe, other data or other starting weights is refused, not continued."""
     with pytest.raises(Interrupted):
-        train(tmp_path / "c", on_epoch=interrupt_after(1))
+        train(tmp_path / "c", on_epoch=interrupt_after(2))
     changed = {
         "recipe": {"recipe": replace(RECIPE, weight_decay=0.0)},
         "data": {"data": replace(DATA, sha256="1" * 64)},
@@ -246,7 +246,7 @@ def test_mixing_changes_the_training(tmp_path):
     mixed = state_bytes(train(tmp_path / "mixed", recipe))
     assert mixed != state_bytes(train(tmp_path / "plain"))
     with pytest.raises(Interrupted):
-        train(tmp_path / "again", recipe, on_epoch=interrupt_after(1))
+        train(tmp_path / "again", recipe, on_epoch=interrupt_after(2))
     assert state_bytes(train(tmp_path / "again", recipe)) == mixed
 
 
