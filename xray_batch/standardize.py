@@ -83,8 +83,7 @@ def measure_sharpness(pixels: Film) -> float:
     pixels
         Shape (Rows, Columns), values in [0, 1].
     """
-    rows, columns = (min(side, WORKING_SIDE) for side in pixels.shape)
-    smooth = resize(pixels, rows, columns)
+    smooth = _working_copy(pixels)
     levels = []
     for step in (1, 2, 4):
         smoother = _average(_average(smooth, step, axis=0), step, axis=1)
@@ -173,17 +172,25 @@ def make_picture(pixels: Film, spec: InputSpec) -> Film:
     numpy.ndarray
         Shape (spec.rows, spec.columns), float32, values in [0, 1]; not yet standardized.
     """
-    return _picture_of(pixels, spec, _content(pixels, spec))
+    working = _working_copy(pixels)
+    return _picture_of(pixels, working, spec, _content(working, spec))
 
 
-def _content(pixels: Film, spec: InputSpec) -> Content:
-    return find_content(pixels) if spec.trim_borders else Content()
+def _working_copy(pixels: Film) -> Film:
+    """Make the small copy that borders and sharpness are measured on; a small picture is its own."""
+    rows, columns = (min(side, WORKING_SIDE) for side in pixels.shape)
+    return resize(pixels, rows, columns)
 
 
-def _picture_of(pixels: Film, spec: InputSpec, content: Content) -> Film:
+def _content(working: Film, spec: InputSpec) -> Content:
+    return find_content(working) if spec.trim_borders else Content()
+
+
+def _picture_of(pixels: Film, working: Film, spec: InputSpec, content: Content) -> Film:
     if spec.stretch is None and not spec.smooth:
         return _resize_content(pixels, content, spec.rows, spec.columns)
-    film = _resize_content(pixels, content, max(WORKING_SIDE, spec.rows), max(WORKING_SIDE, spec.columns))
+    shape = (max(WORKING_SIDE, spec.rows), max(WORKING_SIDE, spec.columns))
+    film = working if content.is_whole and working.shape == shape else _resize_content(pixels, content, *shape)
     if spec.stretch is not None:
         low, high = np.percentile(film, spec.stretch)
         film = np.clip((film - np.float32(low)) / np.float32(max(high - low, _LEAST_RANGE)), 0, 1)
@@ -219,12 +226,13 @@ def prepare(image: GrayscaleImage, spec: InputSpec) -> ModelInput:
         If `spec` names a resize rule that this version does not have.
     """
     check_resize_rule(spec)
-    content = _content(image.pixels, spec)
-    picture = _picture_of(image.pixels, spec, content)
+    working = _working_copy(image.pixels)
+    content = _content(working, spec)
+    picture = _picture_of(image.pixels, working, spec, content)
     return ModelInput(
         header=image.header,
         pixels=standardize(picture, spec.mean, spec.std),
-        sharpness=measure_sharpness(image.pixels),
+        sharpness=measure_sharpness(working),
         rendering=image.rendering,
         warnings=image.warnings + ((ImageWarning.BORDER_TRIMMED,) if content.has_wide_borders else ()),
     )
