@@ -85,6 +85,7 @@ class _Training:
         self._dtype = dtype
         self._progress = progress
         self._work = order.out / "training"
+        self._notes = _read_notes(order.options.notes)
 
     def run(self) -> Path | None:
         """Train, measure, and write."""
@@ -245,16 +246,8 @@ class _Training:
             gate=gate,
         )
         manifest = make_manifest(self._order, spec, evidence)
-        write_manifest(out, manifest, model_card(manifest, self._notes()))
+        write_manifest(out, manifest, model_card(manifest, self._notes))
         return out
-
-    def _notes(self) -> str:
-        path = self._options.notes
-        try:
-            return path.read_text(encoding="utf-8") if path else ""
-        except (OSError, UnicodeDecodeError) as error:
-            message = f"the notes for the model card cannot be read: {error}"
-            raise TrainingDataError(message) from error
 
     def _write_figures(self, held_out: HeldOut, tested: HeldOut | None) -> None:
         calibration = fit_calibration(held_out, self._options.reference_source)
@@ -282,6 +275,14 @@ class _Watched:
         right = targets[np.arange(len(targets)), probabilities.argmax(axis=1)]
         called = p_pneumonia(probabilities) >= 0.5
         return float((called == is_positive(targets)).mean()), float(right.mean())
+
+
+def _read_notes(path: Path | None) -> str:
+    try:
+        return path.read_text(encoding="utf-8") if path else ""
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"the notes for the model card cannot be read: {error}"
+        raise TrainingDataError(message) from error
 
 
 def _log_epoch(path: Path, report: EpochReport, binary: float, finding: float) -> None:
