@@ -97,9 +97,13 @@ def make_leaking_splits(images: Sequence[LabelledImage], *, folds: int, seed: in
 
     Only for comparison with such work: the figures are too good.
     """
-    labels = np.array([_stratum(image) for image in images])
+    indices = np.flatnonzero([image.side != "test" for image in images])
+    labels = np.array([_stratum(image) for image in images])[indices]
     splitter = StratifiedKFold(n_splits=folds, shuffle=True, random_state=seed)
-    return [Split(training=training, validation=validation) for training, validation in splitter.split(labels, labels)]
+    return [
+        Split(training=indices[training], validation=indices[validation])
+        for training, validation in splitter.split(labels, labels)
+    ]
 
 
 def find_test_images(images: Sequence[LabelledImage]) -> npt.NDArray[np.intp]:

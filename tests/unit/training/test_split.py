@@ -151,10 +151,12 @@ def test_copies_of_few_pictures():
 
 def test_leaking_splits():
     """A split by image has patients on both sides, as the older work had."""
-    (first, *_) = make_leaking_splits(MIXED, folds=5, seed=42)
+    images = [replace(MIXED[0], side="test"), *MIXED[1:]]
+    (first, *_) = make_leaking_splits(images, folds=5, seed=42)
     sides = [{MIXED[i].patient for i in side} for side in (first.training, first.validation)]
     assert len(sides[0] & sides[1]) > 20
     assert len(first.validation) == len(MIXED) / 5
+    assert 0 not in {*first.training, *first.validation}
 
 
 @pytest.mark.parametrize(
