@@ -153,7 +153,7 @@ def _arrow_type(pa: object, name: str) -> object:
         return pa.timestamp("us", tz="UTC")  # type: ignore[attr-defined]
     if name == "study_date":
         return pa.date32()  # type: ignore[attr-defined]
-    if name.startswith(("p_", "threshold_")) or name in ("disagreement", "processing_seconds"):
+    if name.startswith(("p_", "threshold_")) or name in ("disagreement", "processing_seconds", "heat_in_thorax"):
         return pa.float64()  # type: ignore[attr-defined]
     return pa.string()  # type: ignore[attr-defined]
 

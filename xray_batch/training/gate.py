@@ -159,7 +159,7 @@ class _Workshop:
     def _run(self, pictures: Sequence[Picture], kinds: list[PictureKind], names: list[str]) -> _Pictures:
         rows, columns, mean, std = self._spec.rows, self._spec.columns, self._spec.mean, self._spec.std
         inputs = np.stack([standardize(resize(picture, rows, columns), mean, std) for picture in pictures])
-        _, features = run_batches(
+        _, features, _ = run_batches(
             partial(forward_with_features, self._network, grid=GRID),
             inputs,
             device=self._device,
