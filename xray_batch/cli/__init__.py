@@ -22,6 +22,7 @@ from xray_batch.cli import (
     process,
     results,
     selftest,
+    stats,
     status,
     train,
     watch,
@@ -58,6 +59,7 @@ app.command("demo")(demo.demo)
 app.command("process")(process.process)
 app.command("inspect")(inspect.inspect)
 app.command("explain")(explain.explain)
+app.command("stats")(stats.stats)
 app.command("watch")(watch.watch)
 app.command("results")(results.results)
 app.command("status")(status.status)
