@@ -9,8 +9,9 @@ Revision ${up_revision}, after ${down_revision | comma,n}, ${create_date}.
 # - It runs in one transaction, on PostgreSQL with lock_timeout 5 s and no statement timeout.  Take
 #   no lock on `content`, `arrival` or `result` for longer than a blink: no rewrite of a table, and
 #   new CHECK or FOREIGN KEY constraints NOT VALID first.
-# - It runs on SQLite and PostgreSQL; `op.get_bind().dialect.name` tells which.  SQLite alters
-#   tables only with `op.batch_alter_table`, and a table under a view only after the view is dropped.
+# - It runs on SQLite and PostgreSQL; `op.get_bind().dialect.name` tells which.  SQLite adds
+#   a column in place, its CHECK with it; all else needs `op.batch_alter_table`, and a table under a
+#   view only after the view is dropped.
 # - Views, triggers and data are written out here, never imported from `xray_batch.schema`: this
 #   file must do the same in ten years.
 # - The views `results` and `accounting` are a promise to the outside: a changed or removed column

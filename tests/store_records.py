@@ -68,6 +68,7 @@ def make_analysed(
             disagreement=0.125,
             threshold_low=0.25,
             threshold_high=0.75,
+            heat_in_thorax=0.625,
         ),
         header=ImageHeader(
             source_format=SourceFormat.DICOM,

@@ -1,11 +1,12 @@
-"""Classify model inputs: batches on the device, logits, gate, calibrated probabilities, verdict.
+"""Classify model inputs: batches on the device, logits, gate, calibrated probabilities, heat, verdict.
 
 Fourth stage: intake -> decode -> standardize -> classify -> store.
-May import: torch, numpy, and ``bundle``, ``gate``, ``networks``, ``settings``, ``errors`` and ``records`` of this
-package.
+May import: torch, numpy, and ``bundle``, ``gate``, ``heat_map``, ``networks``, ``settings``, ``errors`` and
+``records`` of this package.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
 
@@ -17,8 +18,9 @@ from torch import nn
 from xray_batch.bundle import Bundle
 from xray_batch.errors import ConfigurationError, DeviceMemoryError
 from xray_batch.gate import Judgement
+from xray_batch.heat_map import make_heat_map, pneumonia_heat, thorax_shares
 from xray_batch.networks import forward_with_features
-from xray_batch.records import Finding, ModelInput, Outcome, Prediction, Rejection
+from xray_batch.records import Finding, HeatMap, ModelInput, Outcome, Prediction, Rejection
 from xray_batch.settings import DeviceName, PrecisionName
 
 N = TypeVar("N", bound=nn.Module)
@@ -54,6 +56,25 @@ def select_dtype(name: PrecisionName, device: torch.device) -> torch.dtype:
     capabilities = torch.cpu.get_capabilities()
     full_rate = str(capabilities.get("cpu_name", "")).startswith("AMD") and capabilities.get("avx512_bf16")
     return torch.bfloat16 if capabilities.get("amx_bf16") or full_rate else torch.float32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """Everything that the ensemble says about one picture."""
+
+    prediction: Prediction
+    judgement: Judgement
+    member_probabilities: tuple[float, ...]  #: P(pneumonia) of each member in the bundle's order, before calibration
+    heat_map: HeatMap
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pass:
+    """What one pass of N images through the members gave."""
+
+    answers: list[tuple[Prediction, Judgement]]
+    p_normal: npt.NDArray[np.float64]  #: shape (members, N), before calibration
+    heat: list[npt.NDArray[np.float64]]  #: of each member, shape (N, rows, columns) of its last stage
 
 
 class Ensemble:
@@ -104,32 +125,57 @@ class Ensemble:
         if not inputs:
             return []
         try:
-            return self._examine(inputs)
+            return self._pass(inputs).answers
         except torch.OutOfMemoryError as error:
             if len(inputs) == 1:
-                message = f"device {self.device.type!r} has no memory left for one image"
-                raise DeviceMemoryError(message) from error
+                raise self._no_memory() from error
         middle = len(inputs) // 2
         return [*self.examine(inputs[:middle]), *self.examine(inputs[middle:])]
 
-    def _examine(self, inputs: Sequence[ModelInput]) -> list[tuple[Prediction, Judgement]]:
+    def explain(self, model_input: ModelInput) -> Explanation:
+        """Classify and judge one image, and tell where the members find what raises P(pneumonia).
+
+        Raises
+        ------
+        DeviceMemoryError, FloatingPointError
+            As :meth:`predict`.
+        """
+        try:
+            found = self._pass([model_input])
+        except torch.OutOfMemoryError as error:
+            raise self._no_memory() from error
+        return Explanation(
+            prediction=found.answers[0][0],
+            judgement=found.answers[0][1],
+            member_probabilities=tuple((1.0 - found.p_normal[:, 0]).tolist()),
+            heat_map=make_heat_map([heat[0] for heat in found.heat], *model_input.pixels.shape),
+        )
+
+    def _no_memory(self) -> DeviceMemoryError:
+        return DeviceMemoryError(f"device {self.device.type!r} has no memory left for one image")
+
+    def _pass(self, inputs: Sequence[ModelInput]) -> _Pass:
         pixels = np.stack([model_input.pixels for model_input in inputs])
         grid = self.manifest.gate.grid
         # The features of the other members come with their logits at no cost, and are left.
         runs = [self._run(partial(forward_with_features, network, grid=grid), pixels) for network in self._networks]
-        probabilities = np.stack([softmax(logits) for logits, _ in runs])
+        probabilities = np.stack([softmax(logits) for logits, _, _ in runs])
         features = runs[self._gate_member][1]
         pooled = pool(probabilities, self.manifest.temperature)
         if not np.isfinite(pooled).all() or not np.isfinite(features).all():
             message = "the networks gave no finite numbers"
             raise FloatingPointError(message)
         normal = self.manifest.classes.index(Finding.NORMAL)
-        disagreement = np.ptp(probabilities[:, :, normal], axis=0)
+        p_normal = probabilities[:, :, normal]
+        heat = [pneumonia_heat(class_maps, logits, normal) for logits, _, class_maps in runs]
         judgements = self._gate.judge(features.astype(np.float32), [model_input.sharpness for model_input in inputs])
-        return [
-            (self._prediction(pooled[i], float(disagreement[i]), judgement), judgement)
-            for i, judgement in enumerate(judgements)
+        answers = [
+            (self._prediction(*found), found[-1])
+            for found in zip(
+                pooled, np.ptp(p_normal, axis=0), thorax_shares(heat, *pixels.shape[1:]), judgements, strict=True
+            )
         ]
+        return _Pass(answers=answers, p_normal=p_normal, heat=heat)
 
     def _run(
         self, forward: Callable[[torch.Tensor], tuple[torch.Tensor, ...]], pixels: npt.NDArray[np.float32]
@@ -137,15 +183,20 @@ class Ensemble:
         return run_batches(forward, pixels, device=self.device, dtype=self.dtype, batch_size=self.batch_size)
 
     def _prediction(
-        self, probabilities: npt.NDArray[np.float64], disagreement: float, judgement: Judgement
+        self,
+        probabilities: npt.NDArray[np.float64],
+        disagreement: np.float64,
+        heat_in_thorax: float | None,
+        judgement: Judgement,
     ) -> Prediction:
         by_finding = dict(zip(self.manifest.classes, probabilities.tolist(), strict=True))
         return Prediction(
-            outcome=self._outcome(1.0 - by_finding[Finding.NORMAL], disagreement),
+            outcome=self._outcome(1.0 - by_finding[Finding.NORMAL], float(disagreement)),
             probabilities=by_finding,
-            disagreement=disagreement,
+            disagreement=float(disagreement),
             threshold_low=self.manifest.threshold_low,
             threshold_high=self.manifest.threshold_high,
+            heat_in_thorax=heat_in_thorax,
             warnings=judgement.warnings,
         )
 

@@ -38,8 +38,10 @@ def build_network(architecture: str, class_count: int) -> ResNet:
     return network
 
 
-def forward_with_features(network: ResNet, inputs: torch.Tensor, grid: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the logits, and what each stage made of the picture on the way.
+def forward_with_features(
+    network: ResNet, inputs: torch.Tensor, grid: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the logits, what each stage made of the picture on the way, and where each logit comes from.
 
     Parameters
     ----------
@@ -51,8 +53,9 @@ def forward_with_features(network: ResNet, inputs: torch.Tensor, grid: int) -> t
     Returns
     -------
     tuple of torch.Tensor
-        Logits (N, class_count), as ``network(inputs)`` gives them, and features (N, channels * grid ** 2) of
-        the four stages together, float32, not negative.
+        Logits (N, class_count), as ``network(inputs)`` gives them; features (N, channels * grid ** 2) of the
+        four stages together, float32, not negative; and class maps (N, class_count, rows, columns) of the last
+        stage, float32, whose means are the logits without their bias.
     """
     stage = network.maxpool(network.relu(network.bn1(network.conv1(inputs))))
     features = []
@@ -60,7 +63,9 @@ def forward_with_features(network: ResNet, inputs: torch.Tensor, grid: int) -> t
         stage = layer(stage)
         features.append(adaptive_avg_pool2d(stage.float(), grid).flatten(1))
     logits: torch.Tensor = network.fc(network.avgpool(stage).flatten(1))
-    return logits, torch.cat(features, dim=1)
+    with torch.autocast(inputs.device.type, enabled=False):  # their differences matter: no bfloat16
+        class_maps = torch.einsum("kc,ncij->nkij", network.fc.weight.float(), stage.float())
+    return logits, torch.cat(features, dim=1), class_maps
 
 
 def load_backbone(network: ResNet, weights: Mapping[str, torch.Tensor]) -> None:

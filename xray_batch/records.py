@@ -107,9 +107,28 @@ class GrayscaleImage:
     """
     rendering: str
     """How stored values became gray: `voi_lut`, `window:LINEAR`, `identity`, ..."""
+    bits: int | None = None  #: of one stored value; None where the image comes from no file
     steps: tuple[str, ...] = ()
     """What was done in turn and why, one clause each, for people; no patient attribute."""
     warnings: tuple[ImageWarning, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelFacts:
+    """What the pixels of one image are like."""
+
+    rows: int
+    columns: int
+    smallest: float
+    largest: float
+    mean: float
+    std: float
+    histogram: tuple[int, ...]  #: pixels in each of equal parts of the range that values can have
+
+    @property
+    def count(self) -> int:
+        """Number of pixels."""
+        return self.rows * self.columns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,12 +191,30 @@ class Prediction:
     disagreement: float  #: largest minus smallest P(pneumonia) among the members, 0 to 1
     threshold_low: float  #: P(pneumonia) below this is `normal`
     threshold_high: float  #: P(pneumonia) at or above this is `pneumonia`
+    heat_in_thorax: float | None  #: 0 to 1, see :attr:`HeatMap.thorax_share`
     warnings: tuple[ImageWarning, ...] = ()  #: what the gate found in the picture
 
     @property
     def p_pneumonia(self) -> float:
         """Calibrated probability of any pneumonia: 1 - P(normal)."""
         return 1.0 - self.probabilities[Finding.NORMAL]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeatMap:
+    """Where in one picture the networks find what raises P(pneumonia); see :mod:`xray_batch.heat_map`.
+
+    Maps have the shape (rows, columns) of the model input, values in [0, 1], 1 at their own hottest point.  They
+    are all zero where no part of the picture raises it.
+    """
+
+    average: npt.NDArray[np.float32]  #: of the members, each with the same say
+    members: tuple[npt.NDArray[np.float32], ...]  #: in the bundle's order
+    thorax_share: float | None
+    """Share of the average heat that lies in the middle of the film, where lungs and heart are; None without heat.
+
+    A low one says that the answer hangs on something else: a marker, a border, an arm.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -330,6 +367,7 @@ class ResultRecord:
     received_at: dt.datetime  #: of the arrival that was worked; aware, UTC
     classified_at: dt.datetime  #: aware, UTC
     processing_seconds: float
+    heat_in_thorax: float | None  #: share of the heat in the middle of the film; None where there is none
 
 
 RESULT_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(ResultRecord))

@@ -226,6 +226,13 @@ class ResultRow(Base):
     warnings: Mapped[str]  #: codes separated by commas; empty when there are none
     classified_at: Mapped[dt.datetime]
     processing_seconds: Mapped[float]
+    #: Also NULL in rows from before revision 0002.  Its constraint is the column's: SQLite added both in place.
+    heat_in_thorax: Mapped[float | None] = mapped_column(
+        CheckConstraint(
+            "heat_in_thorax IS NULL OR (outcome <> 'not_analysed' AND heat_in_thorax >= 0 AND heat_in_thorax <= 1)",
+            name="heat_in_thorax",
+        )
+    )
 
 
 class EventRow(Base):
@@ -261,7 +268,8 @@ SELECT result.result_id, result.outcome, result.reason_code, result.reason,
        arrival.source_name, result.content_sha256, instance.format, instance.transfer_syntax_uid,
        instance.study_instance_uid, instance.series_instance_uid, instance.sop_instance_uid,
        instance.patient_id, instance.accession_number, instance.study_date, instance.modality,
-       instance.view_position, arrival.received_at, result.classified_at, result.processing_seconds
+       instance.view_position, arrival.received_at, result.classified_at, result.processing_seconds,
+       result.heat_in_thorax
 FROM result
 JOIN model ON model.model_sha256 = result.model_sha256
 JOIN arrival ON arrival.arrival_id = result.arrival_id
@@ -317,7 +325,7 @@ _RESULT_TYPES: dict[str, sa.types.TypeEngine[Any]] = {  # the other columns are 
     **dict.fromkeys(("threshold_low", "threshold_high", "disagreement"), sa.Double()),
     "study_date": sa.Date(),
     **dict.fromkeys(("received_at", "classified_at"), UtcDateTime()),
-    "processing_seconds": sa.Double(),
+    **dict.fromkeys(("processing_seconds", "heat_in_thorax"), sa.Double()),
 }
 
 #: The view `results` for typed selects; not part of the metadata, since it is no table.

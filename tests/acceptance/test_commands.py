@@ -9,6 +9,7 @@ from installed_command import run_command
 
 from xray_batch.bundle import PACKAGED_BUNDLES
 from xray_batch.cli.doctor import examine
+from xray_batch.database import head_revision
 from xray_batch.decode import transfer_syntaxes
 from xray_batch.settings import Settings
 
@@ -47,7 +48,7 @@ def test_postgresql_is_migrated_only_when_asked(empty_postgresql_url, tmp_path):
     assert run_command("db", "current", *options, **url).out.strip() == "none"
     assert run_command("db", "upgrade", *options, **url).code == 0
     assert run_command("db", "check", *options, **url).code == 0
-    assert run_command("db", "current", *options, **url).out.strip() == "0001"
+    assert run_command("db", "current", *options, **url).out.strip() == head_revision()
 
 
 def test_an_unknown_revision_is_refused(empty_postgresql_url, tmp_path, postgresql_server):

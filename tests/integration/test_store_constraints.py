@@ -37,6 +37,9 @@ REFUSED = {
     "probability above 1": "UPDATE result SET p_normal = 1.5, p_viral = -1 WHERE p_normal IS NOT NULL",
     "probabilities not summing to 1": "UPDATE result SET p_normal = p_normal + 0.00001",
     "disagreement above 1": "UPDATE result SET disagreement = 1.01",
+    "share of heat above 1": "UPDATE result SET heat_in_thorax = 1.01 WHERE p_normal IS NOT NULL",
+    "share of heat below 0": "UPDATE result SET heat_in_thorax = -0.01 WHERE p_normal IS NOT NULL",
+    "not analysed with a share of heat": "UPDATE result SET heat_in_thorax = 0.5 WHERE p_normal IS NULL",
     "thresholds crossed": "UPDATE result SET threshold_low = 0.9",
     "threshold above 1": "UPDATE result SET threshold_high = 1.1",
     "negative duration": "UPDATE result SET processing_seconds = -1",
@@ -76,10 +79,11 @@ class TestRefusedRows:
         [
             "UPDATE result SET p_normal = p_normal + 0.0000001 WHERE p_normal IS NOT NULL",
             "UPDATE result SET threshold_low = threshold_high WHERE p_normal IS NOT NULL",
+            "UPDATE result SET heat_in_thorax = NULL WHERE p_normal IS NOT NULL",
         ],
     )
     def test_accepted(self, engine, statement):
-        """Rounding of float32 and a single threshold are no errors."""
+        """Rounding of float32, a single threshold, and a picture without heat are no errors."""
         with engine.begin() as connection:
             assert connection.execute(sa.text(statement)).rowcount == 1
 

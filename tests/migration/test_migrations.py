@@ -54,15 +54,17 @@ def describe(url: str) -> set[tuple[str, str, str]]:
             rows = [tuple(row) for row in connection.execute(sa.text(POSTGRESQL_SCHEMA))]
         else:
             found = connection.execute(sa.text("SELECT type, name, sql FROM sqlite_master"))
-            rows = [(kind, name, _sorted_lines(kind, sql or "")) for kind, name, sql in found]
+            rows = [(kind, name, _sorted_parts(kind, sql or "")) for kind, name, sql in found]
     return {row for row in rows if "alembic" not in row[1]}
 
 
-def _sorted_lines(kind: str, sql: str) -> str:
-    """Constraints of a table may be written in any order."""
+def _sorted_parts(kind: str, sql: str) -> str:
+    """Columns and constraints of a table may be written in any order, and on any lines."""
     if kind != "table":
         return sql
-    return "\n".join(sorted(line.strip().rstrip(",") for line in sql.splitlines()))
+    start, _, body = sql.rpartition(")")[0].partition("(")
+    parts = re.split(r",(?![^()]*\))", body)  # at the commas that are in no parentheses
+    return "\n".join([start.strip(), *sorted(" ".join(part.split()) for part in parts)])
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -41,28 +41,37 @@ def model_inputs(count, seed=0):
 
 
 class Staged(nn.Module):
-    """A network with the stages of a ResNet, each of which hands the images on."""
+    """A network with the stages of a ResNet, each of which hands the images on, and a head of its own."""
 
-    def __init__(self):
+    def __init__(self, head):
         super().__init__()
         for name in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4", "avgpool"):
             self.add_module(name, nn.Identity())
+        self.fc = head
 
     def forward(self, images):
         """Return the logits of the images."""
         return self.fc(images.flatten(1))
 
 
+class Head(nn.Module):
+    """The last layer of a double: `logits` of the images, and weights for the class maps of their one channel."""
+
+    def __init__(self, logits, weights=(0.0, 0.0, 0.0, 0.0)):
+        super().__init__()
+        self.logits = logits
+        self.weight = torch.tensor(weights)[:, None]
+
+    def forward(self, images):
+        """Return the logits of the images."""
+        return self.logits(images)
+
+
 class Fixed(Staged):
     """A network that gives the same logits for every image."""
 
-    def __init__(self, logits):
-        super().__init__()
-        self.logits = torch.tensor(logits)
-
-    def fc(self, images):
-        """Return the logits once per image."""
-        return self.logits.expand(len(images), -1)
+    def __init__(self, logits, weights=(0.0, 0.0, 0.0, 0.0)):
+        super().__init__(Head(lambda images: torch.tensor(logits).expand(len(images), -1), weights))
 
 
 def gate_of(bias, **limits):
@@ -317,14 +326,14 @@ def test_cuda_agrees_with_the_cpu(dtype, ensemble, bundle_folder):
 
 
 class Small(Staged):
-    """A network whose device has memory for so many images."""
+    """A network whose device has memory for so many images; the sum of each is its logits."""
 
     def __init__(self, room):
-        super().__init__()
+        super().__init__(Head(self.sum))
         self.room = room
 
-    def fc(self, images):
-        """Return the sum of each image as its logits, or run out of memory."""
+    def sum(self, images):
+        """Return the logits, or run out of memory."""
         if len(images) > self.room:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return images.sum(1, keepdim=True) * torch.tensor([[0.01, 0.0, 0.0, 0.0]])
@@ -377,3 +386,69 @@ def test_passed_by_the_gate():
     """A picture within the gate's limits has no warning."""
     (answer,) = ensemble_of([Fixed(UNIFORM)], gate_of(INVERTED)).predict(model_inputs(1))
     assert answer.warnings == ()
+
+
+def image_of(pixels):
+    """Return a model input of known pixels."""
+    header = ImageHeader(source_format=SourceFormat.PNG)
+    return ModelInput(header=header, pixels=np.float32(pixels), sharpness=-1.0, rendering="identity")
+
+
+#: Weights of a head for which a bright pixel raises pneumonia, and of one for which it lowers it.
+RAISES, LOWERS = (0.0, 1.0, 1.0, 1.0), (1.0, 0.0, 0.0, 0.0)
+
+#: Bright in the middle, and in a corner.
+MIDDLE, CORNER = np.zeros((40, 40)), np.zeros((40, 40))
+MIDDLE[18:22, 18:22] = 1.0
+CORNER[:2, :2] = 1.0
+
+
+def test_heat_in_the_thorax():
+    """The prediction says how much of the heat is in the middle: all, none or, over the members, the mean."""
+    ensemble = ensemble_of([Fixed(UNIFORM, RAISES)])
+    middle, corner, both = ensemble.predict([image_of(MIDDLE), image_of(CORNER), image_of(MIDDLE + 4 * CORNER)])
+    assert middle.heat_in_thorax == pytest.approx(1.0)
+    assert corner.heat_in_thorax == 0.0
+    assert both.heat_in_thorax == pytest.approx(0.5)
+
+
+def test_no_heat():
+    """A picture of which no part raises pneumonia has no share of heat; a member without heat has no say."""
+    (cold,) = ensemble_of([Fixed(UNIFORM, LOWERS)]).predict([image_of(CORNER)])
+    assert cold.heat_in_thorax is None
+    (mixed,) = ensemble_of([Fixed(UNIFORM, LOWERS), Fixed(UNIFORM, RAISES)]).predict([image_of(MIDDLE)])
+    assert mixed.heat_in_thorax == pytest.approx(1.0)
+
+
+def test_explanation(ensemble):
+    """An explanation has the prediction of the image, and its heat map the share of the prediction."""
+    (model_input,) = model_inputs(1)
+    explanation = ensemble.explain(model_input)
+    (prediction,) = ensemble.predict([model_input])
+    assert explanation.prediction == prediction
+    assert np.ptp(explanation.member_probabilities) == pytest.approx(prediction.disagreement)
+    assert explanation.heat_map.thorax_share == prediction.heat_in_thorax
+    assert len(explanation.heat_map.members) == len(ensemble.manifest.members)
+    assert explanation.heat_map.average.shape == model_input.pixels.shape
+
+
+def test_probabilities_of_the_members():
+    """Probabilities of the members are those of pneumonia before calibration, in the bundle's order."""
+    ensemble = ensemble_of([Fixed(UNIFORM, RAISES), Fixed(SURE_NORMAL, RAISES)], temperature=3.0)
+    explanation = ensemble.explain(image_of(CORNER))
+    assert explanation.member_probabilities == pytest.approx((0.75, 0.0), abs=1e-6)
+    assert explanation.judgement.rejection is None
+
+
+def test_no_memory_to_explain():
+    """Where there is no room for the image, the error says so."""
+    with pytest.raises(DeviceMemoryError, match="no memory left for one image"):
+        small_ensemble(0).explain(*model_inputs(1))
+
+
+def test_heat_in_bfloat16(ensemble, bundle_folder):
+    """In bfloat16 the share of heat stays within 0.05 of that in float32."""
+    inputs = model_inputs(4)
+    other = Ensemble(Bundle(bundle_folder), device=CPU, dtype=torch.bfloat16, batch_size=4)
+    shares = [[prediction.heat_in_thorax for prediction in one.predict(inputs)] for one in (ensemble, other)]
+    assert np.abs(np.subtract(*shares)).max() < 0.05

@@ -291,6 +291,7 @@ def prediction(p_pneumonia: float) -> Prediction:
         disagreement=0.0,
         threshold_low=0.25,
         threshold_high=0.75,
+        heat_in_thorax=None,
     )
 
 

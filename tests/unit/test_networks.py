@@ -89,7 +89,7 @@ def test_features_come_with_the_same_logits(architecture):
     network = build_network(architecture, 4).eval()
     images = torch.randn(2, 1, 64, 48, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        logits, features = forward_with_features(network, images, 3)
+        logits, features, _ = forward_with_features(network, images, 3)
         assert torch.equal(logits, network(images))
     channels = {"resnet34": 64 + 128 + 256 + 512, "resnet50": 256 + 512 + 1024 + 2048}[architecture]
     assert features.shape == (2, 9 * channels)
@@ -104,6 +104,24 @@ def test_features_are_means_of_parts():
     seen = []
     network.layer4.register_forward_hook(lambda module, inputs, output: seen.append(output))
     with torch.inference_mode():
-        _, features = forward_with_features(network, images, 2)
+        _, features, _ = forward_with_features(network, images, 2)
     last = features[0, -512 * 4 :].view(512, 2, 2)
     assert torch.allclose(last[:, 0, 1], seen[0][0, :, :2, 2:].mean((1, 2)), atol=1e-6)
+
+
+def test_the_mean_of_a_class_map_is_its_logit(architecture):
+    """A logit is the mean of its class map plus the bias; the map has the size of the last stage."""
+    network = build_network(architecture, 4).eval()
+    images = torch.randn(2, 1, 128, 96, generator=torch.Generator().manual_seed(3))
+    with torch.inference_mode():
+        logits, _, class_maps = forward_with_features(network, images, 1)
+    assert class_maps.shape == (2, 4, 4, 3)
+    assert torch.allclose(class_maps.mean((2, 3)) + network.fc.bias, logits, atol=1e-5)
+
+
+def test_class_maps_are_float32_under_autocast():
+    """Class maps keep their precision where the convolutions have less."""
+    network = build_network("resnet34", 4).eval()
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        _, _, class_maps = forward_with_features(network, torch.ones(1, 1, 64, 64), 1)
+    assert class_maps.dtype == torch.float32

@@ -72,7 +72,7 @@ def write_rows(rows: Iterable[Row], form: ExportFormat, output: Path | None) -> 
         elif form is ExportFormat.CSV:
             writer = csv.writer(stream, lineterminator="\n")
             writer.writerow(RESULT_COLUMNS)
-            writer.writerows([_csv_cell(row[name]) for name in RESULT_COLUMNS] for row in rows)
+            writer.writerows([csv_cell(row[name]) for name in RESULT_COLUMNS] for row in rows)
         else:
             print_table(rows, Console(file=stream, width=200))
     finally:
@@ -125,7 +125,8 @@ def _plain(value: object) -> object:
     return value
 
 
-def _csv_cell(value: object) -> object:
+def csv_cell(value: object) -> object:
+    """Return a value as CSV has it, and text so that no spreadsheet runs it."""
     text = _plain(value)
     if isinstance(text, str) and text.startswith(_FORMULA_STARTS):
         return "'" + text
@@ -153,7 +154,7 @@ def _arrow_type(pa: object, name: str) -> object:
         return pa.timestamp("us", tz="UTC")  # type: ignore[attr-defined]
     if name == "study_date":
         return pa.date32()  # type: ignore[attr-defined]
-    if name.startswith(("p_", "threshold_")) or name in ("disagreement", "processing_seconds"):
+    if name.startswith(("p_", "threshold_")) or name in ("disagreement", "processing_seconds", "heat_in_thorax"):
         return pa.float64()  # type: ignore[attr-defined]
     return pa.string()  # type: ignore[attr-defined]
 

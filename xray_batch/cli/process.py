@@ -80,7 +80,9 @@ def run_process(paths: Sequence[Path], settings: "Settings", form: Format) -> "S
         )
     if form is Format.TABLE:
         if len(report.shown) <= TABLE_FILES:
-            print_table({**asdict(answer.result), "source_name": _short(answer.path, paths)} for answer in report.shown)
+            print_table(
+                {**asdict(answer.result), "source_name": short_name(answer.path, paths)} for answer in report.shown
+            )
         _print_summary(summary, Console())
     return summary
 
@@ -119,7 +121,7 @@ class _Report:
         self._progress.update(self._task, total=self._files)
 
 
-def _short(path: Path, given: Sequence[Path]) -> str:
+def short_name(path: Path, given: Sequence[Path]) -> str:
     """Name a file as people will recognise it: relative to the folder that they named."""
     from xray_batch.intake import printable
 

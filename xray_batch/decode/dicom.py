@@ -88,6 +88,7 @@ class DicomSource(Source):
                 header=self.header,
                 pixels=placed.pixels,
                 rendering=rendering.name,
+                bits=layout.bits_stored,
                 steps=rendering.steps + placed.steps,
                 warnings=find_warnings(self._file) + rendering.warnings + placed.warnings,
             )

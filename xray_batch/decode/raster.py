@@ -165,7 +165,12 @@ class RasterSource(Source):
         pixels = np.divide(np.ascontiguousarray(samples), np.float32(white), dtype=np.float32)
         check_not_blank(pixels)
         return GrayscaleImage(
-            header=self.header, pixels=pixels, rendering="identity", steps=tuple(steps), warnings=tuple(warnings)
+            header=self.header,
+            pixels=pixels,
+            rendering="identity",
+            bits=8 * samples.dtype.itemsize,
+            steps=tuple(steps),
+            warnings=tuple(warnings),
         )
 
     def _read_samples(self) -> tuple[npt.NDArray[Any], int, list[ImageWarning]]:

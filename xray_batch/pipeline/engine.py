@@ -62,13 +62,7 @@ class Pipeline:
     """
 
     def __init__(self, bundle: Bundle, settings: Settings) -> None:
-        if bundle.manifest.input.rendering_version != RENDERING_VERSION:
-            raise BundleError(
-                f"bundle {bundle.manifest.model_id} was trained on rendering version "
-                f"{bundle.manifest.input.rendering_version}; this version of xray-batch renders version "
-                f"{RENDERING_VERSION}. Train it again, or use a bundle made for this version."
-            )
-        check_resize_rule(bundle.manifest.input_spec)
+        check_fit(bundle)
         self.model = identify_model(bundle)
         self.device = select_device(settings.device)
         dtype = select_dtype(settings.precision, self.device)
@@ -197,6 +191,23 @@ def not_analysed(rejection: Rejection, seconds: float) -> Finished:
         classified_at=dt.datetime.now(dt.UTC),
         processing_seconds=seconds,
     )
+
+
+def check_fit(bundle: Bundle) -> None:
+    """Refuse a bundle that was made for other pixels than this version renders.
+
+    Raises
+    ------
+    BundleError, ConfigurationError
+        Naming what the bundle needs and what this version has.
+    """
+    if bundle.manifest.input.rendering_version != RENDERING_VERSION:
+        raise BundleError(
+            f"bundle {bundle.manifest.model_id} was trained on rendering version "
+            f"{bundle.manifest.input.rendering_version}; this version of xray-batch renders version "
+            f"{RENDERING_VERSION}. Train it again, or use a bundle made for this version."
+        )
+    check_resize_rule(bundle.manifest.input_spec)
 
 
 def identify_model(bundle: Bundle) -> ModelIdentity:

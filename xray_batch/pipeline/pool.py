@@ -10,6 +10,7 @@ import tempfile
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -56,9 +57,10 @@ class Decoded(Generic[T]):
 class DecodeWorker:
     """One worker process, seen from its parent."""
 
-    def __init__(self, spec: InputSpec, limits: WorkerLimits) -> None:
+    def __init__(self, spec: InputSpec, limits: WorkerLimits, *, measure: bool = False) -> None:
         self._spec = spec
         self._limits = limits
+        self._measure = measure
         self._files = 0
         self._descriptor = os.memfd_create("model-input", os.MFD_CLOEXEC)
         size = spec.rows * spec.columns * 4
@@ -89,6 +91,7 @@ class DecodeWorker:
             *("--connection", str(connection), "--memory", str(self._descriptor)),
             *("--spec", INPUT_SPEC.dump_json(self._spec).decode()),
             *("--address-space", str(self._limits.address_space)),
+            *(("--measure",) if self._measure else ()),
         ]
 
     def _wait_until_ready(self) -> None:
@@ -163,12 +166,12 @@ class DecodePool(Generic[T]):
     """Decode jobs in several processes; results come in the order in which they are ready.
 
     One thread per worker keeps it busy, replaces it when it is used up or dies, and hands results over.
-    Memory is bounded by the caller: at most `submit` calls minus `take` results are inside.
+    Memory is bounded by the caller: at most `submit` calls minus `take` results are inside.  `measure` has
+    the rendered pictures measured too.
     """
 
-    def __init__(self, workers: int, spec: InputSpec, limits: WorkerLimits) -> None:
-        self._spec = spec
-        self._limits = limits
+    def __init__(self, workers: int, spec: InputSpec, limits: WorkerLimits, *, measure: bool = False) -> None:
+        self._start_worker = partial(DecodeWorker, spec, limits, measure=measure)
         self._jobs: queue.SimpleQueue[_Request[T] | None] = queue.SimpleQueue()
         self._decoded: queue.SimpleQueue[Decoded[T] | DecoderDiedError] = queue.SimpleQueue()
         self._closing = threading.Event()
@@ -219,12 +222,12 @@ class DecodePool(Generic[T]):
     def _serve(self) -> None:
         worker: DecodeWorker | None = None
         try:
-            worker = DecodeWorker(self._spec, self._limits)
+            worker = self._start_worker()
             while (request := self._jobs.get()) is not None and not self._closing.is_set():
                 if worker.is_used_up:
                     worker.close()
                     worker = None  # a closed one must not be closed again, should the next not start
-                    worker = DecodeWorker(self._spec, self._limits)
+                    worker = self._start_worker()
                 self._busy.add(worker)
                 if self._closing.is_set():  # whoever set it may have looked at the busy ones just before
                     break

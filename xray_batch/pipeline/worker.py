@@ -23,7 +23,16 @@ from pydantic import TypeAdapter
 
 from xray_batch.decode import Source, open_source
 from xray_batch.errors import ReasonCode, RejectedInputError, TransientError
-from xray_batch.records import ImageHeader, ImageWarning, InputSpec, ModelInput, Rejection
+from xray_batch.pipeline.pixel_facts import measure_pixels
+from xray_batch.records import (
+    GrayscaleImage,
+    ImageHeader,
+    ImageWarning,
+    InputSpec,
+    ModelInput,
+    PixelFacts,
+    Rejection,
+)
 from xray_batch.standardize import prepare
 
 
@@ -35,6 +44,8 @@ class Reply:
     header: ImageHeader | None = None
     rendering: str | None = None  #: set where the file was prepared
     sharpness: float | None = None  #: likewise
+    bits: int | None = None  #: of a stored value; likewise
+    rendered: PixelFacts | None = None  #: of the picture before the resize; likewise, where that is asked for
     warnings: tuple[ImageWarning, ...] = ()
     rejection: Rejection | None = None
     failure: str | None = None  #: name of an exception's class: neither prepared nor rejected
@@ -57,6 +68,7 @@ def main() -> None:
     parser.add_argument("--memory", type=int, required=True)
     parser.add_argument("--spec", required=True)
     parser.add_argument("--address-space", type=int, required=True)
+    parser.add_argument("--measure", action="store_true")
     options = parser.parse_args()
     spec = INPUT_SPEC.validate_json(options.spec)
     connection = Connection(options.connection)
@@ -71,22 +83,29 @@ def main() -> None:
             except EOFError:
                 break
             _limit_cpu()
-            connection.send_bytes(REPLY.dump_json(answer(path, spec, slot)))
+            connection.send_bytes(REPLY.dump_json(answer(path, spec, slot, measure=options.measure)))
         del slot
 
 
-def answer(path: Path, spec: InputSpec, slot: npt.NDArray[np.float32]) -> Reply:
-    """Decode and prepare one file; the pixels go to `slot`, shape (spec.rows, spec.columns)."""
+def answer(path: Path, spec: InputSpec, slot: npt.NDArray[np.float32], *, measure: bool = False) -> Reply:
+    """Decode and prepare one file; the pixels go to `slot`, shape (spec.rows, spec.columns).
+
+    `measure` has the rendered picture measured too, which classifying does not need.
+    """
     start = time.perf_counter()
     source: Source | None = None
     rejection: Rejection | None = None
     failure: str | None = None
     transient = False
+    image: GrayscaleImage | None = None
     prepared: ModelInput | None = None
+    rendered: PixelFacts | None = None
     try:
         source = open_source(path)
         source.check_intended_use()
-        prepared = prepare(source.render(), spec)
+        image = source.render()
+        rendered = measure_pixels(image.pixels, 0.0, 1.0) if measure else None
+        prepared = prepare(image, spec)
         slot[...] = prepared.pixels
     except RejectedInputError as error:
         rejection = Rejection(reason_code=error.reason_code, reason=str(error))
@@ -102,6 +121,8 @@ def answer(path: Path, spec: InputSpec, slot: npt.NDArray[np.float32]) -> Reply:
         header=source.header if source else None,
         rendering=prepared.rendering if prepared else None,
         sharpness=prepared.sharpness if prepared else None,
+        bits=image.bits if image and prepared else None,
+        rendered=rendered if prepared else None,
         warnings=prepared.warnings if prepared else (),
         rejection=rejection,
         failure=failure,

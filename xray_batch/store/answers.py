@@ -194,7 +194,7 @@ def _answer_values(answer: Prediction | Rejection) -> dict[str, object]:
     values: dict[str, object] = dict.fromkeys(
         (
             *("outcome", "reason_code", "reason", "p_normal", "p_bacterial", "p_viral", "p_covid19"),
-            *("threshold_low", "threshold_high", "disagreement"),
+            *("threshold_low", "threshold_high", "disagreement", "heat_in_thorax"),
         )
     )
     if isinstance(answer, Rejection):
@@ -213,6 +213,7 @@ def _answer_values(answer: Prediction | Rejection) -> dict[str, object]:
         "threshold_low": float(answer.threshold_low),
         "threshold_high": float(answer.threshold_high),
         "disagreement": float(answer.disagreement),
+        "heat_in_thorax": None if answer.heat_in_thorax is None else float(answer.heat_in_thorax),
     }
 
 

@@ -178,7 +178,7 @@ class _Workshop:
         inputs = np.stack(
             [standardize(make_picture(picture, self._spec), self._spec.mean, self._spec.std) for picture in pictures]
         )
-        _, features = run_batches(
+        _, features, _ = run_batches(
             partial(forward_with_features, self._network, grid=GRID),
             inputs,
             device=self._device,
