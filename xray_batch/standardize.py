@@ -176,6 +176,15 @@ def make_picture(pixels: Film, spec: InputSpec) -> Film:
     return _picture_of(pixels, working, spec, _content(working, spec))
 
 
+def trim(pixels: Film, spec: InputSpec) -> Film:
+    """Return the part of a picture that becomes the model input, at its own size: all of it, or without borders."""
+    content = _content(_working_copy(pixels), spec)
+    rows, columns = pixels.shape
+    top, bottom = round(content.top * rows), round(content.bottom * rows)
+    left, right = round(content.left * columns), round(content.right * columns)
+    return pixels[top:bottom, left:right]
+
+
 def _working_copy(pixels: Film) -> Film:
     """Make the small copy that borders and sharpness are measured on; a small picture is its own."""
     rows, columns = (min(side, WORKING_SIDE) for side in pixels.shape)

@@ -25,6 +25,7 @@ from xray_batch.standardize import (
     preprocess_sha256,
     resize,
     standardize,
+    trim,
 )
 from xray_batch.training.dataset import LabelledImage
 from xray_batch.training.pixels import Decoding, load_pixels
@@ -211,6 +212,14 @@ class TestBorders:
         assert cut < 0.02 < kept
         warnings = prepare(grayscale_image(framed), trimming).warnings
         assert warnings == (ImageWarning.GRAY_AS_COLOR, ImageWarning.BORDER_TRIMMED)
+
+    def test_trim(self, film):
+        """What is shown beside a heat map is the film without its border, at its own size."""
+        framed = np.pad(film, 60)
+        trimmed = trim(framed, make_spec(trim_borders=True))
+        assert np.abs(np.subtract(trimmed.shape, film.shape)).max() <= 8
+        assert trimmed.base is not None
+        assert np.array_equal(trim(framed, make_spec()), framed)
 
     def test_a_copy_with_ringing_is_trimmed(self, film):
         """A border with the ringing of JPEG at its inner edge is found, too."""

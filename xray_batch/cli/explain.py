@@ -10,9 +10,11 @@ from xray_batch.cli.memory import limited_memory
 from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Device, Home, open_settings
 from xray_batch.cli.output import Format, json_line, visible
 from xray_batch.errors import ReasonCode, RejectedInputError
-from xray_batch.records import GrayscaleImage, HeatMap, ImageWarning, Outcome, Rejection
+from xray_batch.records import HeatMap, ImageWarning, Outcome, Rejection
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from PIL import Image
 
     from xray_batch.bundle import Bundle
@@ -27,7 +29,7 @@ _ENSEMBLE = "ensemble"
 class _Explained:
     """A film, what the bundle makes of it, and the map that is shown."""
 
-    image: GrayscaleImage
+    film: "npt.NDArray[np.float32]"  #: the part of the picture that the model saw, at its own size
     explanation: "Explanation"
     architectures: tuple[str, ...]
     model_id: str
@@ -94,7 +96,7 @@ def _explain(file: Path, bundle: "Bundle", settings: "Settings", member: str | N
     from xray_batch.decode import decode_file
     from xray_batch.pipeline.engine import check_fit
     from xray_batch.pipeline.patient_age import judge_age
-    from xray_batch.standardize import prepare
+    from xray_batch.standardize import prepare, trim
 
     check_fit(bundle)
     try:
@@ -109,16 +111,18 @@ def _explain(file: Path, bundle: "Bundle", settings: "Settings", member: str | N
         return age
     device = select_device(settings.device)
     ensemble = Ensemble(bundle, device=device, dtype=select_dtype(settings.precision, device), batch_size=1)
-    explanation = ensemble.explain(prepare(image, bundle.manifest.input_spec))
+    spec = bundle.manifest.input_spec
+    model_input = prepare(image, spec)
+    explanation = ensemble.explain(model_input)
     if explanation.judgement.rejection is not None:
         return explanation.judgement.rejection
     return _Explained(
-        image=image,
+        film=trim(image.pixels, spec),
         explanation=explanation,
         architectures=tuple(facts.architecture for facts in bundle.manifest.members),
         model_id=bundle.manifest.model_id,
         member=member,
-        warnings=(*image.warnings, *((age,) if age else ()), *explanation.judgement.warnings),
+        warnings=(*model_input.warnings, *((age,) if age else ()), *explanation.judgement.warnings),
     )
 
 
@@ -160,7 +164,7 @@ def _draw(explained: _Explained) -> "Image.Image":
     warnings = explained.explanation.judgement.warnings
     if warnings:
         lines.append(f"The picture has a warning: {', '.join(warnings)}")
-    return draw_explanation(explained.image.pixels, explained.shown.average, f"heat map, {names}", lines)
+    return draw_explanation(explained.film, explained.shown.average, f"heat map, {names}", lines)
 
 
 def _lines(explained: _Explained) -> list[str]:
