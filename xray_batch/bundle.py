@@ -162,6 +162,19 @@ class TrainingFacts(_Facts):
     reference: str  #: source of the validation images that temperature, thresholds and limits were chosen on
 
 
+class CalibrationFacts(_Facts):
+    """The labelled sample of a site that temperature, thresholds and limit of disagreement were fitted to anew."""
+
+    derived_from: str  #: `model_id` of the bundle whose weights and gate these are
+    derived_from_sha256: str = Field(pattern="^[0-9a-f]{64}$")  #: of that bundle's manifest
+    calibrated_at: AwareDatetime
+    name: str  #: of the list of labels
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")  #: of the images and labels
+    images: dict[str, int]  #: images per source and label
+    patients: int = Field(gt=0)
+    left_out: dict[str, int]  #: listed files that got no answer and so are not among the images, per reason
+
+
 class Manifest(_Facts):
     """The facts of a bundle; the file is this object as JSON."""
 
@@ -179,6 +192,7 @@ class Manifest(_Facts):
     gate: GateFacts
     operating_points: OperatingPoints
     training: TrainingFacts
+    calibration: CalibrationFacts | None  #: null where everything was fitted in the training
     metrics: tuple[Metric, ...]
     licence: str
     intended_use: str
@@ -244,10 +258,15 @@ class Bundle:
             raise BundleError(message) from error
         self.manifest_text = content.decode()
         self.sha256 = hashlib.sha256(content).hexdigest()
-        for name in [*(member.file for member in self.manifest.members), self.manifest.gate.file, MODEL_CARD_NAME]:
+        for name in [*self.hashed_files, MODEL_CARD_NAME]:
             if not (folder / name).is_file():
                 message = f"{folder} is incomplete: {name} is missing"
                 raise BundleError(message)
+
+    @property
+    def hashed_files(self) -> list[str]:
+        """Names of the files whose SHA-256 is in the manifest: the weights of the members and the gate."""
+        return [*(member.file for member in self.manifest.members), self.manifest.gate.file]
 
     def load_networks(self) -> list[ResNet]:
         """Build the members, in the manifest's order, float32 on the CPU, in evaluation mode.

@@ -103,33 +103,53 @@ class Ensemble:
         """Classify images and judge them; :meth:`predict` makes the two one answer."""
         if not inputs:
             return []
+        probabilities, judgements = self.examine_members(inputs)
+        pooled = pool(probabilities, self.manifest.temperature)
+        normal = self.manifest.classes.index(Finding.NORMAL)
+        disagreement = np.ptp(probabilities[:, :, normal], axis=0)
+        return [
+            (self._prediction(pooled[i], float(disagreement[i]), judgement), judgement)
+            for i, judgement in enumerate(judgements)
+        ]
+
+    def examine_members(self, inputs: Sequence[ModelInput]) -> tuple[npt.NDArray[np.float64], list[Judgement]]:
+        """Run every member over one image or more, and judge them; nothing is calibrated yet.
+
+        Returns
+        -------
+        tuple
+            Probabilities of shape (members, N, classes), each row summing to 1, in the manifest's order of
+            members and classes; and what the gate says of each image.
+
+        Raises
+        ------
+        DeviceMemoryError
+            If the device has not the memory for one image.
+        FloatingPointError
+            If the networks give no finite numbers.
+        """
         try:
-            return self._examine(inputs)
+            return self._run_members(inputs)
         except torch.OutOfMemoryError as error:
             if len(inputs) == 1:
                 message = f"device {self.device.type!r} has no memory left for one image"
                 raise DeviceMemoryError(message) from error
         middle = len(inputs) // 2
-        return [*self.examine(inputs[:middle]), *self.examine(inputs[middle:])]
+        first, second = self.examine_members(inputs[:middle]), self.examine_members(inputs[middle:])
+        return np.concatenate([first[0], second[0]], axis=1), [*first[1], *second[1]]
 
-    def _examine(self, inputs: Sequence[ModelInput]) -> list[tuple[Prediction, Judgement]]:
+    def _run_members(self, inputs: Sequence[ModelInput]) -> tuple[npt.NDArray[np.float64], list[Judgement]]:
         pixels = np.stack([model_input.pixels for model_input in inputs])
         grid = self.manifest.gate.grid
         # The features of the other members come with their logits at no cost, and are left.
         runs = [self._run(partial(forward_with_features, network, grid=grid), pixels) for network in self._networks]
         probabilities = np.stack([softmax(logits) for logits, _ in runs])
         features = runs[self._gate_member][1]
-        pooled = pool(probabilities, self.manifest.temperature)
-        if not np.isfinite(pooled).all() or not np.isfinite(features).all():
+        if not np.isfinite(probabilities).all() or not np.isfinite(features).all():
             message = "the networks gave no finite numbers"
             raise FloatingPointError(message)
-        normal = self.manifest.classes.index(Finding.NORMAL)
-        disagreement = np.ptp(probabilities[:, :, normal], axis=0)
-        judgements = self._gate.judge(features.astype(np.float32), [model_input.sharpness for model_input in inputs])
-        return [
-            (self._prediction(pooled[i], float(disagreement[i]), judgement), judgement)
-            for i, judgement in enumerate(judgements)
-        ]
+        sharpness = [model_input.sharpness for model_input in inputs]
+        return probabilities, self._gate.judge(features.astype(np.float32), sharpness)
 
     def _run(
         self, forward: Callable[[torch.Tensor], tuple[torch.Tensor, ...]], pixels: npt.NDArray[np.float32]

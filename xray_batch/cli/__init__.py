@@ -12,7 +12,20 @@ from typing import Final
 import typer
 
 from xray_batch import DISCLAIMER, __version__
-from xray_batch.cli import bundles, database, demo, doctor, inspect, process, results, selftest, status, train, watch
+from xray_batch.cli import (
+    bundles,
+    calibrate,
+    database,
+    demo,
+    doctor,
+    inspect,
+    process,
+    results,
+    selftest,
+    status,
+    train,
+    watch,
+)
 from xray_batch.errors import ConfigurationError, XrayBatchError
 
 EXIT_PROBLEM: Final = 1
@@ -50,6 +63,7 @@ app.command("status")(status.status)
 app.command("doctor")(doctor.doctor)
 app.command("selftest")(selftest.selftest)
 app.command("train")(train.train)
+app.command("calibrate")(calibrate.calibrate)
 app.add_typer(bundles.app, name="bundle")
 app.add_typer(database.app, name="db")
 

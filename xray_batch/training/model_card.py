@@ -1,7 +1,7 @@
 """Write the model card of a bundle from its manifest."""
 
 from xray_batch import DISCLAIMER
-from xray_batch.bundle import GateRate, Manifest, OperatingPoint
+from xray_batch.bundle import CalibrationFacts, GateRate, Manifest, OperatingPoint
 
 
 def model_card(manifest: Manifest) -> str:
@@ -14,6 +14,7 @@ def model_card(manifest: Manifest) -> str:
         _data(manifest),
         _figures(manifest),
         _thresholds(manifest),
+        *([_calibration(manifest.calibration)] if manifest.calibration else []),
         _gate(manifest),
         "## Limits\n\n"
         "- The figures above were measured on patients held out from the same sources. They say nothing about "
@@ -74,11 +75,31 @@ def _thresholds(manifest: Manifest) -> str:
     ]
     header = "| operating point | threshold | sensitivity (95 % CI) | specificity (95 % CI) |\n|---|---|---|---|"
     table = "\n".join([header, *rows])
+    chosen_on = (
+        f"the local images of {manifest.calibration.name}"
+        if manifest.calibration
+        else f"the validation images of: {manifest.training.reference}"
+    )
     return (
         f"## Thresholds\n\nBelow {manifest.threshold_low:.4f} the outcome is `normal`, from "
         f"{manifest.threshold_high:.4f} on `pneumonia`, between them `indeterminate`; likewise where the members' "
-        f"P(pneumonia) differ by more than {manifest.disagreement_limit:.3f}. Chosen on the validation images of: "
-        f"{manifest.training.reference}.\n\n{table}"
+        f"P(pneumonia) differ by more than {manifest.disagreement_limit:.3f}. Chosen on {chosen_on}.\n\n{table}"
+    )
+
+
+def _calibration(facts: CalibrationFacts) -> str:
+    rows = "\n".join(f"| {name} | {count} |" for name, count in facts.images.items())
+    left_out = ", ".join(f"{count} {reason}" for reason, count in facts.left_out.items())
+    return (
+        f"## Calibration\n\nTemperature, thresholds and the limit of disagreement were fitted anew on "
+        f"{facts.calibrated_at:%Y-%m-%d} to {sum(facts.images.values())} local images of {facts.patients} patients "
+        f"({facts.name}, SHA-256 of images and labels {facts.sha256}). Weights and gate are those of "
+        f"{facts.derived_from} (manifest SHA-256 {facts.derived_from_sha256}). Listed files that the gate or the "
+        f"decoder refused, and that were left out: {left_out or 'none'}.\n\n"
+        "The table of thresholds is measured on the images that they were fitted to, which flatters. The local "
+        "figures above are not: each fifth of the patients was measured with a calibration fitted to the others. "
+        f"Figures as {facts.derived_from} were measured before, with other thresholds and another temperature.\n\n"
+        f"| source: label | images |\n|---|---|\n{rows}"
     )
 
 

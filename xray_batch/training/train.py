@@ -34,6 +34,7 @@ from xray_batch.networks import ARCHITECTURES, build_network, load_backbone
 from xray_batch.records import AgeRange, Finding
 from xray_batch.standardize import SQUASH_BILINEAR_ANTIALIAS, standardize
 from xray_batch.training.backbone import BackboneSource
+from xray_batch.training.calibration import Sample, fit_calibration
 from xray_batch.training.dataset import (
     CLASSES,
     LabelledImage,
@@ -48,9 +49,6 @@ from xray_batch.training.gate import GATE_ARCHITECTURE, fit_gate
 from xray_batch.training.metrics import (
     auroc,
     calibration_error,
-    fit_temperature,
-    indeterminate_band,
-    operating_points,
     share,
 )
 from xray_batch.training.model_card import model_card
@@ -287,13 +285,10 @@ def _manifest(
     hashes: Sequence[str],
     gate: GateFacts,
 ) -> Manifest:
-    normal = CLASSES.index(Finding.NORMAL)
     reference = held_out.reference
-    temperature = fit_temperature(members[:, reference], held_out.targets[reference])
-    p_pneumonia = 1 - pool(members, temperature)[:, normal]
-    points = operating_points(held_out.positive[reference], p_pneumonia[reference])
-    low, high = indeterminate_band(points)
-    disagreement = np.ptp(members[:, reference, normal], axis=0)
+    calibration = fit_calibration(
+        Sample(members=members[:, reference], targets=held_out.targets[reference], classes=CLASSES)
+    )
     return Manifest(
         id=order.bundle_id,
         version=order.version,
@@ -305,12 +300,12 @@ def _manifest(
             MemberFacts(architecture=architecture, file=file, sha256=sha256)
             for architecture, file, sha256 in zip(ARCHITECTURES, member_files(ARCHITECTURES), hashes, strict=True)
         ),
-        temperature=temperature,
-        threshold_low=low,
-        threshold_high=high,
-        disagreement_limit=float(np.percentile(disagreement, 99)),
+        temperature=calibration.temperature,
+        threshold_low=calibration.threshold_low,
+        threshold_high=calibration.threshold_high,
+        disagreement_limit=calibration.disagreement_limit,
         gate=gate,
-        operating_points=points,
+        operating_points=calibration.operating_points,
         training=TrainingFacts(
             name=order.data.name,
             sha256=data.sha256,
@@ -320,7 +315,10 @@ def _manifest(
             starting_weights="random" if order.backbone is None else order.backbone.description,
             reference=order.reference_source or "all sources",
         ),
-        metrics=tuple(_metrics(held_out, members, temperature, points.balanced.threshold)),
+        calibration=None,
+        metrics=tuple(
+            _metrics(held_out, members, calibration.temperature, calibration.operating_points.balanced.threshold)
+        ),
         licence=order.licence,
         intended_use=INTENDED_USE,
         intended_ages=AgeFacts(**asdict(order.ages)) if order.ages else None,
