@@ -56,6 +56,13 @@ def select_dtype(name: PrecisionName, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if capabilities.get("amx_bf16") or full_rate else torch.float32
 
 
+def describe_device(device: torch.device) -> str:
+    """Name what decides the last bits of a result on `device`: the GPU, or the instructions and threads of the CPU."""
+    if device.type == "cuda":
+        return f"cuda {torch.cuda.get_device_name(device)}"
+    return f"{device.type} {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+
+
 class Ensemble:
     """The members of a bundle on one device.
 

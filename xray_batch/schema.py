@@ -226,6 +226,11 @@ class ResultRow(Base):
     warnings: Mapped[str]  #: codes separated by commas; empty when there are none
     classified_at: Mapped[dt.datetime]
     processing_seconds: Mapped[float]
+    #: The computation, see `records.Computation`; NULL where it is not known.
+    device: Mapped[str | None]
+    precision: Mapped[str | None]
+    libraries: Mapped[str | None]
+    batch_images: Mapped[int | None] = mapped_column(sa.Integer())
 
 
 class EventRow(Base):

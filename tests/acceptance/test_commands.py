@@ -47,7 +47,7 @@ def test_postgresql_is_migrated_only_when_asked(empty_postgresql_url, tmp_path):
     assert run_command("db", "current", *options, **url).out.strip() == "none"
     assert run_command("db", "upgrade", *options, **url).code == 0
     assert run_command("db", "check", *options, **url).code == 0
-    assert run_command("db", "current", *options, **url).out.strip() == "0001"
+    assert run_command("db", "current", *options, **url).out.strip() == "0002"
 
 
 def test_an_unknown_revision_is_refused(empty_postgresql_url, tmp_path, postgresql_server):

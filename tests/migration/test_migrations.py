@@ -59,10 +59,11 @@ def describe(url: str) -> set[tuple[str, str, str]]:
 
 
 def _sorted_lines(kind: str, sql: str) -> str:
-    """Constraints of a table may be written in any order."""
+    """Constraints of a table may be written in any order; SQLite adds a column behind them, in the last line."""
     if kind != "table":
         return sql
-    return "\n".join(sorted(line.strip().rstrip(",") for line in sql.splitlines()))
+    lines = re.sub(r", (?=\w+ (?:TEXT|INTEGER)\b)", ",\n", sql).splitlines()
+    return "\n".join(sorted(line.strip().rstrip(",)").rstrip() for line in lines))
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
