@@ -339,5 +339,15 @@ class ResultRecord:
     processing_seconds: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredResult:
+    """One result with what is needed to recompute it."""
+
+    record: ResultRecord
+    computation: Computation | None  #: None where that is not recorded
+    filed_paths: tuple[str, ...]  #: where its content was filed, relative to the home folder, newest first
+    in_place_names: tuple[str, ...]  #: names under which its content was classified in place, newest first
+
+
 RESULT_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(ResultRecord))
 """Column names of the view `results`, in its order."""

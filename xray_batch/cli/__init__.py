@@ -20,6 +20,7 @@ from xray_batch.cli import (
     doctor,
     inspect,
     process,
+    replay,
     results,
     selftest,
     status,
@@ -59,6 +60,7 @@ app.command("process")(process.process)
 app.command("inspect")(inspect.inspect)
 app.command("watch")(watch.watch)
 app.command("results")(results.results)
+app.command("replay")(replay.replay)
 app.command("status")(status.status)
 app.command("doctor")(doctor.doctor)
 app.command("selftest")(selftest.selftest)
