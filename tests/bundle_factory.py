@@ -100,11 +100,13 @@ def make_manifest(side: int = 32, hashes: Sequence[str] = (NO_SHA256, NO_SHA256)
             starting_weights="random",
             reference="kermany",
         ),
+        "calibration": None,
         "metrics": (
             Metric(name="AUROC pneumonia", data="made-up, validation", value=0.9375, low=0.8125, high=0.96875, n=110),
             Metric(name="accuracy finding", data="made-up, other", value=0.5625, low=0.4375, high=0.6875, n=48),
         ),
         "licence": "CC BY 4.0",
+        "notes": "",
         "intended_use": "Tests of this package.",
         "intended_ages": {"youngest": 1, "oldest": 5},
         "libraries": {"torch": "2.11.0"},

@@ -184,6 +184,19 @@ class TrainingFacts(_Facts):
     reference: str  #: source of the held-out images that temperature, thresholds and limits were chosen on
 
 
+class CalibrationFacts(_Facts):
+    """The labelled sample of a site that temperature, thresholds and limit of disagreement were fitted to anew."""
+
+    derived_from: str  #: `model_id` of the bundle whose weights and gate these are
+    derived_from_sha256: str = Field(pattern="^[0-9a-f]{64}$")  #: of that bundle's manifest
+    calibrated_at: AwareDatetime
+    name: str  #: of the list of labels
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")  #: of the images and labels
+    images: dict[str, int]  #: images per source and label
+    patients: int = Field(gt=0)
+    left_out: dict[str, int]  #: listed files that got no answer and so are not among the images, per reason
+
+
 class Manifest(_Facts):
     """The facts of a bundle; the file is this object as JSON."""
 
@@ -201,8 +214,10 @@ class Manifest(_Facts):
     gate: GateFacts
     operating_points: OperatingPoints
     training: TrainingFacts
+    calibration: CalibrationFacts | None  #: null where everything was fitted in the training
     metrics: tuple[Metric, ...]
     licence: str
+    notes: str  #: Markdown for the model card: what no program can know, such as the reference standard
     intended_use: str
     intended_ages: AgeFacts | None  #: null where the ages of the training patients are not known
     libraries: dict[str, str]
@@ -266,16 +281,20 @@ class Bundle:
             raise BundleError(message) from error
         self.manifest_text = content.decode()
         self.sha256 = hashlib.sha256(content).hexdigest()
-        hashes = self.manifest.training.hashes
-        for name in [
-            *(member.file for member in self.manifest.members),
-            self.manifest.gate.file,
-            *([hashes.file] if hashes else []),
-            MODEL_CARD_NAME,
-        ]:
+        for name in [*self.hashed_files, MODEL_CARD_NAME]:
             if not (folder / name).is_file():
                 message = f"{folder} is incomplete: {name} is missing"
                 raise BundleError(message)
+
+    @property
+    def hashed_files(self) -> list[str]:
+        """Names of the files whose SHA-256 is in the manifest: weights, gate, and hashes of the training images."""
+        hashes = self.manifest.training.hashes
+        return [
+            *(member.file for member in self.manifest.members),
+            self.manifest.gate.file,
+            *([hashes.file] if hashes else []),
+        ]
 
     def load_networks(self) -> list[ResNet]:
         """Build the members, in the manifest's order, float32 on the CPU, in evaluation mode.

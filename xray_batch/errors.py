@@ -13,6 +13,7 @@ The class of an exception decides what happens::
         + BundleError           a model bundle is missing, incomplete or changed
         + DatabaseRevisionError the database schema is not the one this version knows
       x DatabaseRefusedError    the database refused a statement of ours: a bug, no retry
+      x ReplayError             a stored result cannot be recomputed here: exit 1
       x TrainingDataError       the data cannot train or measure a model: exit 1
       x LostFileError           a recorded file is in none of its places: alarm; must never happen
 """
@@ -97,6 +98,10 @@ class DatabaseRefusedError(XrayBatchError):
 
     The message names the constraint, never a value: rows hold patient data.
     """
+
+
+class ReplayError(XrayBatchError):
+    """A stored result cannot be recomputed: its original is not here, or gets no answer."""
 
 
 class TrainingDataError(XrayBatchError):

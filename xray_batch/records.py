@@ -247,6 +247,16 @@ class ModelIdentity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Computation:
+    """Where and with what an answer was computed: all that decides its last bits beside file and model."""
+
+    device: str  #: `cpu AVX2, 2 threads` or `cuda NVIDIA H100 80GB HBM3`
+    precision: str  #: of the convolutions: `float32` or `bfloat16`
+    libraries: str  #: this package and those that decode and compute: `imagecodecs 2026.3.6, numpy 2.4.6, ...`
+    batch_images: int  #: images of the forward pass that it was computed in; 0 where no network saw it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
     """The answer for one content: a prediction or a rejection, never both, and its circumstances."""
 
@@ -256,6 +266,7 @@ class Finished:
     warnings: tuple[ImageWarning, ...]
     classified_at: dt.datetime  #: aware, UTC
     processing_seconds: float  #: decode, standardize and its share of the forward pass
+    computation: Computation | None = None  #: None where the file did not come as far as a decoder
 
 
 class Disposition(enum.StrEnum):
@@ -368,6 +379,16 @@ class ResultRecord:
     classified_at: dt.datetime  #: aware, UTC
     processing_seconds: float
     heat_in_thorax: float | None  #: share of the heat in the middle of the film; None where there is none
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredResult:
+    """One result with what is needed to recompute it."""
+
+    record: ResultRecord
+    computation: Computation | None  #: None where that is not recorded
+    filed_paths: tuple[str, ...]  #: where its content was filed, relative to the home folder, newest first
+    in_place_names: tuple[str, ...]  #: names under which its content was classified in place, newest first
 
 
 RESULT_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(ResultRecord))

@@ -233,6 +233,11 @@ class ResultRow(Base):
             name="heat_in_thorax",
         )
     )
+    #: The computation, see `records.Computation`; NULL where it is not known.
+    device: Mapped[str | None]
+    precision: Mapped[str | None]
+    libraries: Mapped[str | None]
+    batch_images: Mapped[int | None] = mapped_column(sa.Integer())
 
 
 class EventRow(Base):

@@ -1,6 +1,7 @@
 """What the store tells: the views and the queue, on both engines."""
 
 import datetime as dt
+from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
@@ -11,11 +12,13 @@ from xray_batch.database import open_database
 from xray_batch.records import (
     RESULT_COLUMNS,
     Accounting,
+    Computation,
     ImageWarning,
     Outcome,
     QueueStatus,
     ResultQuery,
     ResultRecord,
+    StoredResult,
 )
 from xray_batch.store import Store, queries
 
@@ -203,6 +206,42 @@ class TestResultsQuery:
         monkeypatch.setattr(queries, "PAGE_ROWS", 2)
         wanted = [sha256_of(content) for content in "xaybzc"]
         assert set(three_results.known_answers(wanted, MODEL)) == {sha256_of(content) for content in "abc"}
+
+
+class TestStoredResult:
+    """What is needed to recompute one result."""
+
+    COMPUTATION = Computation(
+        device="cpu AVX2, 2 threads", precision="float32", libraries="torch 2.14.1", batch_images=7
+    )
+
+    def test_computation_and_places(self, store):
+        """A result comes with its row, its computation, and every place of its content, the newest first."""
+        arrivals = [make_arrival("a", minute=minute, source_name=f"{minute}.dcm") for minute in range(3)]
+        store.add_arrivals(arrivals[:2], MODEL)
+        (lease,) = store.lease(limit=1, lease_seconds=60)
+        store.finish([(lease, replace(make_analysed(), computation=self.COMPUTATION))], MODEL)
+        store.mark_filed({arrivals[0].arrival_id: "processed/0.dcm", arrivals[1].arrival_id: "duplicates/1.dcm"})
+        store.record_duplicates(arrivals[2:])
+        store.record_in_place([(make_arrival("b"), make_rejected())], MODEL)
+        (known,) = store.known_answers([sha256_of("a")], MODEL).values()
+        stored = store.stored_result(known.result_id)
+        assert stored == StoredResult(
+            record=known,
+            computation=self.COMPUTATION,
+            filed_paths=("duplicates/1.dcm", "processed/0.dcm"),
+            in_place_names=("2.dcm",),
+        )
+
+    def test_computation_that_is_not_known(self, store):
+        """Of an answer without a computation, and of all that are older than these columns, it is None."""
+        store.record_in_place([(make_arrival("a"), make_rejected())], MODEL)
+        (known,) = store.known_answers([sha256_of("a")], MODEL).values()
+        assert store.stored_result(known.result_id).computation is None
+
+    def test_unknown_result(self, three_results):
+        """A number that no result has gives None."""
+        assert three_results.stored_result(99) is None
 
 
 class TestQueueAndAccounting:

@@ -133,6 +133,27 @@ def test_missing_fact(place, tmp_path):
         Bundle(tmp_path)
 
 
+CALIBRATION = {
+    "derived_from": "test-cxr-1.2.2",
+    "derived_from_sha256": "0" * 64,
+    "calibrated_at": "2026-02-01T12:00:00Z",
+    "name": "labels.csv",
+    "sha256": "1" * 64,
+    "images": {"site: normal": 60, "site: pneumonia": 50},
+    "patients": 90,
+    "left_out": {"lateral_view": 2},
+}
+
+
+@pytest.mark.parametrize("name", CALIBRATION)
+def test_missing_fact_of_a_calibration(name, tmp_path):
+    """A bundle that was calibrated anew must say all of it."""
+    calibration = {fact: value for fact, value in CALIBRATION.items() if fact != name}
+    write_facts(tmp_path, FACTS | {"calibration": calibration})
+    with pytest.raises(BundleError, match=rf"manifest\.json: calibration\.{name}: Field required"):
+        Bundle(tmp_path)
+
+
 @pytest.mark.parametrize("place", [("speed",), ("input", "crop"), ("members", 0, "weight"), ("metrics", 1, "unit")])
 def test_unknown_fact(place, tmp_path):
     """A fact that this version does not know is refused by its name: it may be one that matters."""

@@ -14,12 +14,14 @@ import typer
 from xray_batch import DISCLAIMER, __version__
 from xray_batch.cli import (
     bundles,
+    calibrate,
     database,
     demo,
     doctor,
     explain,
     inspect,
     process,
+    replay,
     results,
     selftest,
     stats,
@@ -62,10 +64,12 @@ app.command("explain")(explain.explain)
 app.command("stats")(stats.stats)
 app.command("watch")(watch.watch)
 app.command("results")(results.results)
+app.command("replay")(replay.replay)
 app.command("status")(status.status)
 app.command("doctor")(doctor.doctor)
 app.command("selftest")(selftest.selftest)
 app.command("train")(train.train)
+app.command("calibrate")(calibrate.calibrate)
 app.add_typer(bundles.app, name="bundle")
 app.add_typer(database.app, name="db")
 

@@ -24,7 +24,7 @@ from xray_batch.intake.claims import Claimed, claim, claimed_file, claims_in_spo
 from xray_batch.intake.filing import file_away
 from xray_batch.intake.folders import Folders
 from xray_batch.intake.inbox import InboxFile, LeftAlone, Scan, is_ignored, remove_empty_subfolders, scan
-from xray_batch.intake.names import printable
+from xray_batch.intake.names import meant_by, printable
 from xray_batch.intake.settle import SettleTracker
 from xray_batch.intake.unpacked import UnpackFolder, is_unpacked, remove_abandoned
 from xray_batch.intake.watcher import InboxWatcher, WatchMode
@@ -46,6 +46,7 @@ __all__ = [
     "hash_claimed",
     "is_ignored",
     "is_unpacked",
+    "meant_by",
     "printable",
     "remove_abandoned",
     "remove_empty_subfolders",

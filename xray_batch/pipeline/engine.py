@@ -5,18 +5,20 @@ import time
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Final, Generic, Self, TypeVar
 
+from xray_batch import __version__
 from xray_batch.bundle import Bundle
-from xray_batch.classify import Ensemble, select_device, select_dtype
+from xray_batch.classify import Ensemble, describe_device, select_device, select_dtype
 from xray_batch.decode import RENDERING_VERSION
 from xray_batch.errors import BundleError, DeviceMemoryError, ReasonCode
 from xray_batch.pipeline.patient_age import judge_age
 from xray_batch.pipeline.pool import Decoded, DecodePool, WorkerLimits
 from xray_batch.pipeline.unpack import Unpacked
-from xray_batch.records import Finished, ModelIdentity, ModelInput, Prediction, Rejection
+from xray_batch.records import Computation, Finished, ModelIdentity, ModelInput, Prediction, Rejection
 from xray_batch.settings import Settings
 from xray_batch.standardize import check_resize_rule, preprocess_sha256
 
@@ -24,6 +26,9 @@ T = TypeVar("T")
 
 #: Longest time without a group of answers, empty or not.
 TICK_SECONDS = 1.0
+
+#: Distributions whose version can change an answer.
+_LIBRARIES: Final = ("imagecodecs", "numpy", "pillow", "pydicom", "torch", "torchvision")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +72,12 @@ class Pipeline:
         self.device = select_device(settings.device)
         dtype = select_dtype(settings.precision, self.device)
         self._ensemble = Ensemble(bundle, device=self.device, dtype=dtype, batch_size=settings.batch_size)
+        self._computation = Computation(
+            device=describe_device(self.device),
+            precision=str(dtype).removeprefix("torch."),
+            libraries=", ".join([f"xray-batch {__version__}", *(f"{name} {version(name)}" for name in _LIBRARIES)]),
+            batch_images=0,
+        )
         self._spec = bundle.manifest.input_spec
         self._ages = bundle.manifest.ages
         self._settings = settings
@@ -133,16 +144,18 @@ class Pipeline:
 
     def _answer(self, group: Sequence[Decoded[Job[T]]]) -> list[Answered[T]]:
         group = [self._judge_age(decoded) for decoded in group]
-        inputs = [_model_input(decoded) for decoded in group]
+        inputs = [as_model_input(decoded) for decoded in group]
         start = time.perf_counter()
         predictions = iter(self._predict([model_input for model_input in inputs if model_input is not None]))
-        seconds = (time.perf_counter() - start) / max(1, sum(item is not None for item in inputs))
+        seen = sum(item is not None for item in inputs)
+        seconds = (time.perf_counter() - start) / max(1, seen)
+        together = replace(self._computation, batch_images=seen)
         return [
             Answered(
                 job=decoded.job,
-                result=_finished(decoded, None, 0.0)
+                result=_finished(decoded, None, 0.0, self._computation)
                 if model_input is None
-                else _finished(decoded, next(predictions), seconds),
+                else _finished(decoded, next(predictions), seconds, together),
                 unpacked=decoded.unpacked,
             )
             for decoded, model_input in zip(group, inputs, strict=True)
@@ -220,7 +233,8 @@ def identify_model(bundle: Bundle) -> ModelIdentity:
     )
 
 
-def _model_input(decoded: Decoded[Job[T]]) -> ModelInput | None:
+def as_model_input(decoded: Decoded[T]) -> ModelInput | None:
+    """Return what a decode worker prepared, None where it rejected the file or failed."""
     reply = decoded.reply
     if decoded.pixels is None or reply.header is None or reply.rendering is None or reply.sharpness is None:
         return None
@@ -234,7 +248,10 @@ def _model_input(decoded: Decoded[Job[T]]) -> ModelInput | None:
 
 
 def _finished(
-    decoded: Decoded[Job[T]], judged: Prediction | Rejection | Failure | None, seconds: float
+    decoded: Decoded[Job[T]],
+    judged: Prediction | Rejection | Failure | None,
+    seconds: float,
+    computation: Computation,
 ) -> Finished | Failure:
     reply = decoded.reply
     answer = judged or reply.rejection or Failure(error=reply.failure or "unknown", transient=reply.transient)
@@ -247,4 +264,5 @@ def _finished(
         warnings=reply.warnings + (answer.warnings if isinstance(answer, Prediction) else ()),
         classified_at=dt.datetime.now(dt.UTC),
         processing_seconds=reply.seconds + seconds,
+        computation=computation,
     )

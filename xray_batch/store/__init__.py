@@ -35,6 +35,7 @@ from xray_batch.records import (
     QueueStatus,
     ResultQuery,
     ResultRecord,
+    StoredResult,
     Unfiled,
 )
 from xray_batch.store import answers, filing, queries
@@ -201,6 +202,11 @@ class Store:
         pages, and no transaction is open while the caller works with one.
         """
         return queries.results(self._engine, query or ResultQuery())
+
+    def stored_result(self, result_id: int) -> StoredResult | None:
+        """Return one result with what is needed to recompute it, None if there is no such result."""
+        with read_transaction(self._engine) as connection:
+            return queries.stored_result(connection, result_id)
 
     def accounting(self) -> Accounting:
         """Return where every arrival is."""

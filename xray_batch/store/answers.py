@@ -3,12 +3,14 @@
 import datetime as dt
 import uuid
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from xray_batch.records import (
+    Computation,
     Finding,
     Finished,
     ImageHeader,
@@ -185,8 +187,13 @@ def _result_values(finished: Finished, model: ModelIdentity) -> dict[str, object
         "warnings": ",".join(warning.value for warning in finished.warnings),
         "classified_at": finished.classified_at,
         "processing_seconds": finished.processing_seconds,
+        **_computation_values(finished.computation),
         **_answer_values(finished.answer),
     }
+
+
+def _computation_values(computation: Computation | None) -> dict[str, object]:
+    return {field.name: getattr(computation, field.name, None) for field in fields(Computation)}
 
 
 def _answer_values(answer: Prediction | Rejection) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 
 import sqlalchemy as sa
 
@@ -9,13 +10,15 @@ from xray_batch.database import read_transaction
 from xray_batch.records import (
     RESULT_COLUMNS,
     Accounting,
+    Computation,
     ModelIdentity,
     Outcome,
     QueueStatus,
     ResultQuery,
     ResultRecord,
+    StoredResult,
 )
-from xray_batch.schema import ACCOUNTING, IS_OPEN, RESULTS, ContentRow
+from xray_batch.schema import ACCOUNTING, IS_OPEN, RESULTS, ArrivalRow, ContentRow, ResultRow
 
 PAGE_ROWS = 500
 
@@ -73,9 +76,35 @@ def known_answers(engine: sa.Engine, content_sha256s: Sequence[str], model: Mode
         )
         with read_transaction(engine) as connection:
             for row in connection.execute(statement).mappings():
-                values = dict(row) | {"outcome": Outcome(row["outcome"])}
-                known[row["content_sha256"]] = ResultRecord(**values)
+                known[row["content_sha256"]] = _record(row)
     return known
+
+
+def _record(row: sa.RowMapping) -> ResultRecord:
+    return ResultRecord(**(dict(row) | {"outcome": Outcome(row["outcome"])}))
+
+
+def stored_result(connection: sa.Connection, result_id: int) -> StoredResult | None:
+    """Read one result, how it was computed, and where its content is."""
+    view = sa.select(*(VIEW[name] for name in RESULT_COLUMNS)).where(VIEW.result_id == result_id)
+    row = connection.execute(view).mappings().one_or_none()
+    if row is None:
+        return None
+    names = [field.name for field in fields(Computation)]
+    computed = connection.execute(
+        sa.select(*(getattr(ResultRow, name) for name in names)).where(ResultRow.result_id == result_id)
+    ).one()
+    arrivals = connection.execute(
+        sa.select(ArrivalRow.origin, ArrivalRow.source_name, ArrivalRow.filed_path)
+        .where(ArrivalRow.content_sha256 == row["content_sha256"])
+        .order_by(ArrivalRow.received_at.desc())
+    ).all()
+    return StoredResult(
+        record=_record(row),
+        computation=None if computed.device is None else Computation(**dict(zip(names, computed, strict=True))),
+        filed_paths=tuple(arrival.filed_path for arrival in arrivals if arrival.filed_path is not None),
+        in_place_names=tuple(arrival.source_name for arrival in arrivals if arrival.origin == "in_place"),
+    )
 
 
 def accounting(connection: sa.Connection) -> Accounting:

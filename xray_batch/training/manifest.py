@@ -17,16 +17,14 @@ from xray_batch.bundle import (
     InputFacts,
     Manifest,
     MemberFacts,
-    OperatingPoints,
     TrainingFacts,
     member_files,
 )
-from xray_batch.classify import pool
 from xray_batch.networks import ARCHITECTURES
 from xray_batch.records import InputSpec
+from xray_batch.training.calibration import Calibration, Sample, fit_calibration
 from xray_batch.training.dataset import CLASSES, LabelledImage
-from xray_batch.training.held_out import HeldOut, is_of, is_positive, p_pneumonia
-from xray_batch.training.metrics import fit_temperature, indeterminate_band, operating_points
+from xray_batch.training.held_out import HeldOut, is_of
 from xray_batch.training.order import TrainingOrder
 
 INTENDED_USE: Final = (
@@ -34,17 +32,6 @@ INTENDED_USE: Final = (
     "Not a medical device; not for diagnosis, triage or rule-out."
 )
 _LIBRARIES: Final = ("torch", "torchvision", "numpy", "pillow", "pydicom", "imagecodecs")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Calibration:
-    """What turns the members' probabilities into an outcome."""
-
-    temperature: float
-    points: OperatingPoints
-    low: float  #: below this P(pneumonia) the outcome is normal
-    high: float  #: from this on it is pneumonia
-    disagreement_limit: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,36 +45,27 @@ class Evidence:
     member_sha256: Sequence[str]  #: of the members' files
     hashes_sha256: str  #: of the file with the training images' hashes
     gate: GateFacts
+    notes: str  #: for the model card
 
 
-def fit_calibration(held_out: HeldOut, reference_source: str | None) -> Calibration:
+def calibrate_on(held_out: HeldOut, reference_source: str | None) -> Calibration:
     """Fit temperature, thresholds and limits to the held-out images of one source, or all.
 
     Raises
     ------
     TrainingDataError
-        As :func:`xray_batch.training.metrics.operating_points`.
+        As :func:`xray_batch.training.calibration.fit_calibration`.
     """
-    reference = is_of(held_out.images, reference_source)
-    members, targets = held_out.members[:, reference], held_out.targets[reference]
-    temperature = fit_temperature(members, targets)
-    points = operating_points(is_positive(targets), p_pneumonia(pool(members, temperature)))
-    low, high = indeterminate_band(points)
-    disagreement = np.ptp(p_pneumonia(members), axis=0)
-    return Calibration(
-        temperature=temperature,
-        points=points,
-        low=low,
-        high=high,
-        disagreement_limit=float(np.percentile(disagreement, 99)),
-    )
+    reference = np.flatnonzero(is_of(held_out.images, reference_source))
+    sample = Sample(members=held_out.members, targets=held_out.targets, classes=CLASSES)
+    return fit_calibration(sample.take(reference))
 
 
 def make_manifest(order: TrainingOrder, spec: InputSpec, evidence: Evidence) -> Manifest:
     """Return the facts of a bundle."""
     options, held_out = order.options, evidence.held_out
-    calibration = fit_calibration(held_out, options.reference_source)
-    threshold = calibration.points.balanced.threshold
+    calibration = calibrate_on(held_out, options.reference_source)
+    threshold = calibration.operating_points.balanced.threshold
     measured = [held_out] if evidence.tested is None else [held_out, evidence.tested]
     return Manifest(
         id=options.id,
@@ -103,14 +81,16 @@ def make_manifest(order: TrainingOrder, spec: InputSpec, evidence: Evidence) -> 
             )
         ),
         temperature=calibration.temperature,
-        threshold_low=calibration.low,
-        threshold_high=calibration.high,
+        threshold_low=calibration.threshold_low,
+        threshold_high=calibration.threshold_high,
         disagreement_limit=calibration.disagreement_limit,
         gate=evidence.gate,
-        operating_points=calibration.points,
+        operating_points=calibration.operating_points,
         training=_training_facts(order, evidence),
         metrics=tuple(metric for part in measured for metric in part.metrics(calibration.temperature, threshold)),
+        calibration=None,
         licence=options.licence,
+        notes=evidence.notes,
         intended_use=INTENDED_USE,
         intended_ages=AgeFacts(**asdict(options.intended_ages)) if options.intended_ages else None,
         libraries={name: importlib.metadata.version(name) for name in _LIBRARIES},

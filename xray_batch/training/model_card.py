@@ -1,11 +1,11 @@
 """Write the model card of a bundle from its manifest."""
 
 from xray_batch import DISCLAIMER
-from xray_batch.bundle import GateRate, Manifest, OperatingPoint
+from xray_batch.bundle import CalibrationFacts, GateRate, Manifest, OperatingPoint
 
 
-def model_card(manifest: Manifest, notes: str) -> str:
-    """Return the card as Markdown: the facts of the manifest, and what its maker notes beside them."""
+def model_card(manifest: Manifest) -> str:
+    """Return the card as Markdown; all that it says is in the manifest."""
     sections = [
         f"# {manifest.model_id}",
         f"**{DISCLAIMER}**",
@@ -14,6 +14,7 @@ def model_card(manifest: Manifest, notes: str) -> str:
         _data(manifest),
         _figures(manifest),
         _thresholds(manifest),
+        *([_calibration(manifest.calibration)] if manifest.calibration else []),
         _gate(manifest),
         "## Limits\n\n"
         "- The figures above were measured on patients held out from the same sources. They say nothing about "
@@ -22,7 +23,7 @@ def model_card(manifest: Manifest, notes: str) -> str:
         "so those of the operating points are optimistic.\n"
         "- The COVID-19 class was learned from few images of other sources than the normal ones; do not use it "
         "as a finding.",
-        notes.strip(),
+        manifest.notes.strip(),
         f"## Licence\n\n{manifest.licence}",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -86,11 +87,31 @@ def _thresholds(manifest: Manifest) -> str:
     ]
     header = "| operating point | threshold | sensitivity (95 % CI) | specificity (95 % CI) |\n|---|---|---|---|"
     table = "\n".join([header, *rows])
+    chosen_on = (
+        f"the local images of {manifest.calibration.name}"
+        if manifest.calibration
+        else f"the held-out images of: {manifest.training.reference}"
+    )
     return (
         f"## Thresholds\n\nBelow {manifest.threshold_low:.4f} the outcome is `normal`, from "
         f"{manifest.threshold_high:.4f} on `pneumonia`, between them `indeterminate`; likewise where the members' "
-        f"P(pneumonia) differ by more than {manifest.disagreement_limit:.3f}. Chosen on the held-out images of: "
-        f"{manifest.training.reference}.\n\n{table}"
+        f"P(pneumonia) differ by more than {manifest.disagreement_limit:.3f}. Chosen on {chosen_on}.\n\n{table}"
+    )
+
+
+def _calibration(facts: CalibrationFacts) -> str:
+    rows = "\n".join(f"| {name} | {count} |" for name, count in facts.images.items())
+    left_out = ", ".join(f"{count} {reason}" for reason, count in facts.left_out.items())
+    return (
+        f"## Calibration\n\nTemperature, thresholds and the limit of disagreement were fitted anew on "
+        f"{facts.calibrated_at:%Y-%m-%d} to {sum(facts.images.values())} local images of {facts.patients} patients "
+        f"({facts.name}, SHA-256 of images and labels {facts.sha256}). Weights and gate are those of "
+        f"{facts.derived_from} (manifest SHA-256 {facts.derived_from_sha256}). Listed files that the gate or the "
+        f"decoder refused, and that were left out: {left_out or 'none'}.\n\n"
+        "The table of thresholds is measured on the images that they were fitted to, which flatters. The local "
+        "figures above are not: each fifth of the patients was measured with a calibration fitted to the others. "
+        f"Figures as {facts.derived_from} were measured before, with other thresholds and another temperature.\n\n"
+        f"| source: label | images |\n|---|---|\n{rows}"
     )
 
 

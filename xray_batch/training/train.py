@@ -21,7 +21,7 @@ from xray_batch.training.dataset import CLASSES, LabelledImage, fingerprint, rea
 from xray_batch.training.duplicates import ImageHashes, group_images, hash_images
 from xray_batch.training.gate import GATE_ARCHITECTURE, fit_gate
 from xray_batch.training.held_out import HeldOut, check_reference, is_positive, join, p_pneumonia, write_held_out
-from xray_batch.training.manifest import Evidence, fit_calibration, make_manifest
+from xray_batch.training.manifest import Evidence, calibrate_on, make_manifest
 from xray_batch.training.model_card import model_card
 from xray_batch.training.optimize import EpochReport, TrainingData, at_side, train_member
 from xray_batch.training.order import Progress, TrainingOrder
@@ -244,18 +244,19 @@ class _Training:
             member_sha256=hashes,
             hashes_sha256=save_hashes(seen.content, seen.picture, out / HASHES_NAME),
             gate=gate,
+            notes=self._notes,
         )
         manifest = make_manifest(self._order, spec, evidence)
-        write_manifest(out, manifest, model_card(manifest, self._notes))
+        write_manifest(out, manifest, model_card(manifest))
         return out
 
     def _write_figures(self, held_out: HeldOut, tested: HeldOut | None) -> None:
-        calibration = fit_calibration(held_out, self._options.reference_source)
+        calibration = calibrate_on(held_out, self._options.reference_source)
         figures = [
             metric.model_dump(mode="json")
             for part in (held_out, tested)
             if part is not None
-            for metric in part.metrics(calibration.temperature, calibration.points.balanced.threshold)
+            for metric in part.metrics(calibration.temperature, calibration.operating_points.balanced.threshold)
         ]
         (self._work / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
         for figure in figures:

@@ -31,16 +31,30 @@ def write_images(folder: Path, rows: Iterable[Row]) -> None:
         Image.fromarray(pixels).save(folder / file)
 
 
+def make_folder(folder: Path, rows: Iterable[Row]) -> Path:
+    """Make a folder with `labels.csv` and its images."""
+    folder.mkdir()
+    rows = list(rows)
+    write_images(folder, rows)
+    write_labels(folder / "labels.csv", rows)
+    return folder
+
+
 @pytest.fixture
 def make_data(tmp_path: Path) -> Callable[..., Path]:
     """Make a folder with `labels.csv` and its images."""
 
     def make(rows: Iterable[Row], name: str = "data") -> Path:
-        folder = tmp_path / name
-        folder.mkdir()
-        rows = list(rows)
-        write_images(folder, rows)
-        write_labels(folder / "labels.csv", rows)
-        return folder
+        return make_folder(tmp_path / name, rows)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def make_lasting_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Make such a folder for all tests of a file, which do not change it."""
+
+    def make(rows: Iterable[Row]) -> Path:
+        return make_folder(tmp_path_factory.mktemp("lasting") / "data", rows)
 
     return make

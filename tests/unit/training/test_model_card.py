@@ -6,7 +6,7 @@ from bundle_factory import make_manifest
 from xray_batch import DISCLAIMER
 from xray_batch.training.model_card import model_card
 
-CARD = model_card(make_manifest(), "")
+CARD = model_card(make_manifest())
 
 
 def test_disclaimer():
@@ -31,7 +31,7 @@ def test_every_metric_of_another_manifest():
     """No metric is left out, however many there are."""
     metric = make_manifest().metrics[0]
     metrics = tuple(metric.model_copy(update={"name": f"figure {number}"}) for number in range(12))
-    card = model_card(make_manifest(metrics=metrics), "")
+    card = model_card(make_manifest(metrics=metrics))
     assert all(f"| figure {number} |" in card for number in range(12))
 
 
@@ -81,4 +81,4 @@ def test_rates_of_the_gate(row):
 def test_ages():
     """The card says which ages the bundle is meant for, or that nobody knows."""
     assert "patients 1 to 5 years old" in CARD
-    assert "ages of the training patients are not recorded" in model_card(make_manifest(intended_ages=None), "")
+    assert "ages of the training patients are not recorded" in model_card(make_manifest(intended_ages=None))

@@ -1,0 +1,147 @@
+"""`xray-batch replay`: a stored result is recomputed from its original and compared."""
+
+import shutil
+import sqlite3
+from contextlib import closing
+
+import pytest
+from dicom_factory import write_dicom
+from installed_command import files_below, make_films, run_command
+
+from xray_batch.bundle import PACKAGED_BUNDLES
+from xray_batch.demo import sample_files
+
+ON_CPU = {"XRAY_BATCH_DEVICE": "cpu"}
+
+
+def process(home, *paths):
+    """Classify files on the CPU and return their rows."""
+    done = run_command("process", *paths, "--home", home, "--format", "json", **ON_CPU)
+    assert done.code == 0, done.err
+    return done.rows
+
+
+def replay(home, row, *options):
+    """Replay one row on the CPU and return the command's end."""
+    return run_command("replay", str(row["result_id"]), "--home", home, *options, **ON_CPU)
+
+
+def change(home, statement):
+    """Change the embedded database behind the program's back."""
+    with closing(sqlite3.connect(home / "results.sqlite3")) as connection, connection:
+        connection.execute(statement)
+
+
+def test_a_film_is_recomputed_to_the_last_bit(tmp_path):
+    """A film that was alone in its batch has a difference of exactly zero, and that is what is asked of it."""
+    (row,) = process(tmp_path, sample_files() / "05-dx-rle.dcm")
+    before = (tmp_path / "results.sqlite3").read_bytes()
+    done = replay(tmp_path, row, "--format", "json")
+    assert done.code == 0, done.err
+    (facts,) = done.rows
+    assert (facts["difference"], facts["tolerance"]) == (0.0, 0.0)
+    assert facts["agrees"]
+    assert facts["bit_equal"]
+    assert facts["now"] == facts["then"]
+    assert facts["then"]["p_pneumonia"] == row["p_pneumonia"]
+    assert facts["then"]["batch_images"] == 1
+    assert facts["then"]["device"].startswith("cpu ")
+    assert (tmp_path / "results.sqlite3").read_bytes() == before
+
+
+def test_a_refused_file_is_refused_again(tmp_path):
+    """A file that was not analysed gets the same reason code again; nothing of the patient is printed."""
+    lateral = write_dicom(tmp_path / "Kowalska.dcm", ViewPosition="LL", PatientID="MRN-48151623")
+    (row,) = process(tmp_path, lateral)
+    done = replay(tmp_path, row)
+    assert done.code == 0, done.err
+    assert "lateral_view" in done.out
+    assert f"result {row['result_id']} of {row['model_id']}: recomputed to the last bit" in done.out
+    assert "Research use only" in done.out
+    assert "Kowalska" not in done.out + done.err
+    assert "MRN-48151623" not in done.out + done.err
+
+
+def test_films_of_a_batch_agree(tmp_path):
+    """Films that shared a batch are recomputed within the tolerance that is stated, each of them."""
+    rows = process(tmp_path, *make_films(tmp_path / "films", 6))
+    assert len(rows) == 6
+    for row in rows[:3]:
+        done = replay(tmp_path, row, "--format", "json")
+        assert done.code == 0, done.out
+        (facts,) = done.rows
+        assert facts["difference"] <= facts["tolerance"] <= 1e-6
+
+
+@pytest.mark.parametrize(
+    ("column", "found"),
+    [("p_viral = p_viral + 1e-5, p_normal = p_normal - 1e-5", "DIFFERS; the largest difference is 1.0e-05")],
+)
+def test_a_difference_is_exit_1(column, found, tmp_path):
+    """A stored probability that is not what the model says is found, with exit code 1."""
+    (row,) = process(tmp_path, sample_files() / "06-16-bit.png")
+    change(tmp_path, f"UPDATE result SET {column}")
+    done = replay(tmp_path, row)
+    assert done.code == 1
+    assert found in done.out
+
+
+def test_an_answer_of_before_the_computation_was_recorded(tmp_path):
+    """Of an answer whose device and libraries are not known, that is said; it is compared all the same."""
+    (row,) = process(tmp_path, sample_files() / "06-16-bit.png")
+    change(tmp_path, "UPDATE result SET device = NULL, precision = NULL, libraries = NULL, batch_images = NULL")
+    done = replay(tmp_path, row)
+    assert done.code == 0, done.out
+    assert "not recorded" in done.out
+    (facts,) = replay(tmp_path, row, "--format", "json").rows
+    assert (facts["then"]["device"], facts["tolerance"]) == (None, 1e-6)
+
+
+def test_filed_originals_are_found(watched):
+    """What the service filed away is found in `processed/` and `rejected/`; once moved, --file names it."""
+    watched.start(**ON_CPU)
+    watched.wait_until_ready()
+    shutil.copy(sample_files() / "07-photo.jpeg", watched.inbox / "film.jpeg")
+    (watched.inbox / "text.dcm").write_text("no image")
+    watched.wait_until_idle(2)
+    watched.stop()
+    url = {"XRAY_BATCH_DATABASE_URL": watched.database_url}
+    rows = watched.results()
+    for row in rows:
+        done = run_command("replay", str(row["result_id"]), "--home", watched.home, **ON_CPU, **url)
+        assert done.code == 0, done.err
+    (film,) = [row for row in rows if row["outcome"] != "not_analysed"]
+    (filed,) = files_below(watched.home / "processed")
+    moved = watched.home / "elsewhere.jpeg"
+    filed.rename(moved)
+    arguments = ("replay", str(film["result_id"]), "--home", watched.home)
+    gone = run_command(*arguments, **ON_CPU, **url)
+    assert gone.code == 1
+    assert "name it with --file" in gone.err
+    assert "film.jpeg" not in gone.err
+    assert run_command(*arguments, "--file", moved, **ON_CPU, **url).code == 0
+
+
+def test_the_bundle_must_be_there(tmp_path):
+    """A result of a bundle that is not here is exit code 78 with its name and hash; --bundle names its folder."""
+    other = tmp_path / "other"
+    shutil.copytree(PACKAGED_BUNDLES / "default", other)
+    manifest = other / "manifest.json"
+    manifest.write_text(manifest.read_text(encoding="utf-8").replace('"id": "', '"id": "x-'), encoding="utf-8")
+    done = run_command(
+        "process", sample_files() / "06-16-bit.png", "--home", tmp_path, "--bundle", other, "--format", "json"
+    )
+    (row,) = done.rows
+    absent = replay(tmp_path, row)
+    assert absent.code == 78
+    assert row["model_id"] in absent.err
+    assert row["model_sha256"] in absent.err
+    assert replay(tmp_path, row, "--bundle", other).code == 0
+
+
+def test_an_unknown_result(tmp_path):
+    """A number that no row has is one sentence and exit code 1."""
+    process(tmp_path, sample_files() / "10-not-an-image.dcm")
+    done = run_command("replay", "99", "--home", tmp_path)
+    assert done.code == 1
+    assert done.err == "xray-batch: there is no result 99; `xray-batch results` lists those that there are\n"

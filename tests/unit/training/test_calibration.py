@@ -1,0 +1,132 @@
+"""Temperature, thresholds and limit of disagreement, on samples whose right answer is known."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from xray_batch.classify import softmax
+from xray_batch.records import Finding
+from xray_batch.training import calibration
+from xray_batch.training.calibration import (
+    POINTS,
+    Sample,
+    cross_fit,
+    fit_calibration,
+    measure_calibration,
+)
+from xray_batch.training.metrics import expected_calibration_error, proportion
+
+CLASSES = tuple(Finding)
+
+
+def make_sample(count, *, sharpened=1.0, seed=0):
+    """Draw findings from known probabilities; two members know them, `sharpened` times as sure as is right."""
+    random = np.random.default_rng(seed)
+    logits = random.normal(size=(count, len(CLASSES))) * 2
+    truth = softmax(logits)
+    drawn = (truth.cumsum(axis=1) < random.random((count, 1))).sum(axis=1)
+    member = softmax(logits * sharpened)
+    return Sample(members=np.stack([member, member]), targets=np.eye(len(CLASSES), dtype=bool)[drawn], classes=CLASSES)
+
+
+def test_calibration_error_falls_on_held_out_images():
+    """A calibration fitted to an over-confident sample lowers the calibration error of other such images."""
+    fitted_to, held_out = make_sample(1500, sharpened=2.5), make_sample(1500, sharpened=2.5, seed=1)
+    fitted = fit_calibration(fitted_to)
+    assert fitted.temperature == pytest.approx(2.5, rel=0.15)
+    before, after = (
+        expected_calibration_error(held_out.positive, held_out.p_pneumonia(temperature))
+        for temperature in (1.0, fitted.temperature)
+    )
+    assert after < before / 2
+
+
+def test_band_and_limit():
+    """The band lies between the outer points; one image of a hundred disagrees more than the limit."""
+    sample = make_sample(1000)
+    members = sample.members.copy()
+    members[1] = members[1, ::-1]
+    sample = Sample(members=members, targets=sample.targets, classes=CLASSES)
+    fitted = fit_calibration(sample)
+    points = fitted.operating_points
+    assert (fitted.threshold_low, fitted.threshold_high) == (
+        points.high_sensitivity.threshold,
+        points.high_specificity.threshold,
+    )
+    normal = CLASSES.index(Finding.NORMAL)
+    disagreement = abs(members[0, :, normal] - members[1, :, normal])
+    assert (disagreement > fitted.disagreement_limit).sum() == 10
+
+
+def test_order_of_classes_does_not_matter():
+    """A bundle with other classes first gets the same calibration from the same images."""
+    sample = make_sample(600)
+    order = [2, 0, 3, 1]
+    other = Sample(
+        members=sample.members[:, :, order],
+        targets=sample.targets[:, order],
+        classes=[CLASSES[index] for index in order],
+    )
+    assert fit_calibration(other).temperature == pytest.approx(fit_calibration(sample).temperature)
+    assert np.array_equal(other.positive, sample.positive)
+    assert np.allclose(other.p_pneumonia(1.5), sample.p_pneumonia(1.5))
+
+
+def test_old_thresholds_are_measured_on_the_sample():
+    """The old calibration keeps its thresholds; its sensitivity and specificity are those of this sample."""
+    sample = make_sample(400)
+    point = SimpleNamespace(threshold=0.5)
+    old = SimpleNamespace(
+        temperature=2.0,
+        threshold_low=0.25,
+        threshold_high=0.75,
+        disagreement_limit=0.5,
+        operating_points=SimpleNamespace(**dict.fromkeys(POINTS, point)),
+    )
+    measured = measure_calibration(old, sample)
+    assert (measured.temperature, measured.threshold_low, measured.threshold_high) == (2.0, 0.25, 0.75)
+    called = sample.p_pneumonia(2.0) >= 0.5
+    balanced = measured.operating_points.balanced
+    assert balanced.threshold == 0.5
+    assert balanced.sensitivity == proportion(int(called[sample.positive].sum()), int(sample.positive.sum()))
+    assert balanced.specificity == proportion(int((~called)[~sample.positive].sum()), int((~sample.positive).sum()))
+
+
+def test_cross_fitting_never_measures_on_a_patient_it_was_fitted_to(monkeypatch):
+    """Each image is measured once, by a calibration whose sample has no image of its patient."""
+    sample = make_sample(300)
+    patients = [f"P{number // 3}" for number in range(300)]
+    fitted_to = []
+
+    def spy(part):
+        fitted_to.append({patients[index] for index in find(part, sample)})
+        return fit_calibration(part)
+
+    monkeypatch.setattr(calibration, "fit_calibration", spy)
+    crossed = cross_fit(sample, patients)
+    assert len(fitted_to) == 5
+    measured = [set(patients) - part for part in fitted_to]
+    assert sorted(patient for part in measured for patient in part) == sorted(set(patients))
+    assert set(crossed.called) == set(POINTS)
+    for point in POINTS:
+        assert crossed.sensitivity[point].n == sample.positive.sum()
+        assert crossed.specificity[point].n == (~sample.positive).sum()
+
+
+def find(part, sample):
+    """Return which images of a sample are in a part of it; no two have the same probabilities."""
+    places = {row.tobytes(): index for index, row in enumerate(sample.members[0])}
+    return [places[row.tobytes()] for row in part.members[0]]
+
+
+def test_cross_fitting_is_less_flattering():
+    """With labels that are pure chance, the sensitivity that was fitted is not reached on other patients."""
+    random = np.random.default_rng(0)
+    members = softmax(random.normal(size=(1, 120, len(CLASSES))))
+    targets = np.eye(len(CLASSES), dtype=bool)[random.integers(0, len(CLASSES), 120)]
+    sample = Sample(members=members, targets=targets, classes=CLASSES)
+    fitted = fit_calibration(sample).operating_points.balanced
+    crossed = cross_fit(sample, [f"{number}" for number in range(120)])
+    balance = crossed.sensitivity["balanced"].value + crossed.specificity["balanced"].value
+    assert balance < fitted.sensitivity.value + fitted.specificity.value

@@ -1,0 +1,272 @@
+"""A bundle calibrated anew on a site's own films: what changes, what must not, and what is refused."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from bundle_factory import copy_bundle, read_facts, write_facts
+from dicom_factory import write_dicom
+
+from xray_batch.bundle import Bundle
+from xray_batch.classify import Ensemble
+from xray_batch.decode import decode_file
+from xray_batch.errors import BundleError, ConfigurationError, TrainingDataError
+from xray_batch.settings import Settings
+from xray_batch.standardize import prepare
+from xray_batch.training import metrics
+from xray_batch.training.dataset import fingerprint, read_labels
+from xray_batch.training.recalibrate import CalibrationOrder, next_version, recalibrate, without_copies
+
+CPU = torch.device("cpu")
+
+#: 52 normal films of 52 patients, 60 with pneumonia of 30, of a cause that is known or not.
+ROWS = [
+    *((f"n{number}.png", "normal", f"N{number}", "ward") for number in range(52)),
+    *((f"p{number}.png", "pneumonia", f"P{number // 2}", "ward") for number in range(40)),
+    *((f"b{number}.png", "bacterial_pneumonia", f"B{number // 2}", "ward") for number in range(20)),
+]
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    """Bootstrap with fewer resamples, to be quick."""
+    monkeypatch.setattr(metrics, "_RESAMPLES", 20)
+
+
+def run(bundle_folder: Path, data: Path, out: Path, *, version: str | None = None, **settings):
+    """Calibrate a bundle on the CPU with one decode worker."""
+    order = CalibrationOrder(labels=data, out=out, version=version)
+    return recalibrate(
+        Bundle(bundle_folder),
+        order,
+        Settings(home=out.parent, device="cpu", decode_workers=1, **settings),
+        task=lambda description, total: lambda images: None,
+    )
+
+
+@pytest.fixture(scope="module")
+def films(make_lasting_data):
+    """Make the films of the ward."""
+    return make_lasting_data(ROWS)
+
+
+@pytest.fixture(scope="module")
+def calibrated(bundle_folder, films, tmp_path_factory):
+    """Calibrate the small bundle on the films of the ward, once for the tests that look at the outcome."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "_RESAMPLES", 20)
+        return run(bundle_folder, films, tmp_path_factory.mktemp("calibrated") / "new")
+
+
+def test_weights_and_gate_are_copied_byte_for_byte(calibrated, bundle_folder):
+    """The files of the members and of the gate have the same bytes and the same hashes as before."""
+    old, new = Bundle(bundle_folder), calibrated.bundle
+    assert (new.manifest.members, new.manifest.gate) == (old.manifest.members, old.manifest.gate)
+    for name in old.hashed_files:
+        assert (new.folder / name).read_bytes() == (old.folder / name).read_bytes()
+
+
+def test_only_the_calibration_changes(calibrated, bundle_folder):
+    """Version, temperature, thresholds, limit, figures and the record of it are new; all other facts stay."""
+    old, new = (bundle.manifest.model_dump() for bundle in (Bundle(bundle_folder), calibrated.bundle))
+    changed = {name for name in old if old[name] != new[name]}
+    assert changed == {
+        *("version", "temperature", "threshold_low", "threshold_high", "disagreement_limit"),
+        *("operating_points", "calibration", "metrics"),
+    }
+    assert new["version"] == "1.3.0"
+
+
+def test_the_manifest_records_the_calibration(calibrated, bundle_folder, films):
+    """It says what it is derived from, and which films, labels and patients it was fitted to."""
+    old, facts = Bundle(bundle_folder), calibrated.bundle.manifest.calibration
+    assert (facts.derived_from, facts.derived_from_sha256) == ("test-cxr-1.2.3", old.sha256)
+    assert (facts.name, facts.sha256) == ("data", fingerprint(read_labels(films)))
+    assert facts.images == {"ward: bacterial_pneumonia": 20, "ward: normal": 52, "ward: pneumonia": 40}
+    assert (facts.patients, facts.left_out) == (52 + 20 + 10, {})
+
+
+def test_figures_say_how_they_were_measured(calibrated, bundle_folder):
+    """New figures are cross-fitted; those of the old bundle name it, also after a second calibration."""
+    metrics = calibrated.bundle.manifest.metrics
+    old = Bundle(bundle_folder).manifest
+    inherited = [metric for metric in metrics if metric.data.endswith(", as test-cxr-1.2.3")]
+    assert [metric.name for metric in inherited] == [metric.name for metric in old.metrics]
+    own = [metric for metric in metrics if metric not in inherited]
+    assert {metric.data for metric in own} == {"data, each fifth of the patients calibrated on the others"}
+    names = {metric.name: metric for metric in own}
+    assert names["sensitivity, balanced threshold"].value == calibrated.crossed.sensitivity["balanced"].value
+    assert names["specificity, balanced threshold"].n == 52
+    assert names["expected calibration error"] == calibrated.errors["cross_fitted"]
+
+
+def test_a_calibrated_bundle_is_calibrated_again(calibrated, films, tmp_path):
+    """The second calibration names the first, and figures keep the bundle that they were measured with."""
+    again = run(calibrated.bundle.folder, films, tmp_path / "again").bundle.manifest
+    assert (again.version, again.calibration.derived_from) == ("1.4.0", "test-cxr-1.3.0")
+    endings = {metric.data.partition(", as ")[2] for metric in again.metrics}
+    assert endings == {"", "test-cxr-1.3.0", "test-cxr-1.2.3"}
+
+
+def test_the_new_bundle_answers_with_the_new_thresholds(calibrated, bundle_folder, films):
+    """The ensemble of the new bundle has the new temperature and thresholds, and so other outcomes."""
+    path = films / "n0.png"
+    answers = []
+    for folder in (bundle_folder, calibrated.bundle.folder):
+        bundle = Bundle(folder)
+        ensemble = Ensemble(bundle, device=CPU, dtype=torch.float32, batch_size=8)
+        ((prediction, _),) = ensemble.examine([prepare(decode_file(path), bundle.manifest.input_spec)])
+        answers.append(prediction)
+        assert prediction.threshold_low == bundle.manifest.threshold_low
+        assert prediction.threshold_high == bundle.manifest.threshold_high
+    old, new = answers
+    assert new.threshold_low == calibrated.after.threshold_low != old.threshold_low
+    assert new.p_pneumonia != old.p_pneumonia
+    assert new.disagreement == old.disagreement
+
+
+def test_the_model_card_tells_of_it(calibrated):
+    """People read in the card what was fitted to what, and which figures flatter."""
+    card = (calibrated.bundle.folder / "MODEL_CARD.md").read_text(encoding="utf-8")
+    facts = calibrated.bundle.manifest.calibration
+    section = card.partition("## Calibration\n")[2].partition("\n## ")[0]
+    for text in (facts.sha256, facts.derived_from_sha256, "112 local images of 82 patients", "which flatters"):
+        assert text in section
+    assert "| ward: normal | 52 |" in section
+    assert "Chosen on the local images of data." in card
+
+
+def test_the_same_list_gives_the_same_bundle(calibrated, bundle_folder, films, tmp_path):
+    """A second calibration on the same films gives the same facts, but for the time."""
+    again = run(bundle_folder, films, tmp_path / "again").bundle.manifest.model_dump()
+    first = calibrated.bundle.manifest.model_dump()
+    del again["calibration"]["calibrated_at"], first["calibration"]["calibrated_at"]
+    assert again == first
+
+
+def test_refused_files_are_left_out_and_counted(bundle_folder, make_data, tmp_path):
+    """What the service would not answer has no part in the calibration; the facts say how many, and why."""
+    bad = [(f"bad{number}.png", "normal", f"X{number}", "ward") for number in range(4)]
+    data = make_data([*ROWS, *bad])
+    (data / "bad0.png").write_bytes((data / "bad0.png").read_bytes()[:-500])
+    (data / "bad1.png").write_text("no image")
+    write_dicom(data / "bad2.png", ViewPosition="LL")
+    write_dicom(data / "bad3.png", PatientAge="090Y")
+    done = run(bundle_folder, data, tmp_path / "new", age_policy="refuse")
+    facts = done.bundle.manifest.calibration
+    assert facts.left_out == {"age_out_of_range": 1, "lateral_view": 1, "truncated": 1, "unreadable_file": 1}
+    assert sum(facts.images.values()) == len(ROWS)
+    assert "1 lateral_view" in (done.bundle.folder / "MODEL_CARD.md").read_text(encoding="utf-8")
+
+
+def test_copies_count_once(bundle_folder, make_data, tmp_path):
+    """The same bytes listed again, with the same label and patient, are one film; an empty folder is used."""
+    data = make_data([*ROWS, ("again.png", *ROWS[0][1:])])
+    shutil.copy(data / "n0.png", data / "again.png")
+    (tmp_path / "new").mkdir()
+    done = run(bundle_folder, data, tmp_path / "new")
+    assert done.copies == 1
+    assert sum(done.bundle.manifest.calibration.images.values()) == len(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("label", "patient_id", "what", "values"),
+    [
+        ("viral_pneumonia", "N0", "label", "normal and viral_pneumonia"),
+        ("normal", "N7", "patient", "ward:N0 and ward:N7"),
+    ],
+)
+def test_copies_that_contradict_each_other(label, patient_id, what, values, make_data):
+    """The same bytes with two labels, or of two patients, are refused with both files named."""
+    data = make_data([ROWS[0], ("again.png", label, patient_id, "ward")])
+    shutil.copy(data / "n0.png", data / "again.png")
+    message = rf"n0\.png and .*again\.png have the same bytes and not the same {what}: {values}; a film has one {what}$"
+    with pytest.raises(TrainingDataError, match=message):
+        without_copies(read_labels(data))
+
+
+@pytest.mark.parametrize(
+    ("rows", "found"),
+    [
+        (ROWS[3:], r"49 images of normal \(49 patients\) and 60 images of pneumonia \(30 patients\)"),
+        (ROWS[:-11], r"52 images of normal \(52 patients\) and 49 images of pneumonia \(25 patients\)"),
+        (ROWS[:-2], r"52 images of normal \(52 patients\) and 58 images of pneumonia \(29 patients\)"),
+    ],
+    ids=["few normal", "few with pneumonia", "few patients"],
+)
+def test_a_sample_that_is_too_small(rows, found, bundle_folder, make_data, tmp_path):
+    """Too few images or patients of a class are refused: found and needed are named, nothing is written."""
+    message = f"^the sample has {found}; needed are 50 images of each, and 30 patients$"
+    with pytest.raises(TrainingDataError, match=message):
+        run(bundle_folder, make_data(rows), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_sample_that_is_too_small_after_the_gate(bundle_folder, films, tmp_path):
+    """Films that the gate refuses do not count towards the minimum; the message says how many there were."""
+    strict = copy_bundle(bundle_folder, tmp_path / "strict")
+    facts = read_facts(strict)
+    facts["gate"]["refuse_above"] = -1e6
+    write_facts(strict, facts)
+    message = r"^the sample has 0 images of normal .*; 112 listed files were left out: 112 out_of_distribution$"
+    with pytest.raises(TrainingDataError, match=message):
+        run(strict, films, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_output_folder_that_is_not_empty(bundle_folder, films, tmp_path):
+    """A folder with anything in it, and a file, are refused and left as they are."""
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    for name in ("full", "full/notes.txt"):
+        with pytest.raises(ConfigurationError, match=rf"{name} exists already, expected a new or an empty folder$"):
+            run(bundle_folder, films, tmp_path / name)
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("version", ["1.2.3", "1.2.2", "0.9.9"])
+def test_a_version_that_is_not_above(version, bundle_folder, films, tmp_path):
+    """The old version, and those below it, are refused with both named."""
+    with pytest.raises(ConfigurationError, match=rf"^the version is {version}, expected one above 1\.2\.3, "):
+        run(bundle_folder, films, tmp_path / "new", version=version)
+
+
+@pytest.mark.parametrize(("asked", "version"), [(None, "1.10.0"), ("1.9.10", "1.9.10"), ("2.0.0", "2.0.0")])
+def test_next_version(asked, version):
+    """Versions are compared as numbers, and by default the minor part is raised."""
+    assert next_version("1.9.3", asked) == version
+
+
+def test_a_bundle_of_another_rendering(bundle_folder, films, tmp_path):
+    """A bundle that the service would refuse is not calibrated either."""
+    other = copy_bundle(bundle_folder, tmp_path / "other")
+    facts = read_facts(other)
+    facts["input"]["rendering_version"] = 1
+    write_facts(other, facts)
+    with pytest.raises(BundleError, match="was trained on rendering version 1"):
+        run(other, films, tmp_path / "new")
+
+
+def test_networks_without_finite_numbers(bundle_folder, films, tmp_path, monkeypatch):
+    """Networks that give no finite numbers are one sentence, and no bundle is made."""
+
+    def fail(*_):
+        raise FloatingPointError("the networks gave no finite numbers")
+
+    monkeypatch.setattr(Ensemble, "examine_members", fail)
+    with pytest.raises(TrainingDataError, match=r"^the networks of test-cxr-1\.2\.3 gave no finite numbers"):
+        run(bundle_folder, films, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_incomplete_copy_is_noticed(bundle_folder, films, tmp_path):
+    """Weights that are not those of the manifest are refused, and no manifest vouches for them."""
+    changed = copy_bundle(bundle_folder, tmp_path / "changed")
+    weights = changed / "resnet50.safetensors"
+    content = weights.read_bytes()
+    weights.unlink()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(BundleError, match=r"resnet50\.safetensors has SHA-256"):
+        run(changed, films, tmp_path / "new")
+    assert not (tmp_path / "new").exists()

@@ -1,0 +1,200 @@
+"""`xray-batch calibrate`."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from xray_batch import DISCLAIMER
+from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Device, Home, open_settings
+from xray_batch.cli.output import Format, json_line, progress_columns
+
+if TYPE_CHECKING:
+    from xray_batch.bundle import Metric, Proportion
+    from xray_batch.settings import Settings
+    from xray_batch.training.calibration import Calibration
+    from xray_batch.training.recalibrate import Recalibrated
+
+_VERSION: Final = re.compile(r"\d+\.\d+\.\d+")
+
+#: Width of the table where it goes to no terminal.
+_WIDTH: Final = 140
+
+_HONESTY: Final = (
+    "The columns on the sample are measured on the very images that the new calibration was fitted to, which "
+    "flatters it. The last column does not: each fifth of the patients is measured with a calibration fitted to "
+    "the other four."
+)
+
+#: A shift of all probabilities to one side would need a second number.
+_NO_BETTER: Final = (
+    "The calibration error did not fall: one temperature makes all answers surer or less sure, and cannot move them "
+    "all to one side. The thresholds fit your films; do not read the probabilities as frequencies."
+)
+
+
+def calibrate(
+    labels: Annotated[
+        Path, typer.Option(help="Your labelled films: a CSV (file, label, patient_id, source), or a folder with it.")
+    ],
+    out: Annotated[Path, typer.Option(help="New folder that becomes the bundle.")],
+    version: Annotated[
+        str | None, typer.Option(help="Version of the new bundle; the old one with its minor part raised if not given.")
+    ] = None,
+    form: Annotated[Format, typer.Option("--format", help="A table, or one JSON object.")] = Format.TABLE,
+    bundle: BundleName = None,
+    device: Device = None,
+    home: Home = None,
+    config: Config = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Fit temperature, thresholds and limit of disagreement to your own films, and write a new bundle.
+
+    The weights stay as they are, byte for byte.  At least 50 images of normal and 50 of pneumonia are needed,
+    each of 30 patients; what the service would refuse is left out.
+    """
+    if version is not None and not _VERSION.fullmatch(version):
+        raise typer.BadParameter(f"--version is {version!r}, expected three numbers such as 1.2.0")
+    settings = open_settings(home, config, database_url, bundle=bundle, device=device)
+
+    from xray_batch.bundle import find_bundle
+    from xray_batch.intake import Folders
+    from xray_batch.training.recalibrate import CalibrationOrder, recalibrate
+
+    found = find_bundle(settings.bundle, Folders(settings.home).bundles)
+    order = CalibrationOrder(labels=labels, out=out, version=version)
+    with _progress() as task:
+        done = recalibrate(found, order, settings, task=task)
+    if form is Format.JSON:
+        typer.echo(json_line(_facts(done)))
+    else:
+        _print(done, settings)
+
+
+def _facts(done: "Recalibrated") -> dict[str, object]:
+    """Return everything that is shown, as the JSON object has it."""
+    manifest, crossed = done.bundle.manifest, done.crossed
+    calibration = manifest.calibration
+    return {
+        "bundle": str(done.bundle.folder),
+        "model_id": manifest.model_id,
+        "model_sha256": done.bundle.sha256,
+        "calibration": calibration.model_dump(mode="json") if calibration else None,
+        "copies": done.copies,
+        "before": _calibration_facts(done.before, done.errors["before"]),
+        "after": _calibration_facts(done.after, done.errors["after"]),
+        "cross_fitted": {
+            "operating_points": {
+                name: {
+                    "sensitivity": crossed.sensitivity[name].model_dump(),
+                    "specificity": crossed.specificity[name].model_dump(),
+                }
+                for name in crossed.called
+            },
+            "expected_calibration_error": _interval_facts(done.errors["cross_fitted"]),
+        },
+        "note": f"{note(done.errors)} {DISCLAIMER}",
+    }
+
+
+def _calibration_facts(calibration: "Calibration", error: "Metric") -> dict[str, object]:
+    return {
+        "temperature": calibration.temperature,
+        "threshold_low": calibration.threshold_low,
+        "threshold_high": calibration.threshold_high,
+        "disagreement_limit": calibration.disagreement_limit,
+        "operating_points": calibration.operating_points.model_dump(),
+        "expected_calibration_error": _interval_facts(error),
+    }
+
+
+def _interval_facts(metric: "Metric") -> dict[str, object]:
+    return {"value": metric.value, "low": metric.low, "high": metric.high, "n": metric.n}
+
+
+def _print(done: "Recalibrated", settings: "Settings") -> None:
+    """Print the old and the new calibration side by side, and what to do with the new bundle."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)
+    manifest, facts = done.bundle.manifest, done.bundle.manifest.calibration
+    if facts:
+        typer.echo(f"{sum(facts.images.values())} images of {facts.patients} patients in {facts.name}:")
+        for name, count in facts.images.items():
+            typer.echo(f"{count:8} {name}")
+        for reason, count in facts.left_out.items():
+            typer.echo(f"{count:8} left out: {reason}")
+    if done.copies:
+        typer.echo(f"{done.copies:8} left out: the same bytes as another file of the list")
+    was = facts.derived_from if facts else "before"
+    table = Table("", f"{was}, on the sample", f"{manifest.model_id}, on the sample", "cross-fitted")
+    for row in _rows(done):
+        table.add_row(*row)
+    console.print(table)
+    typer.echo(f"In brackets: 95 % intervals. {note(done.errors)}")
+    typer.echo(f"\n{DISCLAIMER}\n")
+    typer.echo(_how_to_install(done, settings))
+
+
+def _rows(done: "Recalibrated") -> "Iterator[tuple[str, ...]]":
+    """Yield the rows of the table: what it is, before, after, and cross-fitted."""
+    before, after = done.before, done.after
+    yield ("temperature", f"{before.temperature:.3f}", f"{after.temperature:.3f}", "")
+    for name in done.crossed.called:
+        old, new = getattr(before.operating_points, name), getattr(after.operating_points, name)
+        yield (f"{name.replace('_', ' ')} threshold", f"{old.threshold:.4f}", f"{new.threshold:.4f}", "")
+        yield ("  sensitivity", *map(_share, (old.sensitivity, new.sensitivity, done.crossed.sensitivity[name])))
+        yield ("  specificity", *map(_share, (old.specificity, new.specificity, done.crossed.specificity[name])))
+    yield (
+        "indeterminate band",
+        *(f"{each.threshold_low:.4f} - {each.threshold_high:.4f}" for each in (before, after)),
+        "",
+    )
+    yield ("limit of disagreement", f"{before.disagreement_limit:.3f}", f"{after.disagreement_limit:.3f}", "")
+    yield ("calibration error (ECE)", *(_share(done.errors[key]) for key in ("before", "after", "cross_fitted")))
+
+
+def note(errors: "Mapping[str, Metric]") -> str:
+    """Say how the figures are to be read, and where the calibration error falls on no other patients."""
+    fell = errors["cross_fitted"].value < errors["before"].value
+    return _HONESTY if fell else f"{_HONESTY} {_NO_BETTER}"
+
+
+def _share(share: "Proportion | Metric") -> str:
+    return f"{share.value:.3f} ({share.low:.3f} - {share.high:.3f})"
+
+
+def _how_to_install(done: "Recalibrated", settings: "Settings") -> str:
+    from xray_batch.intake import Folders
+
+    name = done.bundle.manifest.model_id
+    target = Folders(settings.home.absolute()).bundles / name
+    return (
+        f"The bundle is {done.bundle.folder.absolute()}, manifest SHA-256 {done.bundle.sha256}.\n"
+        f"Install it:  mkdir -p {target.parent} && cp -r {done.bundle.folder.absolute()} {target}\n"
+        f'Activate it: bundle = "{name}" in the configuration file, then start the service anew.\n'
+        f"Try it:      xray-batch process FILE --home {settings.home.absolute()} --bundle {name}"
+    )
+
+
+@contextmanager
+def _progress() -> "Iterator[Callable[[str, int], Callable[[int], None]]]":
+    """Show a bar with the time left, on a terminal's stderr."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    bars = Progress(*progress_columns(), console=console, disable=not console.is_terminal)
+
+    def task(description: str, total: int) -> Callable[[int], None]:
+        identifier = bars.add_task(description, total=total)
+        return lambda images: bars.advance(identifier, images)
+
+    with bars:
+        yield task

@@ -1,0 +1,245 @@
+"""Recompute one stored result from its original, and compare.
+
+The original goes through the same pipeline as in service.  Nothing is written: not to the database, and no
+file is moved.
+"""
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from xray_batch.bundle import Bundle, bundle_folders, find_bundle
+from xray_batch.errors import BundleError, ConfigurationError, ReplayError
+from xray_batch.intake import Folders, meant_by
+from xray_batch.pipeline.engine import Failure, Job, Pipeline
+from xray_batch.records import (
+    Computation,
+    Finding,
+    Finished,
+    Outcome,
+    Prediction,
+    ResultRecord,
+    StoredResult,
+)
+from xray_batch.settings import Settings
+
+#: How far a probability may be from the stored one on a CPU.  In float32 one image alone and the same image in
+#: a batch differ by up to 2.3e-7, one thread and two by up to 1.1e-7 (measured on 48 films, AVX2).
+CPU_TOLERANCE: Final = 1e-6
+
+#: Likewise where a GPU computed the one or the other: its kernels may add in any order, in bfloat16.
+CUDA_TOLERANCE: Final = 2e-3
+
+#: Columns of the view `results` that are compared, and what they are of an answer.
+_PROBABILITIES: Final = {
+    "p_normal": Finding.NORMAL,
+    "p_bacterial": Finding.BACTERIAL_PNEUMONIA,
+    "p_viral": Finding.VIRAL_PNEUMONIA,
+    "p_covid19": Finding.COVID19_PNEUMONIA,
+}
+VALUES: Final = ("p_pneumonia", *_PROBABILITIES, "disagreement")
+
+#: What opening a recorded path says where there is no file that can be the original.
+_GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What an answer says, as far as it is compared."""
+
+    outcome: Outcome
+    reason_code: str | None
+    warnings: str  #: codes separated by commas
+    values: dict[str, float | None]  #: by the names in :data:`VALUES`
+    preprocess_sha256: str
+    computation: Computation | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """A stored answer, the recomputed one, and whether they agree."""
+
+    record: ResultRecord
+    then: Answer
+    now: Answer
+    tolerance: float  #: of each value
+
+    @property
+    def difference(self) -> float | None:
+        """Largest absolute difference of a value; None where one of the answers has none."""
+        pairs = [(self.then.values[name], self.now.values[name]) for name in VALUES]
+        differences = [abs(then - now) for then, now in pairs if then is not None and now is not None]
+        return max(differences, default=None)
+
+    @property
+    def is_prepared_alike(self) -> bool:
+        """Whether the picture is prepared by the same rules."""
+        return self.then.preprocess_sha256 == self.now.preprocess_sha256
+
+    @property
+    def agrees(self) -> bool:
+        """Whether outcome, reason and rules are the same, and no value differs by more than the tolerance."""
+        same_end = (self.then.outcome, self.then.reason_code) == (self.now.outcome, self.now.reason_code)
+        return same_end and self.is_prepared_alike and (self.difference or 0.0) <= self.tolerance
+
+    @property
+    def is_bit_equal(self) -> bool:
+        """Whether they agree, and every value to the last bit."""
+        return self.agrees and self.then.values == self.now.values
+
+
+def replay(stored: StoredResult, settings: Settings, file: Path | None) -> Replayed:
+    """Recompute a result with the bundle that made it, in the precision that is recorded.
+
+    Parameters
+    ----------
+    file
+        The original; None looks where it was filed or classified.
+
+    Raises
+    ------
+    ConfigurationError
+        If the bundle is not here.
+    ReplayError
+        If the original is not here, or it got no answer now.
+    """
+    record, then = stored.record, stored.computation
+    bundle = find_maker(record, settings)
+    path = find_original(stored, settings.home, file)
+    if then is not None:
+        settings = settings.model_copy(update={"precision": then.precision})
+    with Pipeline(bundle, settings.model_copy(update={"decode_workers": 1})) as pipeline:
+        results = [answered.result for group in pipeline.run([Job(path=path, context=None)]) for answered in group]
+    (result,) = results
+    if isinstance(result, Failure):
+        message = f"result {record.result_id} cannot be recomputed: processing ended with {result.error}"
+        raise ReplayError(message)
+    return Replayed(
+        record=record,
+        then=_stored_answer(stored),
+        now=_answer(result, pipeline.model.preprocess_sha256),
+        tolerance=tolerance(then, result.computation),
+    )
+
+
+def find_maker(record: ResultRecord, settings: Settings) -> Bundle:
+    """Return the bundle that made a result: the configured one, an installed or a packaged one.
+
+    Raises
+    ------
+    ConfigurationError
+        If none of them has the manifest; the message says which model is needed.
+    """
+    for bundle in _bundles(settings):
+        if bundle.sha256 == record.model_sha256:
+            return bundle
+    message = (
+        f"result {record.result_id} was made by {record.model_id} (manifest SHA-256 {record.model_sha256}), which is "
+        "neither the configured bundle nor installed nor packaged; install it, or name its folder with --bundle"
+    )
+    raise ConfigurationError(message)
+
+
+def _bundles(settings: Settings) -> Iterator[Bundle]:
+    """Yield every bundle at hand that can be read, the configured one first."""
+    installed = Folders(settings.home).bundles
+    yield find_bundle(settings.bundle, installed)
+    for folder in bundle_folders(installed):
+        try:
+            yield Bundle(folder)
+        except BundleError:
+            continue  # not the one that is looked for, or of no use
+
+
+def find_original(stored: StoredResult, home: Path, file: Path | None) -> Path:
+    """Return a file that has the bytes of a result's content.
+
+    Raises
+    ------
+    ReplayError
+        If `file` has other bytes, or none of the recorded places has them.  The message names no place: a
+        sender's file name may be that of a patient.
+    """
+    record = stored.record
+    if file is not None:
+        sha256 = _content_sha256(file)
+        if sha256 != record.content_sha256:
+            found = "given with --file " + ("cannot be read" if sha256 is None else f"has SHA-256 {sha256}")
+            message = (
+                f"the file {found}; result {record.result_id} is of the bytes with SHA-256 {record.content_sha256}"
+            )
+            raise ReplayError(message)
+        return file
+    for place in _places(stored, home):
+        if _content_sha256(place) == record.content_sha256:
+            return place
+    message = (
+        f"the original of result {record.result_id} is not where it was filed or classified; name it with --file "
+        f"(its SHA-256 is {record.content_sha256})"
+    )
+    raise ReplayError(message)
+
+
+def _places(stored: StoredResult, home: Path) -> Iterator[Path]:
+    """Yield where the original may be: filed away, or left in place under a name given on a command line."""
+    for text in stored.filed_paths:
+        yield from (home / name for name in meant_by(text))
+    for text in stored.in_place_names:
+        yield from (Path(name) for name in meant_by(text))
+
+
+def _content_sha256(path: Path) -> str | None:
+    """Return the hash of a file's bytes; None if there is no file to read."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a named pipe must not block
+        with open(descriptor, "rb") as content:  # noqa: PTH123 - opened by descriptor
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    except OSError as error:
+        if error.errno in _GONE:
+            return None
+        raise
+
+
+def tolerance(then: Computation | None, now: Computation | None) -> float:
+    """Return how far the values of two computations may differ.
+
+    Zero only where nothing is different: the same CPU instructions, threads and libraries, and both times
+    the image alone in its batch.
+    """
+    known = [computation for computation in (then, now) if computation is not None]
+    if any(computation.device.startswith("cuda") for computation in known):
+        return CUDA_TOLERANCE
+    alone = all(computation.batch_images <= 1 for computation in known)
+    return 0.0 if len(known) == 2 and then == now and alone else CPU_TOLERANCE
+
+
+def _stored_answer(stored: StoredResult) -> Answer:
+    record = stored.record
+    return Answer(
+        outcome=record.outcome,
+        reason_code=record.reason_code,
+        warnings=record.warnings,
+        values={name: getattr(record, name) for name in VALUES},
+        preprocess_sha256=record.preprocess_sha256,
+        computation=stored.computation,
+    )
+
+
+def _answer(finished: Finished, preprocess_sha256: str) -> Answer:
+    answer = finished.answer
+    values: dict[str, float | None] = dict.fromkeys(VALUES)
+    if isinstance(answer, Prediction):
+        values |= {name: answer.probabilities[finding] for name, finding in _PROBABILITIES.items()}
+        values |= {"p_pneumonia": answer.p_pneumonia, "disagreement": answer.disagreement}
+    return Answer(
+        outcome=answer.outcome if isinstance(answer, Prediction) else Outcome.NOT_ANALYSED,
+        reason_code=None if isinstance(answer, Prediction) else answer.reason_code.value,
+        warnings=",".join(warning.value for warning in finished.warnings),
+        values=values,
+        preprocess_sha256=preprocess_sha256,
+        computation=finished.computation,
+    )

@@ -1,0 +1,145 @@
+"""Fit what turns the members' probabilities into a verdict: temperature, thresholds, limit of disagreement."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.model_selection import StratifiedGroupKFold
+
+from xray_batch.bundle import Manifest, OperatingPoints, Proportion
+from xray_batch.classify import pool
+from xray_batch.records import Finding
+from xray_batch.training.metrics import fit_temperature, indeterminate_band, measure, operating_points, proportion
+
+#: Parts of the patients in cross-fitting: fitted on all but one, measured on that one.
+FOLDS: Final = 5
+
+#: Of the sample, so many hundredths disagree no more than the limit.
+_AGREEING_PERCENT: Final = 99
+
+#: Operating points by the names of their facts.
+POINTS: Final = tuple(OperatingPoints.model_fields)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """What the members say about labelled images."""
+
+    members: npt.NDArray[np.float64]  #: shape (members, N, classes), each row summing to 1
+    targets: npt.NDArray[np.bool_]  #: shape (N, classes): the findings that each label allows
+    classes: Sequence[Finding]  #: in the order of both
+
+    @property
+    def positive(self) -> npt.NDArray[np.bool_]:
+        """Which images have a pneumonia of any cause, shape (N,)."""
+        normal: npt.NDArray[np.bool_] = self.targets[:, self.classes.index(Finding.NORMAL)]
+        return ~normal
+
+    @property
+    def disagreement(self) -> npt.NDArray[np.float64]:
+        """Largest minus smallest P(pneumonia) among the members, shape (N,), 0 to 1."""
+        spread: npt.NDArray[np.float64] = np.ptp(self.members[:, :, self.classes.index(Finding.NORMAL)], axis=0)
+        return spread
+
+    def p_pneumonia(self, temperature: float) -> npt.NDArray[np.float64]:
+        """Calibrated probability of any pneumonia, shape (N,)."""
+        p: npt.NDArray[np.float64] = 1 - pool(self.members, temperature)[:, self.classes.index(Finding.NORMAL)]
+        return p
+
+    def take(self, chosen: npt.NDArray[np.intp]) -> "Sample":
+        """Return some of the images."""
+        return Sample(members=self.members[:, chosen], targets=self.targets[chosen], classes=self.classes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """Everything that decides a verdict, beside the weights; facts of a bundle by the same names."""
+
+    temperature: float
+    operating_points: OperatingPoints
+    threshold_low: float
+    threshold_high: float
+    disagreement_limit: float
+
+
+def fit_calibration(sample: Sample) -> Calibration:
+    """Fit temperature, operating points, indeterminate band and limit of disagreement to one sample.
+
+    Raises
+    ------
+    TrainingDataError
+        If no thresholds can be chosen on it; see :func:`xray_batch.training.metrics.operating_points`.
+    """
+    temperature = fit_temperature(sample.members, sample.targets)
+    points = operating_points(sample.positive, sample.p_pneumonia(temperature))
+    low, high = indeterminate_band(points)
+    return Calibration(
+        temperature=temperature,
+        operating_points=points,
+        threshold_low=low,
+        threshold_high=high,
+        disagreement_limit=float(np.percentile(sample.disagreement, _AGREEING_PERCENT)),
+    )
+
+
+def measure_calibration(manifest: Manifest, sample: Sample) -> Calibration:
+    """Return the calibration of a bundle, its operating points measured on another sample."""
+    p_pneumonia = sample.p_pneumonia(manifest.temperature)
+    points = {
+        name: measure(getattr(manifest.operating_points, name).threshold, sample.positive, p_pneumonia)
+        for name in POINTS
+    }
+    return Calibration(
+        temperature=manifest.temperature,
+        operating_points=OperatingPoints(**points),
+        threshold_low=manifest.threshold_low,
+        threshold_high=manifest.threshold_high,
+        disagreement_limit=manifest.disagreement_limit,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrossFit:
+    """What calibrations achieve on patients that they were not fitted to, all parts together."""
+
+    p_pneumonia: npt.NDArray[np.float64]  #: calibrated probability of any pneumonia, shape (N,)
+    called: dict[str, npt.NDArray[np.bool_]]  #: which images are at or above the threshold, per operating point
+    sensitivity: dict[str, Proportion]  #: per operating point
+    specificity: dict[str, Proportion]  #: likewise
+
+
+def cross_fit(sample: Sample, patients: Sequence[str], *, seed: int = 0) -> CrossFit:
+    """Fit to four fifths of the patients and measure on the other fifth, five times.
+
+    Parameters
+    ----------
+    patients
+        Length N; images of one patient are never both fitted to and measured on.
+
+    Raises
+    ------
+    TrainingDataError
+        As :func:`fit_calibration`, of a part.
+    """
+    positive = sample.positive
+    p_pneumonia = np.zeros(len(positive))
+    called = {name: np.zeros(len(positive), dtype=np.bool_) for name in POINTS}
+    splitter = StratifiedGroupKFold(n_splits=FOLDS, shuffle=True, random_state=seed)
+    for fitted_to, measured in splitter.split(positive, positive, groups=np.asarray(patients)):
+        calibration = fit_calibration(sample.take(fitted_to))
+        p_pneumonia[measured] = sample.take(measured).p_pneumonia(calibration.temperature)
+        for name in POINTS:
+            threshold = getattr(calibration.operating_points, name).threshold
+            called[name][measured] = p_pneumonia[measured] >= threshold
+    return CrossFit(
+        p_pneumonia=p_pneumonia,
+        called=called,
+        sensitivity={
+            name: proportion(int(found[positive].sum()), int(positive.sum())) for name, found in called.items()
+        },
+        specificity={
+            name: proportion(int((~found)[~positive].sum()), int((~positive).sum())) for name, found in called.items()
+        },
+    )

@@ -1,0 +1,364 @@
+"""Calibrate a bundle anew on a site's own labelled films; its weights and its gate stay as they are.
+
+The sample is decoded, judged and run as the service does it: what the service would not answer has no part
+in the thresholds of its answers.
+"""
+
+import datetime as dt
+import hashlib
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from xray_batch.bundle import Bundle, CalibrationFacts, Manifest, Metric, write_manifest
+from xray_batch.classify import Ensemble, select_device, select_dtype
+from xray_batch.errors import ConfigurationError, TrainingDataError
+from xray_batch.pipeline.engine import as_model_input, check_fit
+from xray_batch.pipeline.patient_age import judge_age
+from xray_batch.pipeline.pool import Decoded, DecodePool, WorkerLimits
+from xray_batch.records import Finding, ModelInput, Rejection
+from xray_batch.settings import Settings
+from xray_batch.training.calibration import (
+    Calibration,
+    CrossFit,
+    Sample,
+    cross_fit,
+    fit_calibration,
+    measure_calibration,
+)
+from xray_batch.training.dataset import CLASSES, LabelledImage, fingerprint, read_labels
+from xray_batch.training.metrics import auroc, calibration_error, share
+from xray_batch.training.model_card import model_card
+
+#: Images of normal, and of pneumonia, without which a threshold at 98 % would be a matter of luck.
+MIN_IMAGES: Final = 50
+
+#: Patients of each, likewise.
+MIN_PATIENTS: Final = 30
+
+_WAIT_SECONDS: Final = 1.0
+
+#: In the data of a figure, in front of the bundle that it was measured with.
+_AS: Final = ", as "
+
+#: Probabilities of one image, shape (members, classes).
+_Members: TypeAlias = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationOrder:
+    """What to calibrate on, and where to."""
+
+    labels: Path  #: CSV file, or a folder with `labels.csv`
+    out: Path  #: becomes the bundle
+    version: str | None  #: of the new bundle; None: the minor part of the old one raised
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recalibrated:
+    """The new bundle, and what calibrations old and new achieve on the sample."""
+
+    bundle: Bundle
+    copies: int  #: files that had the same bytes as another, and were counted once
+    before: Calibration  #: the old one, measured on the sample
+    after: Calibration  #: fitted to the sample, and measured on it
+    crossed: CrossFit  #: fitted to four fifths of the patients, measured on the others
+    errors: dict[str, Metric]  #: expected calibration error `before`, `after` and `cross_fitted`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answered:
+    """The images that the bundle answers, and what its members say about them."""
+
+    images: list[LabelledImage]
+    members: npt.NDArray[np.float64]  #: shape (members, N, classes)
+    left_out: dict[str, int]  #: files that get no answer, per reason
+
+
+def recalibrate(
+    bundle: Bundle, order: CalibrationOrder, settings: Settings, *, task: Callable[[str, int], Callable[[int], None]]
+) -> Recalibrated:
+    """Carry out `order` and write the new bundle.
+
+    Parameters
+    ----------
+    task
+        Announces a piece of work of so many images and returns a function to advance it.
+
+    Raises
+    ------
+    TrainingDataError
+        If the list or the sample cannot be used; the message says what was found and what is needed.
+    ConfigurationError
+        If the folder is not empty, the version not above the old one, or the bundle not for this version.
+    """
+    check_fit(bundle)
+    version = next_version(bundle.manifest.version, order.version)
+    _check_empty(order.out)
+    listed = read_labels(order.labels)
+    images = without_copies(listed)
+    check_size(images, {})
+    answered = _answer(images, bundle, settings, task("calibrate", len(images)))
+    check_size(answered.images, answered.left_out)
+    sample = Sample(
+        members=answered.members,
+        targets=np.stack([image.target for image in answered.images])[
+            :, [CLASSES.index(finding) for finding in bundle.manifest.classes]
+        ],
+        classes=bundle.manifest.classes,
+    )
+    patients = [_patient(image) for image in answered.images]
+    after, crossed = fit_calibration(sample), cross_fit(sample, patients)
+    facts = _facts(bundle, order, answered, len(set(patients)))
+    errors = _errors(sample, bundle.manifest.temperature, after.temperature, crossed, facts.name, patients)
+    manifest = _manifest(
+        bundle.manifest, version, facts, after, _metrics(sample, crossed, errors, patients, facts.name)
+    )
+    return Recalibrated(
+        bundle=_write(bundle, manifest, order.out),
+        copies=len(listed) - len(images),
+        before=measure_calibration(bundle.manifest, sample),
+        after=after,
+        crossed=crossed,
+        errors=errors,
+    )
+
+
+def next_version(old: str, asked: str | None) -> str:
+    """Return the version of the new bundle: the one asked for, else the old one with its minor part raised.
+
+    Raises
+    ------
+    ConfigurationError
+        If the one asked for is not above the old one.
+    """
+    major, minor, _ = _parts(old)
+    if asked is None:
+        return f"{major}.{minor + 1}.0"
+    if _parts(asked) <= _parts(old):
+        message = f"the version is {asked}, expected one above {old}, that of the bundle it is derived from"
+        raise ConfigurationError(message)
+    return asked
+
+
+def _parts(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
+
+
+def _check_empty(out: Path) -> None:
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        message = f"{out} exists already, expected a new or an empty folder"
+        raise ConfigurationError(message)
+
+
+def without_copies(images: Sequence[LabelledImage]) -> list[LabelledImage]:
+    """Keep one of the files with the same bytes: a film counts once.
+
+    Raises
+    ------
+    TrainingDataError
+        If their labels, or their patients, differ.
+    """
+    kept: dict[str, LabelledImage] = {}
+    for image in images:
+        with image.path.open("rb") as file:
+            first = kept.setdefault(hashlib.file_digest(file, "sha256").hexdigest(), image)
+        for what, one, other in (
+            ("label", first.label, image.label),
+            ("patient", _patient(first), _patient(image)),
+        ):
+            if one != other:
+                message = (
+                    f"{first.path} and {image.path} have the same bytes and not the same {what}: "
+                    f"{one} and {other}; a film has one {what}"
+                )
+                raise TrainingDataError(message)
+    return list(kept.values())
+
+
+def _patient(image: LabelledImage) -> str:
+    return f"{image.source}:{image.patient_id}"
+
+
+def check_size(images: Sequence[LabelledImage], left_out: dict[str, int]) -> None:
+    """Refuse a sample that is too small to choose thresholds on.
+
+    Raises
+    ------
+    TrainingDataError
+        If there are fewer than :data:`MIN_IMAGES` images, or :data:`MIN_PATIENTS` patients, of normal or of
+        pneumonia; it names `left_out`, the files without an answer per reason.
+    """
+    found = {}
+    for name, is_normal in (("normal", True), ("pneumonia", False)):
+        chosen = [image for image in images if (image.label == Finding.NORMAL) is is_normal]
+        found[name] = (len(chosen), len({_patient(image) for image in chosen}))
+    if all(count >= MIN_IMAGES and patients >= MIN_PATIENTS for count, patients in found.values()):
+        return
+    counts = " and ".join(
+        f"{count} images of {name} ({patients} patients)" for name, (count, patients) in found.items()
+    )
+    message = f"the sample has {counts}; needed are {MIN_IMAGES} images of each, and {MIN_PATIENTS} patients"
+    if left_out:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+        message += f"; {sum(left_out.values())} listed files were left out: {reasons}"
+    raise TrainingDataError(message)
+
+
+def _answer(
+    images: Sequence[LabelledImage], bundle: Bundle, settings: Settings, advance: Callable[[int], None]
+) -> _Answered:
+    """Decode and run the images batch by batch in their order, so that the same list gives the same bits."""
+    device = select_device(settings.device)
+    dtype = select_dtype(settings.precision, device)
+    ensemble = Ensemble(bundle, device=device, dtype=dtype, batch_size=settings.batch_size)
+    limits = WorkerLimits(seconds=settings.decode_seconds, address_space=settings.decode_memory_mb << 20)
+    answers: list[_Members | str] = []
+    with DecodePool[int](settings.decode_workers, bundle.manifest.input_spec, limits) as pool:
+        for start in range(0, len(images), settings.batch_size):
+            batch = images[start : start + settings.batch_size]
+            answers += _answer_batch(_decode(pool, batch), ensemble, settings)
+            advance(len(batch))
+    kept = [(image, answer) for image, answer in zip(images, answers, strict=True) if not isinstance(answer, str)]
+    return _Answered(
+        images=[image for image, _ in kept],
+        members=np.stack([answer for _, answer in kept], axis=1) if kept else np.empty((0, 0, 0)),
+        left_out=dict(sorted(Counter(answer for answer in answers if isinstance(answer, str)).items())),
+    )
+
+
+def _decode(pool: DecodePool[int], batch: Sequence[LabelledImage]) -> list[Decoded[int]]:
+    """Decode images in the workers; the results are in their order."""
+    for index, image in enumerate(batch):
+        pool.submit(index, image.path)
+    decoded: dict[int, Decoded[int]] = {}
+    while len(decoded) < len(batch):
+        found = pool.take(_WAIT_SECONDS)
+        if found is not None:
+            decoded[found.job] = found
+    return [decoded[index] for index in range(len(batch))]
+
+
+def _answer_batch(batch: Sequence[Decoded[int]], ensemble: Ensemble, settings: Settings) -> list[_Members | str]:
+    """Return what the members say of each image, or why the service would not answer it."""
+    prepared = [_prepare(decoded, ensemble.manifest, settings) for decoded in batch]
+    inputs = [each for each in prepared if isinstance(each, ModelInput)]
+    if not inputs:
+        return [each for each in prepared if isinstance(each, str)]
+    try:
+        members, judgements = ensemble.examine_members(inputs)
+    except FloatingPointError as error:
+        message = f"the networks of {ensemble.manifest.model_id} gave no finite numbers for an image of the sample"
+        raise TrainingDataError(message) from error
+    found = iter(zip(members.swapaxes(0, 1), judgements, strict=True))
+    answers: list[_Members | str] = []
+    for each in prepared:
+        if isinstance(each, str):
+            answers.append(each)
+        else:
+            probabilities, judgement = next(found)
+            answers.append(judgement.rejection.reason_code.value if judgement.rejection else probabilities)
+    return answers
+
+
+def _prepare(decoded: Decoded[int], manifest: Manifest, settings: Settings) -> ModelInput | str:
+    """Return the model input of a decoded image, or why there is none."""
+    model_input = as_model_input(decoded)
+    if model_input is None:
+        rejection = decoded.reply.rejection
+        return rejection.reason_code.value if rejection else decoded.reply.failure or "unknown"
+    age = judge_age(model_input.header.patient_age, manifest.ages, settings.age_policy)
+    return age.reason_code.value if isinstance(age, Rejection) else model_input
+
+
+def _facts(bundle: Bundle, order: CalibrationOrder, answered: _Answered, patients: int) -> CalibrationFacts:
+    counts = Counter(f"{image.source}: {image.label}" for image in answered.images)
+    return CalibrationFacts(
+        derived_from=bundle.manifest.model_id,
+        derived_from_sha256=bundle.sha256,
+        calibrated_at=dt.datetime.now(dt.UTC).replace(microsecond=0),
+        name=order.labels.absolute().name,
+        sha256=fingerprint(answered.images),
+        images=dict(sorted(counts.items())),
+        patients=patients,
+        left_out=answered.left_out,
+    )
+
+
+def _errors(
+    sample: Sample, old: float, new: float, crossed: CrossFit, name: str, patients: Sequence[str]
+) -> dict[str, Metric]:
+    """Measure the calibration error at the old temperature, at the new one, and cross-fitted."""
+    probabilities = {
+        "before": sample.p_pneumonia(old),
+        "after": sample.p_pneumonia(new),
+        "cross_fitted": crossed.p_pneumonia,
+    }
+    return {
+        key: calibration_error("expected calibration error", _data(name), sample.positive, p_pneumonia, patients)
+        for key, p_pneumonia in probabilities.items()
+    }
+
+
+def _data(name: str) -> str:
+    return f"{name}, each fifth of the patients calibrated on the others"
+
+
+def _metrics(
+    sample: Sample, crossed: CrossFit, errors: dict[str, Metric], patients: Sequence[str], name: str
+) -> list[Metric]:
+    """Return the figures of the new bundle, all of them cross-fitted."""
+    positive, data = sample.positive, _data(name)
+    metrics = [
+        auroc("AUROC pneumonia", data, positive, crossed.p_pneumonia, patients),
+        share("accuracy pneumonia", data, crossed.called["balanced"] == positive),
+        errors["cross_fitted"],
+    ]
+    for point, called in crossed.called.items():
+        label = point.replace("_", " ")
+        metrics.append(share(f"sensitivity, {label} threshold", data, called[positive]))
+        metrics.append(share(f"specificity, {label} threshold", data, ~called[~positive]))
+    return metrics
+
+
+def _manifest(
+    old: Manifest, version: str, facts: CalibrationFacts, calibration: Calibration, metrics: Sequence[Metric]
+) -> Manifest:
+    """Return the new facts; the date, the libraries and the training remain those of the weights."""
+    kept = [
+        metric if _AS in metric.data else metric.model_copy(update={"data": f"{metric.data}{_AS}{old.model_id}"})
+        for metric in old.metrics
+    ]
+    return Manifest(
+        **(
+            old.model_dump()
+            | {
+                "version": version,
+                "temperature": calibration.temperature,
+                "threshold_low": calibration.threshold_low,
+                "threshold_high": calibration.threshold_high,
+                "disagreement_limit": calibration.disagreement_limit,
+                "operating_points": calibration.operating_points,
+                "calibration": facts,
+                "metrics": (*metrics, *kept),
+            }
+        )
+    )
+
+
+def _write(old: Bundle, manifest: Manifest, out: Path) -> Bundle:
+    """Copy weights and gate, write manifest and card, and check all of it as `bundle verify` does."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name in old.hashed_files:
+        shutil.copyfile(old.folder / name, out / name)
+    write_manifest(out, manifest, model_card(manifest))
+    bundle = Bundle(out)
+    bundle.load_networks()
+    bundle.load_gate()
+    return bundle
