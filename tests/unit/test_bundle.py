@@ -17,13 +17,16 @@ import xray_batch
 from xray_batch import bundle as bundle_module
 from xray_batch.bundle import (
     GATE_NAME,
+    HASHES_NAME,
     PACKAGED_BUNDLES,
     Bundle,
+    HashFacts,
     Manifest,
     bundle_folders,
     find_bundle,
     member_files,
     save_gate,
+    save_hashes,
     save_weights,
     write_manifest,
 )
@@ -408,3 +411,26 @@ def test_gate_of_no_member(tmp_path):
     facts["gate"]["architecture"] = "resnet18"
     with pytest.raises(ValueError, match="not among the members"):
         Manifest.model_validate(facts)
+
+
+def test_hashes_of_training_images(tmp_path):
+    """Hashes come back as they were; a bundle without them has none; damaged ones are refused."""
+    content = np.array([1, 2**64 - 1], dtype=np.uint64)
+    picture = np.arange(64, dtype=np.uint8).reshape(2, 32)
+    hashes = HashFacts(file=HASHES_NAME, sha256=save_hashes(content, picture, tmp_path / HASHES_NAME))
+    training = make_manifest().training
+    write_manifest(tmp_path, make_manifest(training=training.model_copy(update={"hashes": hashes})), MODEL_CARD)
+    for name in [*member_files(["resnet34", "resnet50"]), GATE_NAME]:
+        (tmp_path / name).touch()
+    bundle = Bundle(tmp_path)
+    assert HASHES_NAME in bundle.hashed_files
+    loaded = bundle.load_hashes()
+    assert [array.tolist() for array in loaded] == [content.tolist(), picture.tolist()]
+    (tmp_path / HASHES_NAME).write_bytes(b"other")
+    with pytest.raises(BundleError, match=rf"{HASHES_NAME} has SHA-256"):
+        bundle.load_hashes()
+    (tmp_path / HASHES_NAME).unlink()
+    with pytest.raises(BundleError, match=rf"{HASHES_NAME} is missing"):
+        Bundle(tmp_path)
+    write_manifest(tmp_path, make_manifest(), MODEL_CARD)
+    assert Bundle(tmp_path).load_hashes() is None

@@ -35,6 +35,7 @@ from xray_batch.training.calibration import (
 from xray_batch.training.dataset import CLASSES, LabelledImage, fingerprint, read_labels
 from xray_batch.training.metrics import auroc, calibration_error, share
 from xray_batch.training.model_card import model_card
+from xray_batch.training.seen import find_seen
 
 #: Images of normal, and of pneumonia, without which a threshold at 98 % would be a matter of luck.
 MIN_IMAGES: Final = 50
@@ -113,7 +114,7 @@ def recalibrate(
         ],
         classes=bundle.manifest.classes,
     )
-    patients = [_patient(image) for image in answered.images]
+    patients = [image.patient for image in answered.images]
     after, crossed = fit_calibration(sample), cross_fit(sample, patients)
     facts = _facts(bundle, order, answered, len(set(patients)))
     errors = _errors(sample, bundle.manifest.temperature, after.temperature, crossed, facts.name, patients)
@@ -171,7 +172,7 @@ def without_copies(images: Sequence[LabelledImage]) -> list[LabelledImage]:
             first = kept.setdefault(hashlib.file_digest(file, "sha256").hexdigest(), image)
         for what, one, other in (
             ("label", first.label, image.label),
-            ("patient", _patient(first), _patient(image)),
+            ("patient", first.patient, image.patient),
         ):
             if one != other:
                 message = (
@@ -180,10 +181,6 @@ def without_copies(images: Sequence[LabelledImage]) -> list[LabelledImage]:
                 )
                 raise TrainingDataError(message)
     return list(kept.values())
-
-
-def _patient(image: LabelledImage) -> str:
-    return f"{image.source}:{image.patient_id}"
 
 
 def check_size(images: Sequence[LabelledImage], left_out: dict[str, int]) -> None:
@@ -198,7 +195,7 @@ def check_size(images: Sequence[LabelledImage], left_out: dict[str, int]) -> Non
     found = {}
     for name, is_normal in (("normal", True), ("pneumonia", False)):
         chosen = [image for image in images if (image.label == Finding.NORMAL) is is_normal]
-        found[name] = (len(chosen), len({_patient(image) for image in chosen}))
+        found[name] = (len(chosen), len({image.patient for image in chosen}))
     if all(count >= MIN_IMAGES and patients >= MIN_PATIENTS for count, patients in found.values()):
         return
     counts = " and ".join(
@@ -223,7 +220,9 @@ def _answer(
     with DecodePool[int](settings.decode_workers, bundle.manifest.input_spec, limits) as pool:
         for start in range(0, len(images), settings.batch_size):
             batch = images[start : start + settings.batch_size]
-            answers += _answer_batch(_decode(pool, batch), ensemble, settings)
+            decoded = _decode(pool, batch)
+            refuse_seen(bundle, batch, decoded)
+            answers += _answer_batch(decoded, ensemble, settings)
             advance(len(batch))
     kept = [(image, answer) for image, answer in zip(images, answers, strict=True) if not isinstance(answer, str)]
     return _Answered(
@@ -231,6 +230,27 @@ def _answer(
         members=np.stack([answer for _, answer in kept], axis=1) if kept else np.empty((0, 0, 0)),
         left_out=dict(sorted(Counter(answer for answer in answers if isinstance(answer, str)).items())),
     )
+
+
+def refuse_seen(bundle: Bundle, images: Sequence[LabelledImage], decoded: Sequence[Decoded[int]]) -> None:
+    """Refuse images that the bundle was trained on: its answers to them are too good to calibrate on.
+
+    Raises
+    ------
+    TrainingDataError
+        Naming the first.
+    """
+    read = [(image, found.pixels) for image, found in zip(images, decoded, strict=True) if found.pixels is not None]
+    if not read:
+        return
+    seen = find_seen(bundle, [image for image, _ in read], np.stack([pixels for _, pixels in read]))
+    if seen is not None and seen.any():
+        first = read[int(seen.argmax())][0]
+        message = (
+            f"{first.path} is, or is a copy of, an image that {bundle.manifest.model_id} was trained on; "
+            "calibrate on films that it has not seen"
+        )
+        raise TrainingDataError(message)
 
 
 def _decode(pool: DecodePool[int], batch: Sequence[LabelledImage]) -> list[Decoded[int]]:

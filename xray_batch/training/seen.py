@@ -18,8 +18,7 @@ def find_seen(
     Parameters
     ----------
     pixels
-        Shape (N, rows, columns): the pictures as the bundle's preprocessing makes them, not standardized; from
-        :func:`xray_batch.training.pixels.load_pixels`.
+        Shape (N, rows, columns): the pictures as the bundle's preprocessing makes them, standardized or not.
 
     Returns
     -------
