@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from xray_batch.bundle import Bundle
+from xray_batch.bundle import Bundle, Manifest
 from xray_batch.errors import ConfigurationError, DeviceMemoryError
 from xray_batch.gate import Judgement
 from xray_batch.heat_map import make_heat_map, pneumonia_heat, thorax_shares
@@ -73,7 +73,7 @@ class _Pass:
     """What one pass of N images through the members gave."""
 
     answers: list[tuple[Prediction, Judgement]]
-    p_normal: npt.NDArray[np.float64]  #: shape (members, N), before calibration
+    probabilities: npt.NDArray[np.float64]  #: shape (members, N, classes), before calibration
     heat: list[npt.NDArray[np.float64]]  #: of each member, shape (N, rows, columns) of its last stage
 
 
@@ -122,15 +122,25 @@ class Ensemble:
 
     def examine(self, inputs: Sequence[ModelInput]) -> list[tuple[Prediction, Judgement]]:
         """Classify images and judge them; :meth:`predict` makes the two one answer."""
-        if not inputs:
-            return []
-        try:
-            return self._pass(inputs).answers
-        except torch.OutOfMemoryError as error:
-            if len(inputs) == 1:
-                raise self._no_memory() from error
-        middle = len(inputs) // 2
-        return [*self.examine(inputs[:middle]), *self.examine(inputs[middle:])]
+        return [answer for found in self._passes(inputs) for answer in found.answers]
+
+    def examine_members(self, inputs: Sequence[ModelInput]) -> tuple[npt.NDArray[np.float64], list[Judgement]]:
+        """Run every member over one image or more, and judge them; nothing is calibrated yet.
+
+        Returns
+        -------
+        tuple
+            Probabilities of shape (members, N, classes), each row summing to 1, in the manifest's order of
+            members and classes; and what the gate says of each image.
+
+        Raises
+        ------
+        DeviceMemoryError, FloatingPointError
+            As :meth:`predict`.
+        """
+        passes = self._passes(inputs)
+        probabilities = np.concatenate([found.probabilities for found in passes], axis=1)
+        return probabilities, [judgement for found in passes for _, judgement in found.answers]
 
     def explain(self, model_input: ModelInput) -> Explanation:
         """Classify and judge one image, and tell where the members find what raises P(pneumonia).
@@ -140,19 +150,27 @@ class Ensemble:
         DeviceMemoryError, FloatingPointError
             As :meth:`predict`.
         """
-        try:
-            found = self._pass([model_input])
-        except torch.OutOfMemoryError as error:
-            raise self._no_memory() from error
+        (found,) = self._passes([model_input])
+        p_normal = found.probabilities[:, 0, self.manifest.classes.index(Finding.NORMAL)]
         return Explanation(
             prediction=found.answers[0][0],
             judgement=found.answers[0][1],
-            member_probabilities=tuple((1.0 - found.p_normal[:, 0]).tolist()),
+            member_probabilities=tuple((1.0 - p_normal).tolist()),
             heat_map=make_heat_map([heat[0] for heat in found.heat], *model_input.pixels.shape),
         )
 
-    def _no_memory(self) -> DeviceMemoryError:
-        return DeviceMemoryError(f"device {self.device.type!r} has no memory left for one image")
+    def _passes(self, inputs: Sequence[ModelInput]) -> list[_Pass]:
+        """Run all inputs at once, or halves of them where the device has not the memory."""
+        if not inputs:
+            return []
+        try:
+            return [self._pass(inputs)]
+        except torch.OutOfMemoryError as error:
+            if len(inputs) == 1:
+                message = f"device {self.device.type!r} has no memory left for one image"
+                raise DeviceMemoryError(message) from error
+        middle = len(inputs) // 2
+        return [*self._passes(inputs[:middle]), *self._passes(inputs[middle:])]
 
     def _pass(self, inputs: Sequence[ModelInput]) -> _Pass:
         pixels = np.stack([model_input.pixels for model_input in inputs])
@@ -175,7 +193,7 @@ class Ensemble:
                 pooled, np.ptp(p_normal, axis=0), thorax_shares(heat, *pixels.shape[1:]), judgements, strict=True
             )
         ]
-        return _Pass(answers=answers, p_normal=p_normal, heat=heat)
+        return _Pass(answers=answers, probabilities=probabilities, heat=heat)
 
     def _run(
         self, forward: Callable[[torch.Tensor], tuple[torch.Tensor, ...]], pixels: npt.NDArray[np.float32]
@@ -191,7 +209,7 @@ class Ensemble:
     ) -> Prediction:
         by_finding = dict(zip(self.manifest.classes, probabilities.tolist(), strict=True))
         return Prediction(
-            outcome=self._outcome(1.0 - by_finding[Finding.NORMAL], float(disagreement)),
+            outcome=decide_outcome(self.manifest, 1.0 - by_finding[Finding.NORMAL], float(disagreement)),
             probabilities=by_finding,
             disagreement=float(disagreement),
             threshold_low=self.manifest.threshold_low,
@@ -200,14 +218,24 @@ class Ensemble:
             warnings=judgement.warnings,
         )
 
-    def _outcome(self, p_pneumonia: float, disagreement: float) -> Outcome:
-        if disagreement > self.manifest.disagreement_limit:
-            return Outcome.INDETERMINATE
-        if p_pneumonia >= self.manifest.threshold_high:
-            return Outcome.PNEUMONIA
-        if p_pneumonia < self.manifest.threshold_low:
-            return Outcome.NORMAL
+
+def decide_outcome(manifest: Manifest, p_pneumonia: float, disagreement: float) -> Outcome:
+    """Say what a probability comes to, by the thresholds of a bundle.
+
+    Parameters
+    ----------
+    p_pneumonia
+        Calibrated, 0 to 1.
+    disagreement
+        Largest minus smallest P(pneumonia) among the members, before calibration, 0 to 1.
+    """
+    if disagreement > manifest.disagreement_limit:
         return Outcome.INDETERMINATE
+    if p_pneumonia >= manifest.threshold_high:
+        return Outcome.PNEUMONIA
+    if p_pneumonia < manifest.threshold_low:
+        return Outcome.NORMAL
+    return Outcome.INDETERMINATE
 
 
 def place(network: N, device: torch.device) -> N:

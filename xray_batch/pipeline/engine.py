@@ -62,13 +62,7 @@ class Pipeline:
     """
 
     def __init__(self, bundle: Bundle, settings: Settings) -> None:
-        if bundle.manifest.input.rendering_version != RENDERING_VERSION:
-            raise BundleError(
-                f"bundle {bundle.manifest.model_id} was trained on rendering version "
-                f"{bundle.manifest.input.rendering_version}; this version of xray-batch renders version "
-                f"{RENDERING_VERSION}. Train it again, or use a bundle made for this version."
-            )
-        check_resize_rule(bundle.manifest.input_spec)
+        check_rendering(bundle)
         self.model = identify_model(bundle)
         self.device = select_device(settings.device)
         dtype = select_dtype(settings.precision, self.device)
@@ -139,19 +133,19 @@ class Pipeline:
 
     def _answer(self, group: Sequence[Decoded[Job[T]]]) -> list[Answered[T]]:
         group = [self._judge_age(decoded) for decoded in group]
-        inputs = [_model_input(decoded) for decoded in group]
+        inputs = [as_model_input(decoded) for decoded in group]
         start = time.perf_counter()
-        predictions = iter(self._predict([model_input for model_input in inputs if model_input is not None]))
+        predictions = iter(self._predict([prepared for prepared in inputs if prepared is not None]))
         seconds = (time.perf_counter() - start) / max(1, sum(item is not None for item in inputs))
         return [
             Answered(
                 job=decoded.job,
                 result=_finished(decoded, None, 0.0)
-                if model_input is None
+                if prepared is None
                 else _finished(decoded, next(predictions), seconds),
                 unpacked=decoded.unpacked,
             )
-            for decoded, model_input in zip(group, inputs, strict=True)
+            for decoded, prepared in zip(group, inputs, strict=True)
         ]
 
     def _judge_age(self, decoded: Decoded[Job[T]]) -> Decoded[Job[T]]:
@@ -178,7 +172,26 @@ class Pipeline:
         except FloatingPointError as error:
             if len(inputs) == 1:
                 return [Failure(error=type(error).__name__, transient=False)]
-            return [answer for model_input in inputs for answer in self._predict([model_input])]
+            return [answer for prepared in inputs for answer in self._predict([prepared])]
+
+
+def check_rendering(bundle: Bundle) -> None:
+    """Refuse a bundle that was trained on pictures which this version does not make.
+
+    Raises
+    ------
+    BundleError
+        If it was trained on another version of the rendering.
+    ConfigurationError
+        If it names a resize rule that this version does not have.
+    """
+    if bundle.manifest.input.rendering_version != RENDERING_VERSION:
+        raise BundleError(
+            f"bundle {bundle.manifest.model_id} was trained on rendering version "
+            f"{bundle.manifest.input.rendering_version}; this version of xray-batch renders version "
+            f"{RENDERING_VERSION}. Train it again, or use a bundle made for this version."
+        )
+    check_resize_rule(bundle.manifest.input_spec)
 
 
 def give_up(failure: Failure) -> Finished:
@@ -209,7 +222,8 @@ def identify_model(bundle: Bundle) -> ModelIdentity:
     )
 
 
-def _model_input(decoded: Decoded[Job[T]]) -> ModelInput | None:
+def as_model_input(decoded: Decoded[T]) -> ModelInput | None:
+    """Return what a decode worker prepared, None where it rejected the file or failed."""
     reply = decoded.reply
     if decoded.pixels is None or reply.header is None or reply.rendering is None or reply.sharpness is None:
         return None

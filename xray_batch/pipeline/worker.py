@@ -23,7 +23,7 @@ from pydantic import TypeAdapter
 
 from xray_batch.decode import Source, open_source
 from xray_batch.errors import ReasonCode, RejectedInputError, TransientError
-from xray_batch.records import ImageHeader, ImageWarning, InputSpec, ModelInput, Rejection
+from xray_batch.records import GrayscaleImage, ImageHeader, ImageWarning, InputSpec, ModelInput, Rejection
 from xray_batch.standardize import prepare
 
 
@@ -35,6 +35,8 @@ class Reply:
     header: ImageHeader | None = None
     rendering: str | None = None  #: set where the file was prepared
     sharpness: float | None = None  #: likewise
+    rows: int | None = None  #: likewise; of the picture before it was resized
+    columns: int | None = None  #: likewise
     warnings: tuple[ImageWarning, ...] = ()
     rejection: Rejection | None = None
     failure: str | None = None  #: name of an exception's class: neither prepared nor rejected
@@ -82,11 +84,13 @@ def answer(path: Path, spec: InputSpec, slot: npt.NDArray[np.float32]) -> Reply:
     rejection: Rejection | None = None
     failure: str | None = None
     transient = False
+    image: GrayscaleImage | None = None
     prepared: ModelInput | None = None
     try:
         source = open_source(path)
         source.check_intended_use()
-        prepared = prepare(source.render(), spec)
+        image = source.render()
+        prepared = prepare(image, spec)
         slot[...] = prepared.pixels
     except RejectedInputError as error:
         rejection = Rejection(reason_code=error.reason_code, reason=str(error))
@@ -102,6 +106,8 @@ def answer(path: Path, spec: InputSpec, slot: npt.NDArray[np.float32]) -> Reply:
         header=source.header if source else None,
         rendering=prepared.rendering if prepared else None,
         sharpness=prepared.sharpness if prepared else None,
+        rows=image.pixels.shape[0] if image and prepared else None,
+        columns=image.pixels.shape[1] if image and prepared else None,
         warnings=prepared.warnings if prepared else (),
         rejection=rejection,
         failure=failure,
