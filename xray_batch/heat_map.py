@@ -74,7 +74,7 @@ def pneumonia_heat(
     return heat
 
 
-def make_heat_map(members: Sequence[npt.NDArray[np.float64]], rows: int, columns: int) -> HeatMap:
+def make_heat_map(members: Sequence[npt.NDArray[np.floating]], rows: int, columns: int) -> HeatMap:
     """Enlarge the members' heat of one picture to the size of the model input, and average it.
 
     Each member's heat is brought to a sum of 1 first, so that each has the same say, however steep it is; a member
@@ -132,7 +132,7 @@ def thorax_shares(members: Sequence[npt.NDArray[np.floating]], rows: int, column
     ]
 
 
-def _to_maximum_1(heat: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+def _to_maximum_1(heat: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
     """Scale a map to [0, 1] by its maximum; one without heat stays zero."""
     return (heat / heat.max() if heat.any() else heat).astype(np.float32)
 

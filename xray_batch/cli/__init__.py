@@ -12,7 +12,20 @@ from typing import Final
 import typer
 
 from xray_batch import DISCLAIMER, __version__
-from xray_batch.cli import bundles, database, demo, doctor, inspect, process, results, selftest, status, train, watch
+from xray_batch.cli import (
+    bundles,
+    database,
+    demo,
+    doctor,
+    explain,
+    inspect,
+    process,
+    results,
+    selftest,
+    status,
+    train,
+    watch,
+)
 from xray_batch.errors import ConfigurationError, XrayBatchError
 
 EXIT_PROBLEM: Final = 1
@@ -44,6 +57,7 @@ def _options(
 app.command("demo")(demo.demo)
 app.command("process")(process.process)
 app.command("inspect")(inspect.inspect)
+app.command("explain")(explain.explain)
 app.command("watch")(watch.watch)
 app.command("results")(results.results)
 app.command("status")(status.status)

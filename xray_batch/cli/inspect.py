@@ -1,14 +1,12 @@
 """`xray-batch inspect`."""
 
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from xray_batch.cli.memory import limited_memory
 from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Device, Home, open_settings
 from xray_batch.cli.output import Format, json_line, visible
 from xray_batch.records import GateCheck, ImageWarning, Outcome, Rejection
@@ -69,7 +67,7 @@ def inspect(
 
     from xray_batch.decode.inspection import inspect_file
 
-    with _limited_memory(settings.decode_memory_mb << 20):
+    with limited_memory(settings.decode_memory_mb << 20):
         inspection = inspect_file(file)
 
     from xray_batch.bundle import find_bundle
@@ -225,16 +223,3 @@ def _write_pictures(png: Path, inspection: "Inspection", judged: _Judged, bundle
     for path, pixels in ((png, inspection.image.pixels), (beside, shown)):
         Image.fromarray((np.clip(pixels, 0, 1) * 255).round().astype(np.uint8)).save(path, format="PNG")
         path.chmod(0o640)  # a film is patient data
-
-
-@contextmanager
-def _limited_memory(address_space: int) -> Iterator[None]:
-    """Let decoding have as much memory as a decode worker has: an untrusted file may ask for all there is."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
-    limit = used + address_space
-    resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -62,7 +62,7 @@ class Pipeline:
     """
 
     def __init__(self, bundle: Bundle, settings: Settings) -> None:
-        check_rendering(bundle)
+        check_fit(bundle)
         self.model = identify_model(bundle)
         self.device = select_device(settings.device)
         dtype = select_dtype(settings.precision, self.device)
@@ -175,25 +175,6 @@ class Pipeline:
             return [answer for prepared in inputs for answer in self._predict([prepared])]
 
 
-def check_rendering(bundle: Bundle) -> None:
-    """Refuse a bundle that was trained on pictures which this version does not make.
-
-    Raises
-    ------
-    BundleError
-        If it was trained on another version of the rendering.
-    ConfigurationError
-        If it names a resize rule that this version does not have.
-    """
-    if bundle.manifest.input.rendering_version != RENDERING_VERSION:
-        raise BundleError(
-            f"bundle {bundle.manifest.model_id} was trained on rendering version "
-            f"{bundle.manifest.input.rendering_version}; this version of xray-batch renders version "
-            f"{RENDERING_VERSION}. Train it again, or use a bundle made for this version."
-        )
-    check_resize_rule(bundle.manifest.input_spec)
-
-
 def give_up(failure: Failure) -> Finished:
     """Turn the last failed attempt into an answer: the file is not analysed."""
     reason = f"Every attempt to process the file ended abnormally, the last with {failure.error}."
@@ -210,6 +191,23 @@ def not_analysed(rejection: Rejection, seconds: float) -> Finished:
         classified_at=dt.datetime.now(dt.UTC),
         processing_seconds=seconds,
     )
+
+
+def check_fit(bundle: Bundle) -> None:
+    """Refuse a bundle that was made for other pixels than this version renders.
+
+    Raises
+    ------
+    BundleError, ConfigurationError
+        Naming what the bundle needs and what this version has.
+    """
+    if bundle.manifest.input.rendering_version != RENDERING_VERSION:
+        raise BundleError(
+            f"bundle {bundle.manifest.model_id} was trained on rendering version "
+            f"{bundle.manifest.input.rendering_version}; this version of xray-batch renders version "
+            f"{RENDERING_VERSION}. Train it again, or use a bundle made for this version."
+        )
+    check_resize_rule(bundle.manifest.input_spec)
 
 
 def identify_model(bundle: Bundle) -> ModelIdentity:
