@@ -17,6 +17,7 @@ from xray_batch.cli import (
     database,
     demo,
     doctor,
+    evaluate,
     explain,
     inspect,
     process,
@@ -64,6 +65,7 @@ app.command("status")(status.status)
 app.command("doctor")(doctor.doctor)
 app.command("selftest")(selftest.selftest)
 app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
 app.add_typer(bundles.app, name="bundle")
 app.add_typer(database.app, name="db")
 
