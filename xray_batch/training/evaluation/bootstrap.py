@@ -69,12 +69,16 @@ class PatientBootstrap:
         return estimates, missing
 
     def _obstacle(self, statistic: Statistic) -> str | None:
-        for what, films in statistic.needs.items():
+        for what, films in (statistic.needs or {"at all": statistic.films}).items():
             if not films.any():
                 return f"there are no films {what}"
-        if self._patients(statistic.films) < LEAST_PATIENTS:
-            return f"there are fewer than {LEAST_PATIENTS} patients"
+            if not self.has_enough(films):
+                return f"fewer than {LEAST_PATIENTS} patients have films {what}"
         return None
+
+    def has_enough(self, films: npt.NDArray[np.bool_]) -> bool:
+        """Whether films, shape (N,), show enough patients for an interval."""
+        return self._patients(films) >= LEAST_PATIENTS
 
     def _patients(self, films: npt.NDArray[np.bool_]) -> int:
         return len(np.unique(self._patient[films]))

@@ -33,7 +33,7 @@ def measure_curves(
     positive, probability, labels
         Shape (N,): whether each film has pneumonia, its P(pneumonia), its label.
     """
-    has_both = bool(positive.any() and not positive.all())
+    has_both = bootstrap.has_enough(positive) and bootstrap.has_enough(~positive)
     lines = _Lines(positive, probability)
     return Curves(
         roc=_curve(_GRID, lines.sensitivities, bootstrap) if has_both else None,

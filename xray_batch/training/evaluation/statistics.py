@@ -33,7 +33,7 @@ class Statistic:
 
     of: Function  #: of weights, shape (N,); NaN where they do not allow it
     films: Films  #: shape (N,): which films it is about
-    needs: Mapping[str, Films] = field(default_factory=dict)  #: films without which there is nothing to measure
+    needs: Mapping[str, Films] = field(default_factory=dict)  #: kinds of films that it takes, by name; none: any
     is_share: bool = False  #: whether it is a share of films
 
     @property
@@ -49,7 +49,7 @@ def share(right: Films, films: Films, what: str) -> Statistic:
 
 def mean(values: Values, films: Films) -> Statistic:
     """Return the mean of a value over films."""
-    return Statistic(of=_mean(values, films), films=films, needs={"of this kind": films})
+    return Statistic(of=_mean(values, films), films=films)
 
 
 def _mean(values: Values, films: Films) -> Function:
@@ -198,7 +198,7 @@ def macro_f1(target: npt.NDArray[np.intp], chosen: npt.NDArray[np.intp], classes
         f1 = 2 * matrix.diagonal() / np.maximum(matrix.sum(axis=0) + matrix.sum(axis=1), 1e-300)
         return float(f1[occurring].mean()) if occurring.any() else math.nan
 
-    return Statistic(of=function, films=films, needs={"of this kind": films})
+    return Statistic(of=function, films=films)
 
 
 def predictive_values(sensitivity: Function, specificity: Function, prevalence: float) -> tuple[Function, Function]:

@@ -16,7 +16,7 @@ from xray_batch.training.evaluation.bootstrap import PatientBootstrap
 from xray_batch.training.evaluation.facts import StressFacts, StressRow
 from xray_batch.training.evaluation.predictions import Analysed, Task
 from xray_batch.training.evaluation.statistics import area_under_roc, share
-from xray_batch.training.stress import CONTROLS, STRESS_SIDE, STRESSES, Film
+from xray_batch.training.stress import CONTROLS, STRESS_SIDE, STRESSES, Film, keep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,18 +52,18 @@ def measure_stress(
     changes = STRESSES | CONTROLS
     advance = task("stress set", len(pictures) * len(changes))
     examiner = _Examiner(chosen, ensemble, PatientBootstrap(chosen.patients, resamples=resamples, seed=seed))
-    plain = examiner.classify(pictures)[0]
-    rows = []
+    answers: dict[str, _Answers] = {}
     for name, change in changes.items():
-        rows.append(examiner.row(name, [change(picture) for picture in pictures], plain))
+        answers[name] = examiner.classify([change(picture) for picture in pictures])
         advance(len(pictures))
+    unchanged = next(name for name, change in changes.items() if change is keep)
     positive = chosen.positive
     facts = StressFacts(
         films=len(pictures),
         with_pneumonia=int(positive.sum()),
         without_pneumonia=int((~positive).sum()),
         side=STRESS_SIDE,
-        rows=tuple(rows),
+        rows=tuple(examiner.row(name, found, answers[unchanged]) for name, found in answers.items()),
     )
     return StressSet(facts=facts, example=pictures[int(positive.argmax())])
 
@@ -90,6 +90,14 @@ def _load(films: Analysed, task: Task) -> tuple[Analysed, list[Film]]:
     return films.take(found), pictures
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answers:
+    """What became of the same films, changed in one way."""
+
+    p_pneumonia: npt.NDArray[np.float64]  #: shape (N,), calibrated
+    refused: npt.NDArray[np.bool_]  #: shape (N,): whether the gate would refuse the film
+
+
 class _Examiner:
     """Classifies changed films, and compares."""
 
@@ -99,8 +107,8 @@ class _Examiner:
         self._manifest: Manifest = ensemble.manifest
         self._bootstrap = bootstrap
 
-    def classify(self, pictures: Sequence[Film]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-        """Return P(pneumonia) of each film, and whether the gate would refuse it."""
+    def classify(self, pictures: Sequence[Film]) -> _Answers:
+        """Prepare films as the bundle requires, and classify them."""
         header = ImageHeader(source_format=SourceFormat.PNG)
         inputs = [
             prepare(GrayscaleImage(header=header, pixels=picture, rendering="identity"), self._manifest.input_spec)
@@ -108,23 +116,25 @@ class _Examiner:
         ]
         members, judgements = self._ensemble.examine_members(inputs)
         normal = self._manifest.classes.index(Finding.NORMAL)
-        p_pneumonia = 1 - pool(members, self._manifest.temperature)[:, normal]
-        return p_pneumonia, np.array([judgement.rejection is not None for judgement in judgements])
+        return _Answers(
+            p_pneumonia=1 - pool(members, self._manifest.temperature)[:, normal],
+            refused=np.array([judgement.rejection is not None for judgement in judgements]),
+        )
 
-    def row(self, name: str, pictures: Sequence[Film], plain: npt.NDArray[np.float64]) -> StressRow:
-        """Measure films that were all changed in the way called `name`."""
-        probability, refused = self.classify(pictures)
-        positive, everything = self._films.positive, np.ones(len(pictures), np.bool_)
+    def row(self, name: str, answers: _Answers, unchanged: _Answers) -> StressRow:
+        """Measure what films came to that were all changed in the way called `name`."""
+        probability = answers.p_pneumonia
+        positive, everything = self._films.positive, np.ones(len(probability), np.bool_)
         called = probability >= self._manifest.operating_points.balanced.threshold
         found, _ = self._bootstrap.estimate(
             {
                 "auroc": area_under_roc(positive, probability, everything),
                 "sensitivity": share(called, positive, "with pneumonia"),
                 "specificity": share(~called, ~positive, "without pneumonia"),
-                "refused": share(refused, everything, "at all"),
+                "refused": share(answers.refused, everything, "at all"),
             }
         )
-        change = np.abs(probability - plain)
+        change = np.abs(probability - unchanged.p_pneumonia)
         return StressRow(
             name=name,
             is_control=name in CONTROLS,
