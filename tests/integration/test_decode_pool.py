@@ -131,6 +131,7 @@ def test_pixels_are_those_of_prepare(kind, tmp_path):
     assert decoded.reply.header == expected.header
     assert decoded.reply.rendering == expected.rendering
     assert decoded.reply.warnings == expected.warnings
+    assert (decoded.reply.rows, decoded.reply.columns) == decode_file(path).pixels.shape
     assert 0 < decoded.reply.seconds < PATIENCE
 
 

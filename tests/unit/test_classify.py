@@ -350,6 +350,24 @@ def test_out_of_memory_halves_the_batch():
     assert np.array_equal(table(small_ensemble(2).predict(inputs)), table(small_ensemble(16).predict(inputs)))
 
 
+def test_members_before_calibration():
+    """Each member's own probabilities are given, in the bundle's order, untouched by the temperature."""
+    ensemble = fixed_ensemble(SURE_NORMAL, UNIFORM, temperature=5.0)
+    members, judgements = ensemble.examine_members(model_inputs(3))
+    assert members.shape == (2, 3, 4)
+    assert members[0] == pytest.approx(np.tile([1.0, 0.0, 0.0, 0.0], (3, 1)))
+    assert members[1] == pytest.approx(np.full((3, 4), 0.25))
+    assert len(judgements) == 3
+
+
+def test_out_of_memory_halves_the_members():
+    """Halves of a batch give the same members' probabilities, in the same order."""
+    inputs = model_inputs(7)
+    halved, whole = (small_ensemble(room).examine_members(inputs) for room in (2, 16))
+    assert np.array_equal(halved[0], whole[0])
+    assert halved[1] == whole[1]
+
+
 def test_out_of_memory_for_one_image():
     """Where there is no room for one image, the error says so and may pass."""
     with pytest.raises(DeviceMemoryError, match="no memory left for one image"):

@@ -17,6 +17,7 @@ from xray_batch.decode import transfer_syntaxes
 from xray_batch.errors import ReasonCode
 from xray_batch.records import RESULT_COLUMNS, ImageWarning, Outcome
 from xray_batch.settings import ENVIRONMENT_PREFIX, Settings, load_settings
+from xray_batch.training.evaluation.facts import Report
 from xray_batch.training.order import TrainingOptions, make_options
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -250,6 +251,10 @@ class TestCodes:
         """The columns of the view `accounting` are named."""
         named = quoted(section("Columns of the view `results`").rpartition("The view `accounting`")[2])
         assert {"arrivals", "results", "rejected", "duplicates", "pending", "lost"} <= set(named)
+
+    def test_keys_of_a_report(self):
+        """The table of `report.json` names exactly its keys, in their order."""
+        assert first_column("Measure a bundle on your own films", 1) == list(Report.model_fields)
 
     def test_transfer_syntaxes(self):
         """The README names exactly the transfer syntaxes that are read, as the standard does, with their UIDs."""

@@ -18,6 +18,7 @@ from xray_batch.cli import (
     database,
     demo,
     doctor,
+    evaluate,
     explain,
     inspect,
     process,
@@ -69,6 +70,7 @@ app.command("status")(status.status)
 app.command("doctor")(doctor.doctor)
 app.command("selftest")(selftest.selftest)
 app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
 app.command("calibrate")(calibrate.calibrate)
 app.add_typer(bundles.app, name="bundle")
 app.add_typer(database.app, name="db")

@@ -25,6 +25,7 @@ from rich.text import Text
 
 from xray_batch import DISCLAIMER
 from xray_batch.records import RESULT_COLUMNS, Outcome
+from xray_batch.spreadsheet import safe_cell
 
 Row = Mapping[str, object]
 
@@ -34,9 +35,6 @@ _STYLES: Final = {
     Outcome.INDETERMINATE: "yellow",
     Outcome.NOT_ANALYSED: "dim",
 }
-
-#: A cell that begins so is run as a formula by spreadsheets; an apostrophe in front prevents it.
-_FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 class Format(enum.StrEnum):
@@ -128,9 +126,7 @@ def _plain(value: object) -> object:
 def csv_cell(value: object) -> object:
     """Return a value as CSV has it, and text so that no spreadsheet runs it."""
     text = _plain(value)
-    if isinstance(text, str) and text.startswith(_FORMULA_STARTS):
-        return "'" + text
-    return text
+    return safe_cell(text) if isinstance(text, str) else text
 
 
 def _write_parquet(rows: Iterable[Row], output: Path | None) -> None:

@@ -146,19 +146,19 @@ class Pipeline:
         group = [self._judge_age(decoded) for decoded in group]
         inputs = [as_model_input(decoded) for decoded in group]
         start = time.perf_counter()
-        predictions = iter(self._predict([model_input for model_input in inputs if model_input is not None]))
-        seen = sum(item is not None for item in inputs)
+        predictions = iter(self._predict([prepared for prepared in inputs if prepared is not None]))
+        seen = sum(prepared is not None for prepared in inputs)
         seconds = (time.perf_counter() - start) / max(1, seen)
         together = replace(self._computation, batch_images=seen)
         return [
             Answered(
                 job=decoded.job,
                 result=_finished(decoded, None, 0.0, self._computation)
-                if model_input is None
+                if prepared is None
                 else _finished(decoded, next(predictions), seconds, together),
                 unpacked=decoded.unpacked,
             )
-            for decoded, model_input in zip(group, inputs, strict=True)
+            for decoded, prepared in zip(group, inputs, strict=True)
         ]
 
     def _judge_age(self, decoded: Decoded[Job[T]]) -> Decoded[Job[T]]:
@@ -185,7 +185,7 @@ class Pipeline:
         except FloatingPointError as error:
             if len(inputs) == 1:
                 return [Failure(error=type(error).__name__, transient=False)]
-            return [answer for model_input in inputs for answer in self._predict([model_input])]
+            return [answer for prepared in inputs for answer in self._predict([prepared])]
 
 
 def give_up(failure: Failure) -> Finished:

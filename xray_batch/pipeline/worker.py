@@ -46,6 +46,8 @@ class Reply:
     sharpness: float | None = None  #: likewise
     bits: int | None = None  #: of a stored value; likewise
     rendered: PixelFacts | None = None  #: of the picture before the resize; likewise, where that is asked for
+    rows: int | None = None  #: likewise; of the picture before it was resized
+    columns: int | None = None  #: likewise
     warnings: tuple[ImageWarning, ...] = ()
     rejection: Rejection | None = None
     failure: str | None = None  #: name of an exception's class: neither prepared nor rejected
@@ -123,6 +125,8 @@ def answer(path: Path, spec: InputSpec, slot: npt.NDArray[np.float32], *, measur
         sharpness=prepared.sharpness if prepared else None,
         bits=image.bits if image and prepared else None,
         rendered=rendered if prepared else None,
+        rows=image.pixels.shape[0] if image and prepared else None,
+        columns=image.pixels.shape[1] if image and prepared else None,
         warnings=prepared.warnings if prepared else (),
         rejection=rejection,
         failure=failure,

@@ -1,0 +1,78 @@
+"""What `xray-batch evaluate` writes, says, and refuses."""
+
+import csv
+import json
+
+import pytest
+from installed_command import make_bad_files, make_films, run_command
+
+
+def write_list(folder, rows):
+    """Write labels.csv of (file, label) pairs, each of a patient of its own."""
+    with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as lines:
+        writer = csv.writer(lines)
+        writer.writerow(["file", "label", "patient_id", "source"])
+        writer.writerows([path, label, f"P{number}", "ward"] for number, (path, label) in enumerate(rows))
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Make a folder of labelled films, two of its files not to be analysed."""
+    folder = tmp_path / "data"
+    films = make_films(folder, 20)
+    bad = list(make_bad_files(folder / "bad"))[:2]
+    write_list(folder, [(path, ("normal", "pneumonia")[number % 2]) for number, path in enumerate([*films, *bad])])
+    return folder
+
+
+def test_a_report_from_labelled_files(data, tmp_path):
+    """One command writes page, JSON, pictures and predictions; every listed file is accounted for."""
+    out = tmp_path / "report"
+    options = ["--home", tmp_path, "--stress-films", "1", "--top-losses", "1"]
+    done = run_command("evaluate", "--data", data, "--out", out, *options)
+    assert done.code == 0, done.err
+    assert done.out.startswith("22 films, 2 not analysed; 20 measured")
+    assert "Research use only" in done.out
+    assert str(out / "report.html") in done.out
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert sum(tally["films"] for tally in report["tallies"]) == 22
+    assert sum(tally["outcomes"]["not_analysed"] for tally in report["tallies"]) == 2
+    assert report["provenance"]["command"].startswith("xray-batch evaluate --data ")
+    assert report["stress"]["films"] == 2
+    with (out / "predictions.csv").open(newline="", encoding="utf-8") as lines:
+        assert sum(row["outcome"] == "not_analysed" for row in csv.DictReader(lines)) == 2
+    assert (out / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert (out / "figures" / "roc.png").exists()
+
+    again = tmp_path / "again"
+    assert run_command("evaluate", "--predictions", out / "predictions.csv", "--out", again, *options).code == 0
+    remade = json.loads((again / "report.json").read_text(encoding="utf-8"))
+    assert {key for key in report if remade[key] != report[key]} == {"provenance"}
+
+
+def test_nothing_that_can_be_analysed(tmp_path):
+    """Without a single film there is no report: exit code 1, one sentence that names the first file and why."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    write_list(folder, [(path, "normal") for path in make_bad_files(folder / "bad")])
+    done = run_command("evaluate", "--data", folder, "--out", tmp_path / "report", "--home", tmp_path)
+    assert done.code == 1
+    assert "films could be analysed; the first is" in done.err
+    assert done.err.count("\n") == 1
+    assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize("options", [[], ["--data", "a", "--predictions", "b"]])
+def test_one_source_of_predictions(tmp_path, options):
+    """Neither a list of labels nor predictions, or both, is wrong usage."""
+    done = run_command("evaluate", *options, "--out", tmp_path / "report", "--home", tmp_path)
+    assert done.code == 2
+    assert "give either --data or --predictions" in done.err
+
+
+def test_a_list_that_is_not_there(tmp_path):
+    """A missing list of labels is exit code 1 and one sentence."""
+    done = run_command("evaluate", "--data", tmp_path / "absent", "--out", tmp_path / "report", "--home", tmp_path)
+    assert done.code == 1
+    assert "cannot read the list of labels" in done.err
+    assert done.err.count("\n") == 1

@@ -1,0 +1,85 @@
+"""Intervals: patients are drawn whole, and figures that cannot be measured say why."""
+
+import numpy as np
+import pytest
+
+from xray_batch.training.evaluation.bootstrap import LEAST_PATIENTS, PatientBootstrap
+from xray_batch.training.evaluation.statistics import area_under_roc, recalibration, share
+
+
+def bootstrap(patients, resamples=400):
+    """Return a bootstrap over patients."""
+    return PatientBootstrap(patients, resamples=resamples, seed=0)
+
+
+def test_patients_are_drawn_whole():
+    """Films of one patient are in a sample equally often, and a sample has as many patients as there are."""
+    patients = ["a", "b", "a", "c", "b", "a"]
+    for weights in bootstrap(patients).weights():
+        assert weights[0] == weights[2] == weights[5]
+        assert weights[1] == weights[4]
+        assert weights[0] + weights[1] + weights[3] == 3
+
+
+def test_samples_are_the_same_each_time():
+    """Two figures of one report are measured on the same samples, so that they can be compared."""
+    drawn = bootstrap([str(number) for number in range(20)])
+    assert np.array_equal(list(drawn.weights()), list(drawn.weights()))
+
+
+def test_interval_of_a_share():
+    """Of 400 films of 400 patients, 100 are right: the interval is that of the binomial distribution."""
+    right = np.arange(400) < 100
+    everything = np.ones(400, np.bool_)
+    found, missing = bootstrap([str(number) for number in range(400)], 2000).estimate(
+        {"right": share(right, everything, "at all")}
+    )
+    reach = 1.96 * (0.25 * 0.75 / 400) ** 0.5
+    assert missing == {}
+    assert found["right"].value == 0.25
+    assert found["right"].low == pytest.approx(0.25 - reach, abs=0.006)
+    assert found["right"].high == pytest.approx(0.25 + reach, abs=0.006)
+    assert found["right"].n == 400
+
+
+def test_many_films_of_few_patients_are_worth_less():
+    """The interval is about twice as wide where every patient has four films that are alike."""
+    right = np.arange(400) < 100
+    statistic = {"right": share(right, np.ones(400, np.bool_), "at all")}
+    single, _ = bootstrap([str(number) for number in range(400)]).estimate(statistic)
+    alike, _ = bootstrap([str(number // 4) for number in range(400)]).estimate(statistic)
+    wider = (alike["right"].high - alike["right"].low) / (single["right"].high - single["right"].low)
+    assert 1.7 < wider < 2.3
+
+
+def test_all_right_is_not_certain():
+    """Where all 40 films of 20 patients are right, the interval is Wilson's over 20."""
+    patients = [str(number // 2) for number in range(40)]
+    everything = np.ones(40, np.bool_)
+    found, _ = bootstrap(patients).estimate({"right": share(everything, everything, "at all")})
+    assert (found["right"].value, found["right"].high) == (1, 1)
+    assert found["right"].low == pytest.approx(20 / (20 + 1.96**2), abs=1e-3)
+
+
+def test_reasons():
+    """No films of a class, too few patients and classes wholly apart are told apart."""
+    positive = np.arange(40) >= 20
+    everything = np.ones(40, np.bool_)
+    probability = np.where(positive, 0.9, 0.1) + np.linspace(-0.05, 0.05, 40)
+    few = np.arange(40) < LEAST_PATIENTS - 1
+    found, missing = bootstrap([str(number) for number in range(40)]).estimate(
+        {
+            "no such": share(positive, np.zeros(40, np.bool_), "with wings"),
+            "too few": share(positive, few, "at all"),
+            "few of one": area_under_roc(few, probability, everything),
+            "one class": area_under_roc(np.zeros(40, np.bool_), probability, everything),
+            "slope": recalibration(positive, probability)[0],
+            "area": area_under_roc(positive, probability, everything),
+        }
+    )
+    assert list(found) == ["area"]
+    assert missing["no such"] == "there are no films with wings"
+    assert missing["too few"] == "fewer than 10 patients have films at all"
+    assert missing["few of one"] == "fewer than 10 patients have films with the finding"
+    assert missing["one class"] == "there are no films with the finding"
+    assert "wholly apart" in missing["slope"]

@@ -1,0 +1,141 @@
+"""Statistics of weighted films: the same as other programs give, and as counting by hand gives."""
+
+import math
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+
+from xray_batch.training.evaluation.statistics import (
+    area_under_roc,
+    average_precision,
+    calibration_error,
+    log_loss,
+    macro_f1,
+    mean,
+    predictive_values,
+    recalibration,
+    share,
+)
+from xray_batch.training.metrics import expected_calibration_error
+
+EVERYTHING = np.ones(200, np.bool_)
+
+
+@pytest.fixture
+def films():
+    """Return truth, probabilities with ties, and how often each film is in a sample, some not at all."""
+    random = np.random.default_rng(1)
+    positive = random.random(200) < 0.6
+    probability = np.round(np.where(positive, random.beta(3, 2, 200), random.beta(2, 3, 200)), 2)
+    return positive, probability, random.poisson(1.0, 200).astype(np.float64)
+
+
+def test_area_under_roc_is_that_of_scikit_learn(films):
+    """With ties and weights, the area is the one that scikit-learn gives."""
+    positive, probability, weights = films
+    statistic = area_under_roc(positive, probability, EVERYTHING)
+    assert statistic.of(weights) == pytest.approx(roc_auc_score(positive, probability, sample_weight=weights))
+    assert statistic.of(statistic.unweighted) == pytest.approx(roc_auc_score(positive, probability))
+
+
+def test_average_precision_is_that_of_scikit_learn(films):
+    """With ties and weights, the average precision is the one that scikit-learn gives."""
+    positive, probability, weights = films
+    expected = average_precision_score(positive, probability, sample_weight=weights)
+    assert average_precision(positive, probability, EVERYTHING).of(weights) == pytest.approx(expected)
+
+
+def test_a_statistic_of_some_films_leaves_the_others(films):
+    """Films that a figure is not about change nothing, whatever they are."""
+    positive, probability, weights = films
+    some = np.arange(200) < 120
+    expected = roc_auc_score(positive[:120], probability[:120], sample_weight=weights[:120])
+    assert area_under_roc(positive, probability, some).of(weights) == pytest.approx(expected)
+
+
+def test_weights_are_copies(films):
+    """A film of weight 3 counts as three films, for every kind of statistic."""
+    positive, probability, weights = films
+    copies = np.repeat(np.arange(200), weights.astype(int))
+    everything = np.ones(len(copies), np.bool_)
+    pairs = [
+        (calibration_error(positive, probability), calibration_error(positive[copies], probability[copies])),
+        (recalibration(positive, probability)[0], recalibration(positive[copies], probability[copies])[0]),
+        (mean(probability, EVERYTHING), mean(probability[copies], everything)),
+        (share(positive, EVERYTHING, "at all"), share(positive[copies], everything, "at all")),
+    ]
+    for weighted, copied in pairs:
+        assert weighted.of(weights) == pytest.approx(copied.of(copied.unweighted))
+
+
+def test_calibration_error_is_that_of_the_bundle(films):
+    """The report and the model card measure the same: films in equally filled bins."""
+    positive, probability, _ = films
+    statistic = calibration_error(positive, probability)
+    assert statistic.of(statistic.unweighted) == pytest.approx(expected_calibration_error(positive, probability))
+
+
+def test_recalibration_is_logistic_regression(films):
+    """Slope and intercept are those that scikit-learn fits to the log odds."""
+    positive, probability, weights = films
+    clipped = np.clip(probability, 0.01, 0.99)
+    fit = LogisticRegression(C=np.inf, tol=1e-10).fit(
+        np.log(clipped / (1 - clipped))[:, None], positive, sample_weight=weights
+    )
+    slope, intercept = recalibration(positive, clipped)
+    assert slope.of(weights) == pytest.approx(fit.coef_[0, 0], abs=1e-4)
+    assert intercept.of(weights) == pytest.approx(fit.intercept_[0], abs=1e-4)
+
+
+def test_recalibration_of_true_probabilities():
+    """Probabilities that are right have slope 1 and intercept 0; twice the log odds have slope 1/2."""
+    log_odds = np.linspace(-3, 3, 61)
+    probability = 1 / (1 + np.exp(-log_odds))
+    both = np.concatenate([probability, probability])
+    positive = np.arange(122) < 61
+    weights = np.concatenate([probability, 1 - probability])
+    slope, intercept = recalibration(positive, both)
+    assert (slope.of(weights), intercept.of(weights)) == (pytest.approx(1), pytest.approx(0, abs=1e-9))
+    extreme = 1 / (1 + np.exp(-2 * np.concatenate([log_odds, log_odds])))
+    assert recalibration(positive, extreme)[0].of(weights) == pytest.approx(0.5)
+
+
+def test_recalibration_of_separate_classes_has_no_answer():
+    """Where the classes are wholly apart no finite slope is best."""
+    positive = np.arange(20) >= 10
+    slope, intercept = recalibration(positive, np.where(positive, 0.9, 0.1) + np.linspace(-0.05, 0.05, 20))
+    assert math.isnan(slope.of(slope.unweighted))
+    assert math.isnan(intercept.of(intercept.unweighted))
+
+
+def test_macro_f1_is_that_of_scikit_learn():
+    """Weights included, the mean of the classes' F1 is the one that scikit-learn gives."""
+    random = np.random.default_rng(2)
+    target, chosen = random.integers(0, 3, 90), random.integers(0, 3, 90)
+    weights = random.poisson(1.0, 90).astype(np.float64)
+    statistic = macro_f1(target, chosen, 3, np.ones(90, np.bool_))
+    expected = f1_score(target, chosen, average="macro", sample_weight=weights)
+    assert statistic.of(weights) == pytest.approx(expected)
+
+
+def test_predictive_values():
+    """At a prevalence of 20 %, sensitivity 0.9 and specificity 0.8 make a PPV of 18/34 and an NPV of 64/66."""
+    ppv, npv = predictive_values(lambda _: 0.9, lambda _: 0.8, 0.2)
+    assert ppv(np.ones(1)) == pytest.approx(18 / 34)
+    assert npv(np.ones(1)) == pytest.approx(64 / 66)
+
+
+def test_log_loss_is_bounded():
+    """A film that is wrong for certain has a large loss, and a finite one."""
+    losses = log_loss(np.array([True, False, True]), np.array([0.5, 0.5, 0.0]))
+    assert losses[:2] == pytest.approx(math.log(2))
+    assert 10 < losses[2] < 20
+
+
+def test_a_sample_without_both_classes_has_no_area(films):
+    """NaN says that a sample does not have what it takes."""
+    positive, probability, _ = films
+    assert math.isnan(area_under_roc(positive, probability, EVERYTHING).of(positive.astype(np.float64)))
+    assert math.isnan(average_precision(positive, probability, EVERYTHING).of((~positive).astype(np.float64)))

@@ -1,0 +1,113 @@
+"""`xray-batch evaluate`."""
+
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Device, Home, open_settings
+from xray_batch.cli.output import progress_columns
+
+if TYPE_CHECKING:
+    from xray_batch.training.evaluation.facts import Estimate, Report
+    from xray_batch.training.evaluation.predictions import Task
+
+
+def evaluate(
+    out: Annotated[Path, typer.Option(help="Folder of the report; an earlier report there is replaced.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with labels.csv (file, label, patient_id, source), or a CSV.")
+    ] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Instead of --data: predictions.csv of a report, to make it anew.")
+    ] = None,
+    covid19: Annotated[bool, typer.Option("--covid19", help="Measure the COVID-19 class, too; not reliable.")] = False,
+    stress_films: Annotated[
+        int, typer.Option(min=0, help="Films of each class in the stress set, at most; 0 leaves it out.")
+    ] = 300,
+    worst: Annotated[int, typer.Option("--top-losses", min=0, help="Films to show that were most wrong.")] = 12,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap and of the films of the stress set.")] = 0,
+    bundle: BundleName = None,
+    device: Device = None,
+    home: Home = None,
+    config: Config = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Measure a bundle on labelled images, and write a report: a page, JSON, figures and every prediction.
+
+    Thresholds are the bundle's; nothing is fitted to the images.  Research use only.
+    """
+    if (data is None) == (predictions is None):
+        raise typer.BadParameter("give either --data or --predictions")
+    settings = open_settings(home, config, database_url, bundle=bundle, device=device)
+
+    from xray_batch.bundle import find_bundle
+    from xray_batch.classify import Ensemble, select_device, select_dtype
+    from xray_batch.intake import Folders
+    from xray_batch.training.dataset import read_labels
+    from xray_batch.training.evaluation.measurement import check_analysed
+    from xray_batch.training.evaluation.predictions import predict
+    from xray_batch.training.evaluation.predictions_file import read_predictions
+    from xray_batch.training.evaluation.report import ReportOrder, make_report
+
+    found = find_bundle(settings.bundle, Folders(settings.home).bundles)
+    images = read_labels(data) if data else []
+    torch_device = select_device(settings.device)
+    dtype = select_dtype(settings.precision, torch_device)
+    ensemble = Ensemble(found, device=torch_device, dtype=dtype, batch_size=settings.batch_size)
+    order = ReportOrder(
+        out=out,
+        data=str(data or predictions),
+        predictions=f"read from {predictions}" if predictions else "computed for this report",
+        command=shlex.join(["xray-batch", *sys.argv[1:]]),
+        covid19=covid19,
+        stress_films=stress_films,
+        top_losses=worst,
+        seed=seed,
+    )
+    with _progress() as task:
+        if predictions:
+            films = read_predictions(predictions, found.manifest)
+        else:
+            films = predict(images, found, ensemble, settings, task=task)
+        check_analysed(films)
+        report = make_report(order, films, found, ensemble, task=task)
+    _print_summary(report, out)
+
+
+@contextmanager
+def _progress() -> "Iterator[Task]":
+    """Show bars with the time left on a terminal's stderr."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(*progress_columns(), console=console, disable=not console.is_terminal) as bars:
+
+        def task(description: str, total: int) -> Callable[[int], None]:
+            identifier = bars.add_task(description, total=total)
+            return lambda films: bars.advance(identifier, films)
+
+        yield task
+
+
+def _print_summary(report: "Report", out: Path) -> None:
+    pneumonia = report.pneumonia
+    listed = sum(tally.films for tally in report.tallies)
+    refused = sum(sum(tally.not_analysed.values()) for tally in report.tallies)
+    typer.echo(f"{listed} films, {refused} not analysed; {pneumonia.films} measured for pneumonia against normal")
+    typer.echo(f"AUROC {_text(pneumonia.auroc)}")
+    for point in pneumonia.operating_points:
+        typer.echo(
+            f"{point.name}, threshold {point.threshold:.3f}: "
+            f"sensitivity {_text(point.sensitivity)}, specificity {_text(point.specificity)}"
+        )
+    typer.echo(f"The report is {out / 'report.html'}. {report.disclaimer}")
+
+
+def _text(estimate: "Estimate | None") -> str:
+    return f"{estimate.value:.3f} ({estimate.low:.3f} - {estimate.high:.3f})" if estimate else "not measured"

@@ -1,0 +1,16 @@
+"""Texts in CSV files that people open in a spreadsheet."""
+
+from typing import Final
+
+#: A cell that begins so is run as a formula by spreadsheets; an apostrophe in front prevents it.
+_FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
+
+
+def safe_cell(text: str) -> str:
+    """Return a text that no spreadsheet runs as a formula."""
+    return "'" + text if text.startswith(_FORMULA_STARTS) else text
+
+
+def cell_text(cell: str) -> str:
+    """Return the text that :func:`safe_cell` made a cell of."""
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULA_STARTS) else cell

@@ -1,0 +1,259 @@
+"""What the members of an ensemble say about labelled films, and what became of every one of them."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from xray_batch.bundle import Bundle, Manifest
+from xray_batch.classify import Ensemble, decide_outcome, pool
+from xray_batch.errors import ReasonCode
+from xray_batch.pipeline.engine import as_model_input, check_fit
+from xray_batch.pipeline.patient_age import judge_age
+from xray_batch.pipeline.pool import Decoded, DecodePool, WorkerLimits
+from xray_batch.records import Finding, ModelInput, Outcome, Rejection, SourceFormat
+from xray_batch.settings import Settings
+from xray_batch.training.dataset import LabelledImage
+
+#: Announces a piece of work of so many films, and returns a function to advance it.
+Task = Callable[[str, int], Callable[[int], None]]
+
+_WAIT_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilmFacts:
+    """What a file says about itself, as far as subgroups are formed by it; None where it does not say."""
+
+    source_format: SourceFormat | None = None
+    modality: str | None = None
+    view_position: str | None = None
+    patient_age: float | None = None  #: years
+    bits_stored: int | None = None
+    rows: int | None = None  #: of the rendered picture, before it was resized
+    columns: int | None = None  #: likewise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilmPrediction:
+    """One labelled film: what the members say, or why nothing is said."""
+
+    image: LabelledImage
+    facts: FilmFacts = FilmFacts()
+    members: npt.NDArray[np.float64] | None  #: shape (members, classes), not calibrated; None: not analysed
+    rejection: Rejection | None = None  #: set where `members` is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predictions:
+    """Every film of a list, in its order."""
+
+    films: tuple[FilmPrediction, ...]
+    architectures: tuple[str, ...]  #: of the members, in their order
+    classes: tuple[Finding, ...]  #: in the order of the probabilities
+    model_sha256: str | None  #: of the manifest of the bundle they come from; None: of several, as in cross-validation
+
+    @property
+    def analysed(self) -> "Analysed":
+        """The films that the members saw."""
+        return Analysed(
+            films=tuple(film for film in self.films if film.members is not None),
+            classes=self.classes,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Analysed:
+    """Films that the members saw; N of them."""
+
+    films: tuple[FilmPrediction, ...]
+    classes: tuple[Finding, ...]
+
+    @property
+    def members(self) -> npt.NDArray[np.float64]:
+        """Shape (members, N, classes), each row summing to 1; not calibrated."""
+        return np.stack([film.members for film in self.films if film.members is not None], axis=1)
+
+    @property
+    def labels(self) -> npt.NDArray[np.str_]:
+        """Shape (N,): keys of :data:`xray_batch.training.dataset.TARGETS`."""
+        return np.array([film.image.label for film in self.films])
+
+    @property
+    def positive(self) -> npt.NDArray[np.bool_]:
+        """Shape (N,): which films have a pneumonia of any cause by their label."""
+        positive: npt.NDArray[np.bool_] = self.labels != Finding.NORMAL
+        return positive
+
+    @property
+    def patients(self) -> list[str]:
+        """Who each film shows: sources number their patients without asking each other."""
+        return [f"{film.image.source}:{film.image.patient_id}" for film in self.films]
+
+    def take(self, chosen: npt.NDArray[np.bool_]) -> "Analysed":
+        """Return some of the films."""
+        return Analysed(
+            films=tuple(film for film, is_chosen in zip(self.films, chosen, strict=True) if is_chosen),
+            classes=self.classes,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a bundle makes of one film's members."""
+
+    probabilities: dict[Finding, float]  #: calibrated, summing to 1
+    disagreement: float  #: largest minus smallest P(pneumonia) among the members, before calibration
+    outcome: Outcome
+
+    @property
+    def p_pneumonia(self) -> float:
+        """Calibrated probability of any pneumonia."""
+        return 1.0 - self.probabilities[Finding.NORMAL]
+
+
+def verdict(film: FilmPrediction, classes: Sequence[Finding], manifest: Manifest) -> Verdict | None:
+    """Apply a bundle's temperature and thresholds to one film; None where it was not analysed."""
+    if film.members is None:
+        return None
+    pooled = pool(film.members[:, None], manifest.temperature)[0]
+    probabilities = dict(zip(classes, pooled.tolist(), strict=True))
+    disagreement = float(np.ptp(film.members[:, classes.index(Finding.NORMAL)]))
+    outcome = decide_outcome(manifest, 1.0 - probabilities[Finding.NORMAL], disagreement)
+    return Verdict(probabilities=probabilities, disagreement=disagreement, outcome=outcome)
+
+
+def predictions_of(
+    images: Sequence[LabelledImage],
+    members: npt.NDArray[np.float64],
+    *,
+    architectures: Sequence[str],
+    classes: Sequence[Finding],
+) -> Predictions:
+    """Take probabilities that somebody else computed: out-of-fold ones of a cross-validation, for instance.
+
+    Parameters
+    ----------
+    members
+        Shape (members, N, classes), each row summing to 1, before calibration; N is the number of `images`.
+    """
+    films = tuple(
+        FilmPrediction(image=image, members=members[:, index].astype(np.float64)) for index, image in enumerate(images)
+    )
+    return Predictions(films=films, architectures=tuple(architectures), classes=tuple(classes), model_sha256=None)
+
+
+def predict(
+    images: Sequence[LabelledImage], bundle: Bundle, ensemble: Ensemble, settings: Settings, *, task: Task
+) -> Predictions:
+    """Decode, judge and classify films as the service does; one that is refused keeps its reason.
+
+    Raises
+    ------
+    BundleError
+        If the bundle was trained on pictures that this version does not make.
+    DecoderDiedError
+        If decode workers cannot even be started.
+    DeviceMemoryError
+        If the device has not the memory for one image.
+    """
+    check_fit(bundle)
+    advance = task("classify", len(images))
+    films: dict[int, FilmPrediction] = {}
+    for group in _groups(images, bundle.manifest, settings):
+        for index, film in _answer(group, images, ensemble, settings):
+            films[index] = film
+        advance(len(group))
+    return Predictions(
+        films=tuple(films[index] for index in range(len(images))),
+        architectures=tuple(member.architecture for member in bundle.manifest.members),
+        classes=bundle.manifest.classes,
+        model_sha256=bundle.sha256,
+    )
+
+
+def _groups(images: Sequence[LabelledImage], manifest: Manifest, settings: Settings) -> Iterator[list[Decoded[int]]]:
+    """Decode all images in workers, and yield a batch at a time; two batches at most are in memory."""
+    limits = WorkerLimits(seconds=settings.decode_seconds, address_space=settings.decode_memory_mb << 20)
+    waiting, outstanding = deque(range(len(images))), 0
+    with DecodePool[int](min(settings.decode_workers, len(images)), manifest.input_spec, limits) as workers:
+        group: list[Decoded[int]] = []
+        while waiting or outstanding:
+            while waiting and outstanding < 2 * settings.batch_size:
+                index = waiting.popleft()
+                workers.submit(index, images[index].path)
+                outstanding += 1
+            decoded = workers.take(_WAIT_SECONDS)
+            if decoded is None:
+                continue
+            outstanding -= 1
+            group.append(decoded)
+            if len(group) == settings.batch_size:
+                yield group
+                group = []
+        if group:
+            yield group
+
+
+def _answer(
+    group: Sequence[Decoded[int]], images: Sequence[LabelledImage], ensemble: Ensemble, settings: Settings
+) -> Iterator[tuple[int, FilmPrediction]]:
+    prepared = [_prepared(decoded, ensemble.manifest, settings) for decoded in group]
+    classified = iter(_classify([found for found in prepared if isinstance(found, ModelInput)], ensemble))
+    for decoded, found in zip(group, prepared, strict=True):
+        answer = next(classified) if isinstance(found, ModelInput) else found
+        members, rejection = (None, answer) if isinstance(answer, Rejection) else (answer, None)
+        yield (
+            decoded.job,
+            FilmPrediction(
+                image=images[decoded.job],
+                facts=_facts(decoded),
+                members=members,
+                rejection=rejection,
+            ),
+        )
+
+
+def _prepared(decoded: Decoded[int], manifest: Manifest, settings: Settings) -> ModelInput | Rejection:
+    """Return what is for the networks, or why nothing is."""
+    prepared = as_model_input(decoded)
+    if prepared is None:
+        return decoded.reply.rejection or _ended_abnormally(decoded.reply.failure or "unknown")
+    judged = judge_age(prepared.header.patient_age, manifest.ages, settings.age_policy)
+    return judged if isinstance(judged, Rejection) else prepared
+
+
+def _classify(inputs: Sequence[ModelInput], ensemble: Ensemble) -> list[npt.NDArray[np.float64] | Rejection]:
+    """Run the members over prepared films; one without finite numbers does not take the others with it."""
+    if not inputs:
+        return []
+    try:
+        members, judgements = ensemble.examine_members(inputs)
+    except FloatingPointError as error:
+        if len(inputs) == 1:
+            return [_ended_abnormally(type(error).__name__)]
+        return [answer for prepared in inputs for answer in _classify([prepared], ensemble)]
+    return [judgement.rejection or members[:, index] for index, judgement in enumerate(judgements)]
+
+
+def _ended_abnormally(failure: str) -> Rejection:
+    reason = f"Processing the file ended abnormally, with {failure}."
+    return Rejection(reason_code=ReasonCode.ATTEMPTS_EXHAUSTED, reason=reason)
+
+
+def _facts(decoded: Decoded[int]) -> FilmFacts:
+    header, reply = decoded.reply.header, decoded.reply
+    if header is None:
+        return FilmFacts()
+    return FilmFacts(
+        source_format=header.source_format,
+        modality=header.modality,
+        view_position=header.view_position,
+        patient_age=header.patient_age,
+        bits_stored=header.bits_stored,
+        rows=reply.rows,
+        columns=reply.columns,
+    )

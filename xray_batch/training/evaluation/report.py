@@ -1,0 +1,192 @@
+"""The folder of a report: report.html, report.json, predictions.csv and figures/*.png."""
+
+import datetime as dt
+import importlib.metadata
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+from xray_batch import DISCLAIMER
+from xray_batch.bundle import Bundle
+from xray_batch.classify import Ensemble
+from xray_batch.errors import TrainingDataError
+from xray_batch.training.dataset import fingerprint
+from xray_batch.training.evaluation.facts import REPORT_VERSION, Loss, NotMeasured, Provenance, Report
+from xray_batch.training.evaluation.figures import draw_figures
+from xray_batch.training.evaluation.measurement import RESAMPLES, headline_films, measure
+from xray_batch.training.evaluation.page import render_page
+from xray_batch.training.evaluation.predictions import Predictions, Task
+from xray_batch.training.evaluation.predictions_file import write_predictions
+from xray_batch.training.evaluation.stress_set import StressSet, measure_stress
+from xray_batch.training.evaluation.top_losses import TopLoss, draw_pictures, heat_of, top_losses
+
+PREDICTIONS_NAME: Final = "predictions.csv"
+
+#: Films and their patients are patient data.
+_MODE: Final = 0o640
+_FOLDER_MODE: Final = 0o750
+
+_LIBRARIES: Final = ("xray-batch", "torch", "torchvision", "numpy", "scipy", "pillow", "pydicom", "matplotlib")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportOrder:
+    """What a report is to hold, and where it goes."""
+
+    out: Path  #: folder; files of an earlier report in it are replaced
+    data: str  #: where the films come from, for people
+    predictions: str  #: where the members' probabilities come from, for people
+    command: str
+    covid19: bool = False  #: whether the COVID-19 class is measured, too
+    stress_films: int = 300  #: of each class, at most; 0: no stress set
+    top_losses: int = 12
+    resamples: int = RESAMPLES
+    seed: int = 0
+
+
+def make_report(
+    order: ReportOrder, predictions: Predictions, bundle: Bundle, ensemble: Ensemble, *, task: Task
+) -> Report:
+    """Measure, draw and write; returns what was measured.
+
+    Parameters
+    ----------
+    predictions
+        Of `bundle`, or out-of-fold ones of members that were trained in the same way.
+    ensemble
+        Of `bundle`: for the stress set and the heat maps.
+
+    Raises
+    ------
+    TrainingDataError
+        If no film was analysed, or the predictions come from another bundle.
+    """
+    if predictions.model_sha256 not in (None, bundle.sha256):
+        message = (
+            f"the predictions come from a bundle with manifest SHA-256 {predictions.model_sha256}, "
+            f"that of {bundle.manifest.model_id} is {bundle.sha256}"
+        )
+        raise TrainingDataError(message)
+    measured = measure(predictions, bundle.manifest, covid19=order.covid19, resamples=order.resamples, seed=order.seed)
+    headline = headline_films(predictions.analysed)
+    stress = _stress(order, predictions, ensemble, task)
+    worst = top_losses(headline, bundle.manifest, order.top_losses)
+    losses, pictures = _draw_losses(worst, ensemble)
+    not_measured = measured.not_measured
+    if order.stress_films and stress is None:
+        not_measured = (*not_measured, NotMeasured(figure="stress set", why="no file can be read any more"))
+    report = Report(
+        version=REPORT_VERSION,
+        disclaimer=DISCLAIMER,
+        provenance=_provenance(order, predictions, bundle, ensemble),
+        tallies=measured.tallies,
+        pneumonia=measured.pneumonia,
+        findings=measured.findings,
+        covid19=measured.covid19,
+        subgroups=measured.subgroups,
+        attributes_unknown=measured.attributes_unknown,
+        stress=stress.facts if stress else None,
+        curves=measured.curves,
+        top_losses=losses,
+        not_measured=not_measured,
+    )
+    figures = draw_figures(report, stress.example if stress else None)
+    pictures |= {f"figures/{name}.png": _figure_png(figure) for name, figure in figures.items()}
+    _write(order.out, report, pictures)
+    predictions_path = order.out / PREDICTIONS_NAME
+    write_predictions(predictions_path, predictions, bundle.manifest)
+    predictions_path.chmod(_MODE)
+    return report
+
+
+def _stress(order: ReportOrder, predictions: Predictions, ensemble: Ensemble, task: Task) -> StressSet | None:
+    if not order.stress_films:
+        return None
+    return measure_stress(
+        headline_films(predictions.analysed),
+        ensemble,
+        per_class=order.stress_films,
+        resamples=order.resamples,
+        seed=order.seed,
+        task=task,
+    )
+
+
+def _draw_losses(worst: Sequence[TopLoss], ensemble: Ensemble) -> tuple[tuple[Loss, ...], dict[str, bytes]]:
+    losses: list[Loss] = []
+    pictures: dict[str, bytes] = {}
+    heat = heat_of(ensemble)
+    for number, case in enumerate(worst, start=1):
+        drawn = draw_pictures(case.film.image.path, heat)
+        picture, heat_picture = f"figures/loss-{number:02}.png", f"figures/loss-{number:02}-heat.png"
+        if drawn:
+            pictures |= {picture: _png(drawn.film), heat_picture: _png(drawn.heat)}
+        losses.append(
+            Loss(
+                file=str(case.film.image.path),
+                source=case.film.image.source,
+                label=case.film.image.label,
+                outcome=case.verdict.outcome,
+                p_pneumonia=case.verdict.p_pneumonia,
+                loss=case.loss,
+                picture=picture if drawn else None,
+                heat_picture=heat_picture if drawn else None,
+            )
+        )
+    return tuple(losses), pictures
+
+
+def _provenance(order: ReportOrder, predictions: Predictions, bundle: Bundle, ensemble: Ensemble) -> Provenance:
+    images = [film.image for film in predictions.films]
+    is_complete = all(image.path.is_file() for image in images)
+    is_gpu = ensemble.device.type == "cuda"
+    return Provenance(
+        model_id=bundle.manifest.model_id,
+        model_sha256=bundle.sha256,
+        members=predictions.architectures,
+        data=order.data,
+        data_sha256=fingerprint(images) if is_complete else None,
+        predictions=order.predictions,
+        created_at=dt.datetime.now(dt.UTC),
+        command=order.command,
+        device=torch.cuda.get_device_name(ensemble.device) if is_gpu else ensemble.device.type,
+        precision=str(ensemble.dtype).removeprefix("torch."),
+        libraries={name: importlib.metadata.version(name) for name in _LIBRARIES},
+        resamples=order.resamples,
+        seed=order.seed,
+    )
+
+
+def _figure_png(figure: Figure) -> bytes:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", metadata={"Description": DISCLAIMER})
+    return stream.getvalue()
+
+
+def _png(picture: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, format="PNG")
+    return stream.getvalue()
+
+
+def _write(out: Path, report: Report, pictures: dict[str, bytes]) -> None:
+    """Write page, JSON and pictures; pictures of an earlier report that has more of them are removed."""
+    folder = out / "figures"
+    for path in (out, folder):
+        path.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+    for stale in folder.glob("*.png"):
+        stale.unlink()
+    contents = {
+        "report.html": render_page(report, pictures).encode(),
+        "report.json": (report.model_dump_json(indent=2) + "\n").encode(),
+        **pictures,
+    }
+    for name, content in contents.items():
+        (out / name).write_bytes(content)
+        (out / name).chmod(_MODE)

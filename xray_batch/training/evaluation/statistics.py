@@ -1,0 +1,219 @@
+"""What is measured: functions of how often each film is in a sample.
+
+Sorting is done once, when a statistic is made; a sample then takes a pass over the films.  Films of no weight
+are not in the sample, so with weights of 1 a statistic is that of the films as they are.  NaN says that a sample
+does not have what it takes: both classes, for instance.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Films: TypeAlias = npt.NDArray[np.bool_]
+Values: TypeAlias = npt.NDArray[np.float64]
+Function: TypeAlias = Callable[[Values], float]
+
+#: Bins of the calibration error, equally filled.
+CALIBRATION_BINS: Final = 15
+
+#: Probabilities are kept so far from 0 and 1 in logarithms: a certain and wrong film must not outweigh all others.
+LEAST_PROBABILITY: Final = 1e-6
+
+_NEWTON_STEPS: Final = 25
+_STEEPEST: Final = 100.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistic:
+    """One figure about some films."""
+
+    of: Function  #: of weights, shape (N,); NaN where they do not allow it
+    films: Films  #: shape (N,): which films it is about
+    needs: Mapping[str, Films] = field(default_factory=dict)  #: kinds of films that it takes, by name; none: any
+    is_share: bool = False  #: whether it is a share of films
+
+    @property
+    def unweighted(self) -> Values:
+        """Weights of the films as they are: 1 each."""
+        return np.ones(len(self.films))
+
+
+def share(right: Films, films: Films, what: str) -> Statistic:
+    """Return the share of `films` that are `right`; `what` names them: `with pneumonia`."""
+    return Statistic(of=_mean(right.astype(np.float64), films), films=films, needs={what: films}, is_share=True)
+
+
+def mean(values: Values, films: Films) -> Statistic:
+    """Return the mean of a value over films."""
+    return Statistic(of=_mean(values, films), films=films)
+
+
+def _mean(values: Values, films: Films) -> Function:
+    members = films.astype(np.float64)
+    total = np.where(films, values, 0.0)
+    return lambda weights: _ratio(float(weights @ total), float(weights @ members))
+
+
+def two_classes(function: Function, positive: Films, films: Films) -> Statistic:
+    """Make a statistic that needs films of both classes."""
+    needs = {"with the finding": films & positive, "without the finding": films & ~positive}
+    return Statistic(of=function, films=films, needs=needs)
+
+
+def area_under_roc(positive: Films, probability: Values, films: Films) -> Statistic:
+    """Return the share of pairs of a positive and a negative film that are in order; ties count half."""
+    counts = _SortedCounts(positive, probability, films)
+
+    def function(weights: Values) -> float:
+        positives, negatives = counts.of(weights)
+        below = negatives.cumsum() - negatives
+        return _ratio(float(positives @ (below + negatives / 2)), float(positives.sum() * negatives.sum()))
+
+    return two_classes(function, positive, films)
+
+
+def average_precision(positive: Films, probability: Values, films: Films) -> Statistic:
+    """Return the mean precision over the positive films, each at its own probability as threshold."""
+    counts = _SortedCounts(positive, probability, films)
+
+    def function(weights: Values) -> float:
+        positives, negatives = (part[::-1] for part in counts.of(weights))
+        found = positives.cumsum()
+        called = found + negatives.cumsum()
+        return _ratio(float(positives @ (found / np.maximum(called, 1e-300))), float(positives.sum()))
+
+    return two_classes(function, positive, films)
+
+
+class _SortedCounts:
+    """Positive and negative films at each distinct probability, in rising order."""
+
+    def __init__(self, positive: Films, probability: Values, films: Films) -> None:
+        chosen = np.flatnonzero(films)
+        self._order = chosen[np.argsort(probability[chosen], kind="stable")]
+        ordered = probability[self._order]
+        self._starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))[: len(ordered)]
+        self._positive = positive[self._order]
+
+    def of(self, weights: Values) -> tuple[Values, Values]:
+        ordered = weights[self._order]
+        return (
+            np.add.reduceat(np.where(self._positive, ordered, 0.0), self._starts),
+            np.add.reduceat(np.where(self._positive, 0.0, ordered), self._starts),
+        )
+
+
+def calibration_error(positive: Films, probability: Values) -> Statistic:
+    """Return the mean distance between probability and frequency over 15 equally filled bins.
+
+    Nixon et al., "Measuring Calibration in Deep Learning", 2019, arXiv 1904.01685; the same as
+    :func:`xray_batch.training.metrics.expected_calibration_error`.
+    """
+    order = np.argsort(probability, kind="stable")
+    gaps = positive[order] - probability[order]
+
+    def function(weights: Values) -> float:
+        repeated = np.repeat(gaps, weights[order].astype(np.int64))
+        bins = min(CALIBRATION_BINS, len(repeated))
+        if not bins:
+            return math.nan
+        size, larger = divmod(len(repeated), bins)
+        starts = np.arange(bins) * size + np.minimum(np.arange(bins), larger)
+        return float(np.abs(np.add.reduceat(repeated, starts)).sum() / len(repeated))
+
+    return Statistic(of=function, films=np.ones(len(positive), np.bool_))
+
+
+def log_loss(positive: Films, probability: Values) -> Values:
+    """Return -log of the probability that each film was given for what it is, natural logarithm, shape (N,)."""
+    given = np.where(positive, probability, 1 - probability)
+    return -np.log(np.maximum(given, LEAST_PROBABILITY))
+
+
+def recalibration(positive: Films, probability: Values) -> tuple[Statistic, Statistic]:
+    """Return slope and intercept of a logistic regression of the truth on the log odds that were predicted.
+
+    Cox, "Two Further Applications of a Model for Binary Regression", 1958.  1 and 0 are perfect; a slope below 1
+    says that the probabilities are too extreme, an intercept above 0 that they are too low.
+    """
+    clipped = np.clip(probability, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
+    log_odds = np.log(clipped / (1 - clipped))
+    fit = _LogisticFit(positive, log_odds)
+    everything = np.ones(len(positive), np.bool_)
+    return (
+        two_classes(lambda weights: fit.of(weights)[1], positive, everything),
+        two_classes(lambda weights: fit.of(weights)[0], positive, everything),
+    )
+
+
+class _LogisticFit:
+    """Intercept and slope of a logistic regression by Newton's method; the last fit is kept, for it serves twice."""
+
+    def __init__(self, positive: Films, log_odds: Values) -> None:
+        self._positive = positive.astype(np.float64)
+        self._log_odds = log_odds
+        self._last: tuple[Values, tuple[float, float]] | None = None
+
+    def of(self, weights: Values) -> tuple[float, float]:
+        """Return intercept and slope, NaN where there is no finite best one."""
+        if self._last is None or not np.array_equal(self._last[0], weights):
+            self._last = (weights, self._fit(weights))
+        return self._last[1]
+
+    def _fit(self, weights: Values) -> tuple[float, float]:
+        intercept, slope = 0.0, 1.0
+        for _ in range(_NEWTON_STEPS):
+            p = 1 / (1 + np.exp(-np.clip(intercept + slope * self._log_odds, -500, 500)))
+            residual = weights * (self._positive - p)
+            curvature = weights * p * (1 - p)
+            a, b, c = (float((curvature * self._log_odds**power).sum()) for power in range(3))
+            determinant = a * c - b * b
+            if determinant <= 1e-9 * a * c or abs(slope) > _STEEPEST:
+                return math.nan, math.nan
+            g0, g1 = float(residual.sum()), float(residual @ self._log_odds)
+            step0, step1 = (c * g0 - b * g1) / determinant, (a * g1 - b * g0) / determinant
+            intercept, slope = intercept + step0, slope + step1
+            if abs(step0) + abs(step1) < 1e-8:
+                return intercept, slope
+        return math.nan, math.nan
+
+
+def macro_f1(target: npt.NDArray[np.intp], chosen: npt.NDArray[np.intp], classes: int, films: Films) -> Statistic:
+    """Return the mean over the classes of the harmonic mean of precision and sensitivity.
+
+    Parameters
+    ----------
+    target, chosen
+        Shape (N,): indices of the classes, for the `films`.
+    """
+
+    def function(weights: Values) -> float:
+        cells = np.bincount(target[films] * classes + chosen[films], weights[films], minlength=classes * classes)
+        matrix = cells.reshape(classes, classes)
+        occurring = matrix.sum(axis=1) > 0
+        f1 = 2 * matrix.diagonal() / np.maximum(matrix.sum(axis=0) + matrix.sum(axis=1), 1e-300)
+        return float(f1[occurring].mean()) if occurring.any() else math.nan
+
+    return Statistic(of=function, films=films)
+
+
+def predictive_values(sensitivity: Function, specificity: Function, prevalence: float) -> tuple[Function, Function]:
+    """Return PPV and NPV at a prevalence, by Bayes' theorem from sensitivity and specificity."""
+
+    def ppv(weights: Values) -> float:
+        true, false = prevalence * sensitivity(weights), (1 - prevalence) * (1 - specificity(weights))
+        return _ratio(true, true + false)
+
+    def npv(weights: Values) -> float:
+        true, false = (1 - prevalence) * specificity(weights), prevalence * (1 - sensitivity(weights))
+        return _ratio(true, true + false)
+
+    return ppv, npv
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole > 0 else math.nan
