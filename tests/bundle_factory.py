@@ -11,7 +11,9 @@ import torch
 
 from xray_batch.bundle import (
     GATE_NAME,
+    HASHES_NAME,
     MANIFEST_NAME,
+    Bundle,
     GateFacts,
     GateRate,
     InputFacts,
@@ -24,6 +26,7 @@ from xray_batch.bundle import (
     TrainingFacts,
     member_files,
     save_gate,
+    save_hashes,
     save_weights,
     write_manifest,
 )
@@ -31,7 +34,11 @@ from xray_batch.decode import RENDERING_VERSION
 from xray_batch.gate import PictureKind
 from xray_batch.networks import ARCHITECTURES, build_network
 from xray_batch.records import Finding
+from xray_batch.settings import Settings
 from xray_batch.standardize import SQUASH_BILINEAR_ANTIALIAS
+from xray_batch.training.dataset import LabelledImage
+from xray_batch.training.duplicates import hash_images
+from xray_batch.training.pixels import Decoding, load_pixels
 
 MODEL_CARD = "# A model card\n"
 
@@ -159,3 +166,19 @@ def read_facts(folder: Path) -> dict[str, Any]:
 def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
     """Write the manifest of a bundle, whatever it says."""
     (folder / MANIFEST_NAME).write_text(json.dumps(facts), encoding="utf-8")
+
+
+def know_images(folder: Path, images: Sequence[LabelledImage]) -> Path:
+    """Have a bundle know that it was trained on some images, and return its folder."""
+    pixels = load_pixels(
+        images,
+        Bundle(folder).manifest.input_spec,
+        decoding=Decoding.from_settings(Settings(decode_workers=1)),
+        progress=lambda images: None,
+    )
+    hashes = hash_images([image.path for image in images], pixels)
+    facts = read_facts(folder)
+    sha256 = save_hashes(hashes.content, hashes.picture, folder / HASHES_NAME)
+    facts["training"]["hashes"] = {"file": HASHES_NAME, "sha256": sha256}
+    write_facts(folder, facts)
+    return folder

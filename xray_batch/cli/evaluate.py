@@ -48,14 +48,14 @@ def evaluate(
     from xray_batch.bundle import find_bundle
     from xray_batch.classify import Ensemble, select_device, select_dtype
     from xray_batch.intake import Folders
-    from xray_batch.training.dataset import read_labels
+    from xray_batch.training.dataset import read_images
     from xray_batch.training.evaluation.measurement import check_analysed
     from xray_batch.training.evaluation.predictions import predict
     from xray_batch.training.evaluation.predictions_file import read_predictions
     from xray_batch.training.evaluation.report import ReportOrder, make_report
 
     found = find_bundle(settings.bundle, Folders(settings.home).bundles)
-    images = read_labels(data) if data else []
+    images = read_images(data) if data else []
     torch_device = select_device(settings.device)
     dtype = select_dtype(settings.precision, torch_device)
     ensemble = Ensemble(found, device=torch_device, dtype=dtype, batch_size=settings.batch_size)
@@ -100,6 +100,8 @@ def _print_summary(report: "Report", out: Path) -> None:
     listed = sum(tally.films for tally in report.tallies)
     refused = sum(sum(tally.not_analysed.values()) for tally in report.tallies)
     typer.echo(f"{listed} films, {refused} not analysed; {pneumonia.films} measured for pneumonia against normal")
+    if report.provenance.seen:
+        typer.echo(f"{report.provenance.seen} of them are in the training data: the figures are too good")
     typer.echo(f"AUROC {_text(pneumonia.auroc)}")
     for point in pneumonia.operating_points:
         typer.echo(

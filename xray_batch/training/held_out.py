@@ -13,7 +13,9 @@ from xray_batch.classify import pool
 from xray_batch.errors import TrainingDataError
 from xray_batch.networks import ARCHITECTURES
 from xray_batch.records import Finding
+from xray_batch.spreadsheet import safe_cell
 from xray_batch.training.dataset import CLASSES, LabelledImage
+from xray_batch.training.evaluation.predictions_file import member_column
 from xray_batch.training.metrics import auroc, calibration_error, share
 
 _NORMAL = CLASSES.index(Finding.NORMAL)
@@ -106,11 +108,15 @@ def join(parts: Sequence[HeldOut]) -> HeldOut:
 
 
 def write_held_out(path: Path, held_out: HeldOut) -> None:
-    """Save the predictions as CSV: file, label, patient_id, source, and each member's probabilities."""
-    names = [f"{architecture}_{finding}" for architecture in ARCHITECTURES for finding in CLASSES]
+    """Save the predictions as CSV: file, label, patient_id, source, and each member's probabilities.
+
+    `xray-batch evaluate --predictions` reads it.
+    """
+    names = [member_column(architecture, finding) for architecture in ARCHITECTURES for finding in CLASSES]
     with path.open("w", newline="", encoding="utf-8") as lines:
         writer = csv.writer(lines)
         writer.writerow(["file", "label", "patient_id", "source", *names])
         for index, image in enumerate(held_out.images):
             probabilities = held_out.members[:, index].ravel().tolist()
-            writer.writerow([image.path, image.label, image.patient_id, image.source, *probabilities])
+            facts = [str(image.path.absolute()), image.label, image.patient_id, image.source]
+            writer.writerow([*map(safe_cell, facts), *probabilities])

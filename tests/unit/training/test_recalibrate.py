@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from bundle_factory import copy_bundle, read_facts, write_facts
+from bundle_factory import copy_bundle, know_images, read_facts, write_facts
 from dicom_factory import write_dicom
 
-from xray_batch.bundle import HASHES_NAME, Bundle, save_hashes
+from xray_batch.bundle import Bundle
 from xray_batch.classify import Ensemble
 from xray_batch.decode import decode_file
 from xray_batch.errors import BundleError, ConfigurationError, TrainingDataError
@@ -16,8 +16,6 @@ from xray_batch.settings import Settings
 from xray_batch.standardize import prepare
 from xray_batch.training import metrics
 from xray_batch.training.dataset import fingerprint, read_labels
-from xray_batch.training.duplicates import hash_images
-from xray_batch.training.pixels import Decoding, load_pixels
 from xray_batch.training.recalibrate import CalibrationOrder, next_version, recalibrate, without_copies
 
 CPU = torch.device("cpu")
@@ -276,17 +274,8 @@ def test_an_incomplete_copy_is_noticed(bundle_folder, films, tmp_path):
 
 def test_films_of_the_training_are_refused(bundle_folder, films, tmp_path):
     """A sample with a film that the bundle was trained on is refused by its name; nothing is written."""
-    known = copy_bundle(bundle_folder, tmp_path / "known")
     images = read_labels(films)[60:62]
-    spec = Bundle(known).manifest.input_spec
-    pixels = load_pixels(
-        images, spec, decoding=Decoding.from_settings(Settings(decode_workers=1)), progress=lambda images: None
-    )
-    hashes = hash_images([image.path for image in images], pixels)
-    facts = read_facts(known)
-    sha256 = save_hashes(hashes.content, hashes.picture, known / HASHES_NAME)
-    facts["training"]["hashes"] = {"file": HASHES_NAME, "sha256": sha256}
-    write_facts(known, facts)
+    known = know_images(copy_bundle(bundle_folder, tmp_path / "known"), images)
     with pytest.raises(TrainingDataError) as refused:
         run(known, films, tmp_path / "new")
     assert str(refused.value) == (

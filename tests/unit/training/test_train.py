@@ -21,6 +21,7 @@ from xray_batch.standardize import prepare
 from xray_batch.training import metrics
 from xray_batch.training.dataset import fingerprint, read_labels
 from xray_batch.training.duplicates import ImageHashes, find_copies, hash_images
+from xray_batch.training.evaluation.predictions_file import read_predictions
 from xray_batch.training.order import TrainingOrder, make_options
 from xray_batch.training.pixels import Decoding, load_pixels
 from xray_batch.training.train import train_bundle
@@ -200,9 +201,9 @@ class TestCrossValidation:
         with (order.out / "training" / "held_out.csv").open(encoding="utf-8", newline="") as lines:
             rows = list(csv.DictReader(lines))
         assert sorted(row["file"] for row in rows) == sorted(str(order.data / file) for file, *_ in ROWS)
-        for architecture in ("resnet34", "resnet50"):
-            classes = [float(value) for name, value in rows[0].items() if name.startswith(f"{architecture}_")]
-            assert sum(classes) == pytest.approx(1.0)
+        read = read_predictions(order.out / "training" / "held_out.csv", manifest)
+        assert [film.image.patient for film in read.films] == [f"{row['source']}:{row['patient_id']}" for row in rows]
+        assert np.allclose(read.analysed.members.sum(axis=2), 1.0)
         names = {"fold-1 resnet34", "fold-2 resnet34", "resnet34", "fold-1 resnet50", "fold-2 resnet50", "resnet50"}
         assert names == told.images.keys() - {"decode", "gate"}
         assert "trained on all images" in (order.out / "MODEL_CARD.md").read_text(encoding="utf-8")

@@ -156,7 +156,7 @@ def _tallies(predictions: Predictions, manifest: Manifest) -> tuple[Tally, ...]:
                 source=source,
                 label=label,
                 films=len(films),
-                patients=len({film.image.patient_id for film in films}),
+                patients=len({film.image.patient for film in films}),
                 outcomes={outcome: outcomes[outcome] for outcome in Outcome},
                 not_analysed=dict(sorted(reasons.items())),
             )

@@ -17,6 +17,7 @@ from xray_batch.pipeline.pool import Decoded, DecodePool, WorkerLimits
 from xray_batch.records import Finding, ModelInput, Outcome, Rejection, SourceFormat
 from xray_batch.settings import Settings
 from xray_batch.training.dataset import LabelledImage
+from xray_batch.training.seen import find_seen
 
 #: Announces a piece of work of so many films, and returns a function to advance it.
 Task = Callable[[str, int], Callable[[int], None]]
@@ -45,6 +46,7 @@ class FilmPrediction:
     facts: FilmFacts = FilmFacts()
     members: npt.NDArray[np.float64] | None  #: shape (members, classes), not calibrated; None: not analysed
     rejection: Rejection | None = None  #: set where `members` is None
+    seen: bool | None = None  #: whether the bundle was trained on it, or on a copy of it; None: not known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +92,8 @@ class Analysed:
 
     @property
     def patients(self) -> list[str]:
-        """Who each film shows: sources number their patients without asking each other."""
-        return [f"{film.image.source}:{film.image.patient_id}" for film in self.films]
+        """Who each film shows."""
+        return [film.image.patient for film in self.films]
 
     def take(self, chosen: npt.NDArray[np.bool_]) -> "Analysed":
         """Return some of the films."""
@@ -164,7 +166,7 @@ def predict(
     advance = task("classify", len(images))
     films: dict[int, FilmPrediction] = {}
     for group in _groups(images, bundle.manifest, settings):
-        for index, film in _answer(group, images, ensemble, settings):
+        for index, film in _answer(group, images, bundle, ensemble, settings):
             films[index] = film
         advance(len(group))
     return Predictions(
@@ -199,8 +201,13 @@ def _groups(images: Sequence[LabelledImage], manifest: Manifest, settings: Setti
 
 
 def _answer(
-    group: Sequence[Decoded[int]], images: Sequence[LabelledImage], ensemble: Ensemble, settings: Settings
+    group: Sequence[Decoded[int]],
+    images: Sequence[LabelledImage],
+    bundle: Bundle,
+    ensemble: Ensemble,
+    settings: Settings,
 ) -> Iterator[tuple[int, FilmPrediction]]:
+    seen = _find_seen(group, images, bundle)
     prepared = [_prepared(decoded, ensemble.manifest, settings) for decoded in group]
     classified = iter(_classify([found for found in prepared if isinstance(found, ModelInput)], ensemble))
     for decoded, found in zip(group, prepared, strict=True):
@@ -213,8 +220,18 @@ def _answer(
                 facts=_facts(decoded),
                 members=members,
                 rejection=rejection,
+                seen=seen.get(decoded.job),
             ),
         )
+
+
+def _find_seen(group: Sequence[Decoded[int]], images: Sequence[LabelledImage], bundle: Bundle) -> dict[int, bool]:
+    """Tell which films the bundle was trained on, by their index; those that were not decoded are left out."""
+    read = [(decoded.job, decoded.pixels) for decoded in group if decoded.pixels is not None]
+    if not read:
+        return {}
+    seen = find_seen(bundle, [images[index] for index, _ in read], np.stack([pixels for _, pixels in read]))
+    return {} if seen is None else {index: bool(found) for (index, _), found in zip(read, seen, strict=True)}
 
 
 def _prepared(decoded: Decoded[int], manifest: Manifest, settings: Settings) -> ModelInput | Rejection:

@@ -24,7 +24,8 @@ _TOLERANCE: Final = 1e-3
 COLUMNS: Final = (
     *("file", "label", "source", "patient_id", "outcome"),
     *("p_pneumonia", *(f"p_{finding}" for finding in Finding), "disagreement", "reason_code", "reason"),
-    *("format", "modality", "view_position", "patient_age", "bits_stored", "rows", "columns", "model_sha256"),
+    *("format", "modality", "view_position", "patient_age", "bits_stored", "rows", "columns"),
+    *("seen", "model_sha256"),
 )
 
 
@@ -57,6 +58,7 @@ def _facts_row(film: FilmPrediction, predictions: Predictions) -> dict[str, obje
         "patient_id": film.image.patient_id,
         "format": facts.pop("source_format"),
         **facts,
+        "seen": film.seen,
         "model_sha256": predictions.model_sha256,
     }
 
@@ -134,7 +136,8 @@ def _film(row: Mapping[str, str], architectures: tuple[str, ...], manifest: Mani
     except ValueError as error:
         message = f"{path}: the row of {row['file']} cannot be read: {error}"
         raise TrainingDataError(message) from error
-    return FilmPrediction(image=image, facts=facts, members=members, rejection=rejection)
+    seen = {"True": True, "False": False}.get(row.get("seen", ""))
+    return FilmPrediction(image=image, facts=facts, members=members, rejection=rejection, seen=seen)
 
 
 def _answer(

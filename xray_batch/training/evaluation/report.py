@@ -153,6 +153,7 @@ def _provenance(order: ReportOrder, predictions: Predictions, bundle: Bundle, en
         data=order.data,
         data_sha256=fingerprint(images) if is_complete else None,
         predictions=order.predictions,
+        seen=_count_seen(predictions),
         created_at=dt.datetime.now(dt.UTC),
         command=order.command,
         device=torch.cuda.get_device_name(ensemble.device) if is_gpu else ensemble.device.type,
@@ -161,6 +162,11 @@ def _provenance(order: ReportOrder, predictions: Predictions, bundle: Bundle, en
         resamples=order.resamples,
         seed=order.seed,
     )
+
+
+def _count_seen(predictions: Predictions) -> int | None:
+    seen = [film.seen for film in predictions.films if film.members is not None]
+    return None if None in seen else sum(map(bool, seen))
 
 
 def _figure_png(figure: Figure) -> bytes:

@@ -14,7 +14,7 @@ from xray_batch.decode import decode_file
 from xray_batch.errors import RejectedInputError, TransientError
 from xray_batch.overlay import overlay
 from xray_batch.records import GrayscaleImage
-from xray_batch.standardize import prepare, resize
+from xray_batch.standardize import prepare, resize, trim
 from xray_batch.training.evaluation.predictions import Analysed, FilmPrediction, Verdict, verdict
 from xray_batch.training.evaluation.statistics import log_loss
 from xray_batch.training.evaluation.style import FOOTNOTE
@@ -58,8 +58,9 @@ def heat_of(ensemble: Ensemble) -> HeatPicture:
     """Return a function that draws over a film where `ensemble` is sensitive."""
 
     def draw(image: GrayscaleImage) -> Image.Image:
-        explanation = ensemble.explain(prepare(image, ensemble.manifest.input_spec))
-        return overlay(_small(image), explanation.heat_map.average)
+        spec = ensemble.manifest.input_spec
+        explanation = ensemble.explain(prepare(image, spec))
+        return overlay(_small(trim(image.pixels, spec)), explanation.heat_map.average)
 
     return draw
 
@@ -70,7 +71,7 @@ def draw_pictures(path: Path, heat: HeatPicture) -> Pictures | None:
         image = decode_file(path)
     except (RejectedInputError, TransientError):
         return None
-    return Pictures(film=_captioned(draw_film(_small(image))), heat=_captioned(heat(image)))
+    return Pictures(film=_captioned(draw_film(_small(image.pixels))), heat=_captioned(heat(image)))
 
 
 def draw_film(pixels: Film) -> Image.Image:
@@ -78,10 +79,10 @@ def draw_film(pixels: Film) -> Image.Image:
     return Image.fromarray(np.rint(255 * np.clip(pixels, 0, 1)).astype(np.uint8))
 
 
-def _small(image: GrayscaleImage) -> Film:
-    factor = _SIDE / max(image.pixels.shape)
-    rows, columns = (max(1, round(factor * side)) for side in image.pixels.shape)
-    return resize(image.pixels, rows, columns)
+def _small(pixels: Film) -> Film:
+    factor = _SIDE / max(pixels.shape)
+    rows, columns = (max(1, round(factor * side)) for side in pixels.shape)
+    return resize(pixels, rows, columns)
 
 
 def _captioned(picture: Image.Image) -> Image.Image:

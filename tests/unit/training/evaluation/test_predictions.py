@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from bundle_factory import copy_bundle, read_facts, write_facts
+from bundle_factory import copy_bundle, know_images, read_facts, write_facts
 from dicom_factory import write_dicom
 from installed_command import make_bad_files, make_films
 
 from xray_batch.bundle import Bundle
 from xray_batch.classify import Ensemble
 from xray_batch.decode import decode_file
+from xray_batch.demo import sample_files
 from xray_batch.errors import BundleError
 from xray_batch.records import Finding, Outcome
 from xray_batch.settings import Settings
@@ -151,3 +152,13 @@ def test_numbers_that_are_not_finite(bundle, ensemble, tmp_path, monkeypatch):
     found = predict(labelled(films), bundle, ensemble, settings(tmp_path), task=Counter().task)
     assert [film.members is None for film in found.films] == [False, False, True, False]
     assert found.films[2].rejection.reason_code == "attempts_exhausted"
+
+
+def test_films_of_the_training_are_told(bundle_folder, ensemble, tmp_path):
+    """A film that the bundle was trained on is told from others; a bundle that does not know says nothing."""
+    paths = [sample_files() / name for name in ("01-dx-12-bit.dcm", "07-photo.jpeg")]
+    paths += [next(path for path in sorted(sample_files().iterdir()) if path.name.startswith("03"))]
+    knowing = know_images(copy_bundle(bundle_folder, tmp_path / "knowing"), labelled(paths[1:2]))
+    for folder, seen in ((knowing, [False, True, False]), (bundle_folder, [None, None, None])):
+        predictions = predict(labelled(paths), Bundle(folder), ensemble, settings(tmp_path), task=Counter().task)
+        assert [film.seen for film in predictions.films] == seen

@@ -240,3 +240,22 @@ def test_predictions_of_another_bundle(predictions, bundle, ensemble, tmp_path):
     with pytest.raises(TrainingDataError, match="the predictions come from a bundle with manifest SHA-256 ffff"):
         make_report(order(tmp_path / "report"), other, bundle, ensemble, task=silent)
     assert not (tmp_path / "report").exists()
+
+
+def test_films_of_the_training_are_counted(predictions, bundle, ensemble, tmp_path):
+    """A report on films of the training says so at its top, also when it is made again from its predictions."""
+    films = tuple(replace(film, seen=number < 5) for number, film in enumerate(predictions.films))
+    known = replace(predictions, films=films)
+    first = make_report(order(tmp_path / "first", stress_films=0), known, bundle, ensemble, task=silent)
+    assert first.provenance.seen == 5
+    text = Page((tmp_path / "first" / "report.html").read_text(encoding="utf-8")).text
+    assert "5 of these films, or copies of them, are among those that the bundle was trained on" in text
+    read = read_predictions(tmp_path / "first" / "predictions.csv", bundle.manifest)
+    assert [film.seen for film in read.films] == [film.seen for film in films]
+
+
+def test_films_that_may_be_of_the_training(folder, page):
+    """Where the bundle does not know what it was trained on, the report says that, and claims nothing."""
+    assert json.loads((folder / "report.json").read_text(encoding="utf-8"))["provenance"]["seen"] is None
+    assert "are among those that the bundle was trained on" not in page.text
+    assert "not known" in page.text
