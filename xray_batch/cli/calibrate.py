@@ -35,6 +35,10 @@ _NO_BETTER: Final = (
     "all to one side. The thresholds fit your films; do not read the probabilities as frequencies."
 )
 
+_NOT_CHECKED: Final = (
+    "This bundle does not record what it was trained on: whether some of your films are among that is not checked."
+)
+
 
 def calibrate(
     labels: Annotated[
@@ -55,6 +59,7 @@ def calibrate(
 
     The weights stay as they are, byte for byte.  At least 50 images of normal and 50 of pneumonia are needed,
     each of 30 patients; what the service would refuse is left out.
+    Films that the bundle was trained on are refused.
     """
     if version is not None and not _VERSION.fullmatch(version):
         raise typer.BadParameter(f"--version is {version!r}, expected three numbers such as 1.2.0")
@@ -96,7 +101,7 @@ def _facts(done: "Recalibrated") -> dict[str, object]:
             },
             "expected_calibration_error": _interval_facts(done.errors["cross_fitted"]),
         },
-        "note": f"{note(done.errors)} {DISCLAIMER}",
+        "note": f"{_note(done)} {DISCLAIMER}",
     }
 
 
@@ -137,7 +142,7 @@ def _print(done: "Recalibrated", settings: "Settings") -> None:
     for row in _rows(done):
         table.add_row(*row)
     console.print(table)
-    typer.echo(f"In brackets: 95 % intervals. {note(done.errors)}")
+    typer.echo(f"In brackets: 95 % intervals. {_note(done)}")
     typer.echo(f"\n{DISCLAIMER}\n")
     typer.echo(_how_to_install(done, settings))
 
@@ -160,10 +165,14 @@ def _rows(done: "Recalibrated") -> "Iterator[tuple[str, ...]]":
     yield ("calibration error (ECE)", *(_share(done.errors[key]) for key in ("before", "after", "cross_fitted")))
 
 
-def note(errors: "Mapping[str, Metric]") -> str:
-    """Say how the figures are to be read, and where the calibration error falls on no other patients."""
+def note(errors: "Mapping[str, Metric]", *, knows_its_training: bool) -> str:
+    """Say how the figures are to be read, what did not get better, and what could not be checked."""
     fell = errors["cross_fitted"].value < errors["before"].value
-    return _HONESTY if fell else f"{_HONESTY} {_NO_BETTER}"
+    return " ".join([_HONESTY, *([] if fell else [_NO_BETTER]), *([] if knows_its_training else [_NOT_CHECKED])])
+
+
+def _note(done: "Recalibrated") -> str:
+    return note(done.errors, knows_its_training=done.bundle.manifest.training.hashes is not None)
 
 
 def _share(share: "Proportion | Metric") -> str:
