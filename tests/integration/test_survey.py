@@ -6,18 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dicom_factory import write_dicom
+from input_specs import make_spec
 from installed_command import make_bad_files, make_films
 from PIL import Image
 
 from xray_batch.decode import decode_file
 from xray_batch.pipeline.survey import FAILED, survey_files
-from xray_batch.records import InputSpec, SourceFormat
+from xray_batch.records import SourceFormat
 from xray_batch.settings import Settings
-from xray_batch.standardize import SQUASH_BILINEAR_ANTIALIAS, prepare
+from xray_batch.standardize import prepare
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
-SPEC = InputSpec(rows=48, columns=40, mean=0.4375, std=0.1875, resize=SQUASH_BILINEAR_ANTIALIAS, rendering_version=2)
+SPEC = make_spec()
 SETTINGS = Settings(decode_workers=2)
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from input_specs import make_spec
 
 from xray_batch.pipeline.pixel_facts import HISTOGRAM_BINS, measure_pixels
 from xray_batch.pipeline.survey import FAILED, FileFacts, PixelTotals, Totals, input_range
-from xray_batch.records import InputSpec
-from xray_batch.standardize import SQUASH_BILINEAR_ANTIALIAS, standardize
+from xray_batch.standardize import standardize
 
-SPEC = InputSpec(rows=8, columns=8, mean=0.5, std=0.25, resize=SQUASH_BILINEAR_ANTIALIAS, rendering_version=2)
+SPEC = make_spec(8, 8, mean=0.5, std=0.25)
 
 
 def random_images(count, seed=0):
