@@ -79,6 +79,7 @@ def make_manifest(side: int = 32, hashes: Sequence[str] = (NO_SHA256, NO_SHA256)
             for architecture, file, sha256 in zip(ARCHITECTURES, member_files(ARCHITECTURES), hashes, strict=True)
         ),
         "temperature": 1.25,
+        "log_odds_shift": 0.0,
         "threshold_low": 0.25,
         "threshold_high": 0.75,
         "disagreement_limit": 0.5,

@@ -31,7 +31,7 @@ from torchvision.models import ResNet
 from xray_batch.errors import BundleError
 from xray_batch.gate import GateLimits, InputGate, PictureKind
 from xray_batch.networks import ARCHITECTURES, build_network
-from xray_batch.records import AgeRange, Finding, InputSpec
+from xray_batch.records import AgeRange, Finding, InputSpec, Scaling
 
 MANIFEST_NAME: Final = "manifest.json"
 GATE_NAME: Final = "gate.safetensors"
@@ -208,6 +208,7 @@ class Manifest(_Facts):
     input: InputFacts
     members: tuple[MemberFacts, ...] = Field(min_length=1)
     temperature: float = Field(gt=0)
+    log_odds_shift: float
     threshold_low: float = Field(ge=0, le=1)
     threshold_high: float = Field(ge=0, le=1)
     disagreement_limit: float = Field(ge=0, le=1)
@@ -244,6 +245,11 @@ class Manifest(_Facts):
     def ages(self) -> AgeRange | None:
         """The ages that the bundle is meant for, None where it names none."""
         return AgeRange(**self.intended_ages.model_dump()) if self.intended_ages else None
+
+    @property
+    def scaling(self) -> Scaling:
+        """What calibrates the members' average."""
+        return Scaling(temperature=self.temperature, shift=self.log_odds_shift)
 
     @property
     def input_spec(self) -> InputSpec:

@@ -20,7 +20,7 @@ from xray_batch.errors import ConfigurationError, DeviceMemoryError
 from xray_batch.gate import Judgement
 from xray_batch.heat_map import make_heat_map, pneumonia_heat, thorax_shares
 from xray_batch.networks import forward_with_features
-from xray_batch.records import Finding, HeatMap, ModelInput, Outcome, Prediction, Rejection
+from xray_batch.records import Finding, HeatMap, ModelInput, Outcome, Prediction, Rejection, Scaling
 from xray_batch.settings import DeviceName, PrecisionName
 
 N = TypeVar("N", bound=nn.Module)
@@ -186,7 +186,7 @@ class Ensemble:
         runs = [self._run(partial(forward_with_features, network, grid=grid), pixels) for network in self._networks]
         probabilities = np.stack([softmax(logits) for logits, _, _ in runs])
         features = runs[self._gate_member][1]
-        pooled = pool(probabilities, self.manifest.temperature)
+        pooled = pool(probabilities, self.manifest.scaling, self.manifest.classes)
         if not np.isfinite(pooled).all() or not np.isfinite(features).all():
             message = "the networks gave no finite numbers"
             raise FloatingPointError(message)
@@ -315,16 +315,20 @@ def softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return probabilities
 
 
-def pool(members: npt.NDArray[np.float64], temperature: float) -> npt.NDArray[np.float64]:
-    """Average the members' probabilities, then calibrate the average by one temperature.
+def pool(members: npt.NDArray[np.float64], scaling: Scaling, classes: Sequence[Finding]) -> npt.NDArray[np.float64]:
+    """Average the members' probabilities, then calibrate the average by one temperature and one shift.
 
     Pooling comes first: calibrated members make an under-confident ensemble (Rahaman and Thiery,
-    "Uncertainty Quantification and Deep Ensembles", 2020, arXiv 2007.08792).
+    "Uncertainty Quantification and Deep Ensembles", 2020, arXiv 2007.08792).  The shift is that of the log odds
+    of pneumonia (Platt, "Probabilistic Outputs for Support Vector Machines", 1999); the kinds of pneumonia keep
+    their shares among themselves.
 
     Parameters
     ----------
     members
         Shape (members, N, classes), each row summing to 1.
+    classes
+        In the order of the last axis.
 
     Returns
     -------
@@ -332,4 +336,6 @@ def pool(members: npt.NDArray[np.float64], temperature: float) -> npt.NDArray[np
         Shape (N, classes), each row summing to 1.
     """
     average = members.mean(axis=0)
-    return softmax(np.log(np.maximum(average, np.finfo(np.float64).tiny)) / temperature)
+    logits = np.log(np.maximum(average, np.finfo(np.float64).tiny)) / scaling.temperature
+    logits[:, classes.index(Finding.NORMAL)] -= scaling.shift
+    return softmax(logits)

@@ -172,6 +172,14 @@ class InputSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Scaling:
+    """How the average of the members' probabilities becomes a calibrated one."""
+
+    temperature: float  #: above 0; above 1 makes every answer less sure
+    shift: float  #: added to the log odds of pneumonia; above 0 makes all answers lean towards it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInput:
     """One standardized image, ready for the networks."""
 

@@ -61,7 +61,7 @@ PLACES = places_of_facts(FACTS)
 #: Every fact that is a number with a fraction.
 NUMBERS = [
     *(("input", name) for name in ("mean", "std")),
-    *((name,) for name in ("temperature", "threshold_low", "threshold_high", "disagreement_limit")),
+    *((name,) for name in ("temperature", "log_odds_shift", "threshold_low", "threshold_high", "disagreement_limit")),
     *(("metrics", 0, name) for name in ("value", "low", "high")),
     ("operating_points", "balanced", "threshold"),
     ("operating_points", "balanced", "sensitivity", "low"),

@@ -21,6 +21,7 @@ from xray_batch.records import (
     Outcome,
     Prediction,
     Rejection,
+    Scaling,
     SourceFormat,
 )
 
@@ -113,32 +114,50 @@ def test_softmax():
     assert softmax(np.array([[1e4, 0.0, -1e4]])).tolist() == [[1.0, 0.0, 0.0]]
 
 
+FOUR = tuple(Finding)
+
+
+def at(temperature):
+    """Return a scaling without a shift."""
+    return Scaling(temperature=temperature, shift=0.0)
+
+
 MEMBERS = np.array([[[0.5, 0.25, 0.25, 0.0]], [[0.25, 0.75, 0.0, 0.0]]])
 
 
 def test_pool_at_temperature_1():
     """With temperature 1 the pooled probabilities are the mean of the members'."""
-    assert np.allclose(pool(MEMBERS, 1.0), [[0.375, 0.5, 0.125, 0.0]], atol=1e-12)
+    assert np.allclose(pool(MEMBERS, at(1.0), FOUR), [[0.375, 0.5, 0.125, 0.0]], atol=1e-12)
 
 
 def test_pool_at_temperature_one_half():
     """With temperature 1/2 the mean is squared and made to sum to 1."""
     squares = np.array([9.0, 16.0, 1.0, 0.0])
-    assert np.allclose(pool(MEMBERS, 0.5), [squares / squares.sum()], atol=1e-12)
+    assert np.allclose(pool(MEMBERS, at(0.5), FOUR), [squares / squares.sum()], atol=1e-12)
 
 
 def test_pool_at_high_temperature():
     """A temperature without end makes all classes equally likely."""
     members = np.array([[[0.7, 0.1, 0.1, 0.1]], [[0.4, 0.2, 0.2, 0.2]]])
-    assert np.allclose(pool(members, 1e6), 0.25, atol=1e-5)
+    assert np.allclose(pool(members, at(1e6), FOUR), 0.25, atol=1e-5)
 
 
 def test_pool_averages_before_it_calibrates():
     """The temperature is applied to the mean of probabilities, not to each member."""
     members = np.array([[[0.9, 0.1]], [[0.5, 0.5]]])
-    pooled = pool(members, 0.5)
+    pooled = pool(members, at(0.5), FOUR[:2])
     assert np.allclose(pooled, [[0.49 / 0.58, 0.09 / 0.58]])
-    assert not np.allclose(pooled, np.mean([pool(members[[index]], 0.5) for index in range(2)], axis=0), atol=0.01)
+    assert not np.allclose(
+        pooled, np.mean([pool(members[[index]], at(0.5), FOUR[:2]) for index in range(2)], axis=0), atol=0.01
+    )
+
+
+def test_pool_shifts_the_log_odds_of_pneumonia():
+    """The odds of pneumonia are multiplied, wherever normal stands; its kinds keep their shares."""
+    pooled = pool(MEMBERS, Scaling(temperature=1.0, shift=float(np.log(5.0))), FOUR)
+    assert np.allclose(pooled, [np.array([0.375, 2.5, 0.625, 0.0]) / 3.5])
+    turned = pool(MEMBERS[:, :, ::-1], Scaling(temperature=1.0, shift=float(np.log(5.0))), FOUR[::-1])
+    assert np.allclose(turned, pooled[:, ::-1])
 
 
 def test_prediction_of_known_logits():
@@ -158,6 +177,15 @@ def test_class_order_of_the_bundle():
     assert prediction.probabilities[Finding.VIRAL_PNEUMONIA] == pytest.approx(0.5)
     assert prediction.probabilities[Finding.BACTERIAL_PNEUMONIA] == pytest.approx(0.0625)
     assert prediction.p_pneumonia == pytest.approx(1 - 0.1875)
+
+
+def test_shift_of_the_bundle():
+    """The bundle's shift moves the prediction."""
+    plain, shifted = (
+        fixed_ensemble(np.log([0.5, 0.25, 0.125, 0.125]), log_odds_shift=shift).predict(model_inputs(1))[0]
+        for shift in (0.0, float(np.log(3.0)))
+    )
+    assert (plain.p_pneumonia, shifted.p_pneumonia) == pytest.approx((0.5, 0.75))
 
 
 def test_temperature_of_the_bundle():

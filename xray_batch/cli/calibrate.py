@@ -29,10 +29,9 @@ _HONESTY: Final = (
     "the other four."
 )
 
-#: A shift of all probabilities to one side would need a second number.
 _NO_BETTER: Final = (
-    "The calibration error did not fall: one temperature makes all answers surer or less sure, and cannot move them "
-    "all to one side. The thresholds fit your films; do not read the probabilities as frequencies."
+    "The calibration error did not fall: a temperature and a shift could not mend it, or there was little to mend. The "
+    "thresholds fit your films; do not read the probabilities as frequencies."
 )
 
 _NOT_CHECKED: Final = (
@@ -55,7 +54,7 @@ def calibrate(
     config: Config = None,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Fit temperature, thresholds and limit of disagreement to your own films, and write a new bundle.
+    """Fit temperature, shift, thresholds and limit of disagreement to your own films, and write a new bundle.
 
     The weights stay as they are, byte for byte.  At least 50 images of normal and 50 of pneumonia are needed,
     each of 30 patients; what the service would refuse is left out.
@@ -107,7 +106,8 @@ def _facts(done: "Recalibrated") -> dict[str, object]:
 
 def _calibration_facts(calibration: "Calibration", error: "Metric") -> dict[str, object]:
     return {
-        "temperature": calibration.temperature,
+        "temperature": calibration.scaling.temperature,
+        "log_odds_shift": calibration.scaling.shift,
         "threshold_low": calibration.threshold_low,
         "threshold_high": calibration.threshold_high,
         "disagreement_limit": calibration.disagreement_limit,
@@ -150,7 +150,9 @@ def _print(done: "Recalibrated", settings: "Settings") -> None:
 def _rows(done: "Recalibrated") -> "Iterator[tuple[str, ...]]":
     """Yield the rows of the table: what it is, before, after, and cross-fitted."""
     before, after = done.before, done.after
-    yield ("temperature", f"{before.temperature:.3f}", f"{after.temperature:.3f}", "")
+    scalings = (before.scaling, after.scaling)
+    yield ("temperature", *(f"{scaling.temperature:.3f}" for scaling in scalings), "")
+    yield ("shift of the log odds", *(f"{scaling.shift:+.3f}" for scaling in scalings), "")
     for name in done.crossed.called:
         old, new = getattr(before.operating_points, name), getattr(after.operating_points, name)
         yield (f"{name.replace('_', ' ')} threshold", f"{old.threshold:.4f}", f"{new.threshold:.4f}", "")

@@ -1,4 +1,4 @@
-"""Fit what turns the members' probabilities into a verdict: temperature, thresholds, limit of disagreement."""
+"""Fit what turns the members' probabilities into a verdict: scaling, thresholds, limit of disagreement."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from xray_batch.bundle import Manifest, OperatingPoints, Proportion
 from xray_batch.classify import pool
-from xray_batch.records import Finding
-from xray_batch.training.metrics import fit_temperature, indeterminate_band, measure, operating_points, proportion
+from xray_batch.records import Finding, Scaling
+from xray_batch.training.metrics import fit_scaling, indeterminate_band, measure, operating_points, proportion
 
 #: Parts of the patients in cross-fitting: fitted on all but one, measured on that one.
 FOLDS: Final = 5
@@ -43,9 +43,10 @@ class Sample:
         spread: npt.NDArray[np.float64] = np.ptp(self.members[:, :, self.classes.index(Finding.NORMAL)], axis=0)
         return spread
 
-    def p_pneumonia(self, temperature: float) -> npt.NDArray[np.float64]:
+    def p_pneumonia(self, scaling: Scaling) -> npt.NDArray[np.float64]:
         """Calibrated probability of any pneumonia, shape (N,)."""
-        p: npt.NDArray[np.float64] = 1 - pool(self.members, temperature)[:, self.classes.index(Finding.NORMAL)]
+        pooled = pool(self.members, scaling, self.classes)
+        p: npt.NDArray[np.float64] = 1 - pooled[:, self.classes.index(Finding.NORMAL)]
         return p
 
     def take(self, chosen: npt.NDArray[np.intp]) -> "Sample":
@@ -55,9 +56,9 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """Everything that decides a verdict, beside the weights; facts of a bundle by the same names."""
+    """Everything that decides a verdict, beside the weights."""
 
-    temperature: float
+    scaling: Scaling
     operating_points: OperatingPoints
     threshold_low: float
     threshold_high: float
@@ -65,18 +66,18 @@ class Calibration:
 
 
 def fit_calibration(sample: Sample) -> Calibration:
-    """Fit temperature, operating points, indeterminate band and limit of disagreement to one sample.
+    """Fit scaling, operating points, indeterminate band and limit of disagreement to one sample.
 
     Raises
     ------
     TrainingDataError
         If no thresholds can be chosen on it; see :func:`xray_batch.training.metrics.operating_points`.
     """
-    temperature = fit_temperature(sample.members, sample.targets)
-    points = operating_points(sample.positive, sample.p_pneumonia(temperature))
+    scaling = fit_scaling(sample.members, sample.targets, sample.classes)
+    points = operating_points(sample.positive, sample.p_pneumonia(scaling))
     low, high = indeterminate_band(points)
     return Calibration(
-        temperature=temperature,
+        scaling=scaling,
         operating_points=points,
         threshold_low=low,
         threshold_high=high,
@@ -86,13 +87,13 @@ def fit_calibration(sample: Sample) -> Calibration:
 
 def measure_calibration(manifest: Manifest, sample: Sample) -> Calibration:
     """Return the calibration of a bundle, its operating points measured on another sample."""
-    p_pneumonia = sample.p_pneumonia(manifest.temperature)
+    p_pneumonia = sample.p_pneumonia(manifest.scaling)
     points = {
         name: measure(getattr(manifest.operating_points, name).threshold, sample.positive, p_pneumonia)
         for name in POINTS
     }
     return Calibration(
-        temperature=manifest.temperature,
+        scaling=manifest.scaling,
         operating_points=OperatingPoints(**points),
         threshold_low=manifest.threshold_low,
         threshold_high=manifest.threshold_high,
@@ -129,7 +130,7 @@ def cross_fit(sample: Sample, patients: Sequence[str], *, seed: int = 0) -> Cros
     splitter = StratifiedGroupKFold(n_splits=FOLDS, shuffle=True, random_state=seed)
     for fitted_to, measured in splitter.split(positive, positive, groups=np.asarray(patients)):
         calibration = fit_calibration(sample.take(fitted_to))
-        p_pneumonia[measured] = sample.take(measured).p_pneumonia(calibration.temperature)
+        p_pneumonia[measured] = sample.take(measured).p_pneumonia(calibration.scaling)
         for name in POINTS:
             threshold = getattr(calibration.operating_points, name).threshold
             called[name][measured] = p_pneumonia[measured] >= threshold

@@ -12,7 +12,7 @@ from xray_batch.bundle import Metric
 from xray_batch.classify import pool
 from xray_batch.errors import TrainingDataError
 from xray_batch.networks import ARCHITECTURES
-from xray_batch.records import Finding
+from xray_batch.records import Finding, Scaling
 from xray_batch.spreadsheet import safe_cell
 from xray_batch.training.dataset import CLASSES, LabelledImage
 from xray_batch.training.evaluation.predictions_file import member_column
@@ -69,12 +69,12 @@ class HeldOut:
         """Shape (N, classes): the findings that each label allows."""
         return np.stack([image.target for image in self.images])
 
-    def metrics(self, temperature: float, threshold: float) -> list[Metric]:
+    def metrics(self, scaling: Scaling, threshold: float) -> list[Metric]:
         """Measure the ensemble on each source that has images with and without pneumonia, and each member alone."""
         sources = sorted({image.source for image in self.images})
-        return [metric for source in sources for metric in self._metrics_of(source, temperature, threshold)]
+        return [metric for source in sources for metric in self._metrics_of(source, scaling, threshold)]
 
-    def _metrics_of(self, source: str, temperature: float, threshold: float) -> list[Metric]:
+    def _metrics_of(self, source: str, scaling: Scaling, threshold: float) -> list[Metric]:
         chosen = is_of(self.images, source)
         targets, members = self.targets[chosen], self.members[:, chosen]
         positive = is_positive(targets)
@@ -82,7 +82,7 @@ class HeldOut:
             return []
         data = f"{self.name}, {source}"
         patients = [image.patient for image in self.images if image.source == source]
-        pooled = pool(members, temperature)
+        pooled = pool(members, scaling, CLASSES)
         probability = p_pneumonia(pooled)
         fine = targets.sum(axis=1) == 1
         right = targets[fine, pooled[fine].argmax(axis=1)]

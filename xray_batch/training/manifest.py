@@ -49,7 +49,7 @@ class Evidence:
 
 
 def calibrate_on(held_out: HeldOut, reference_source: str | None) -> Calibration:
-    """Fit temperature, thresholds and limits to the held-out images of one source, or all.
+    """Fit scaling, thresholds and limits to the held-out images of one source, or all.
 
     Raises
     ------
@@ -80,14 +80,15 @@ def make_manifest(order: TrainingOrder, spec: InputSpec, evidence: Evidence) -> 
                 ARCHITECTURES, member_files(ARCHITECTURES), evidence.member_sha256, strict=True
             )
         ),
-        temperature=calibration.temperature,
+        temperature=calibration.scaling.temperature,
+        log_odds_shift=calibration.scaling.shift,
         threshold_low=calibration.threshold_low,
         threshold_high=calibration.threshold_high,
         disagreement_limit=calibration.disagreement_limit,
         gate=evidence.gate,
         operating_points=calibration.operating_points,
         training=_training_facts(order, evidence),
-        metrics=tuple(metric for part in measured for metric in part.metrics(calibration.temperature, threshold)),
+        metrics=tuple(metric for part in measured for metric in part.metrics(calibration.scaling, threshold)),
         calibration=None,
         licence=options.licence,
         notes=evidence.notes,

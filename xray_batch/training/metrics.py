@@ -5,16 +5,20 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
 from xray_batch.bundle import Metric, OperatingPoint, OperatingPoints, Proportion
 from xray_batch.classify import pool
 from xray_batch.errors import TrainingDataError
+from xray_batch.records import Finding, Scaling
 
 #: Sensitivity and specificity that the outer operating points are chosen for.
 OUTER_TARGET: Final = 0.98
+
+#: Largest shift of the log odds of pneumonia: nobody's films are as different as that.
+_LARGEST_SHIFT: Final = 5.0
 
 _RESAMPLES: Final = 2000
 
@@ -97,8 +101,10 @@ def share(name: str, data: str, correct: npt.NDArray[np.bool_]) -> Metric:
     return Metric(name=name, data=data, value=result.value, low=result.low, high=result.high, n=result.n)
 
 
-def fit_temperature(members: npt.NDArray[np.float64], targets: npt.NDArray[np.bool_]) -> float:
-    """Find the temperature of the pooled probabilities that makes the targets likeliest.
+def fit_scaling(
+    members: npt.NDArray[np.float64], targets: npt.NDArray[np.bool_], classes: Sequence[Finding]
+) -> Scaling:
+    """Find the temperature and the shift of the pooled probabilities that make the targets likeliest.
 
     Guo et al., "On Calibration of Modern Neural Networks", 2017, arXiv 1706.04599.
 
@@ -108,14 +114,19 @@ def fit_temperature(members: npt.NDArray[np.float64], targets: npt.NDArray[np.bo
         Shape (members, N, classes), each row summing to 1.
     targets
         Shape (N, classes): the findings each label allows.
+    classes
+        In the order of both.
     """
 
-    def negative_log_likelihood(log_temperature: float) -> float:
-        allowed = (pool(members, float(np.exp(log_temperature))) * targets).sum(axis=1)
+    def scaling(parameters: npt.NDArray[np.float64]) -> Scaling:
+        return Scaling(temperature=float(np.exp(parameters[0])), shift=float(parameters[1]))
+
+    def negative_log_likelihood(parameters: npt.NDArray[np.float64]) -> float:
+        allowed = (pool(members, scaling(parameters), classes) * targets).sum(axis=1)
         return float(-np.log(np.maximum(allowed, 1e-12)).mean())
 
-    fit = minimize_scalar(negative_log_likelihood, bounds=(np.log(0.2), np.log(5.0)), method="bounded")
-    return float(np.exp(fit.x))
+    bounds = [(np.log(0.2), np.log(5.0)), (-_LARGEST_SHIFT, _LARGEST_SHIFT)]
+    return scaling(minimize(negative_log_likelihood, np.zeros(2), method="L-BFGS-B", bounds=bounds).x)
 
 
 def expected_calibration_error(

@@ -41,7 +41,8 @@ def _model(manifest: Manifest) -> str:
         f"## Model\n\nEnsemble of {manifest.architecture} (torchvision, one input channel); classes: "
         f"{', '.join(manifest.classes)}. Input: {facts.rows} x {facts.columns} pixels, resize rule "
         f"`{facts.resize}`, standardized with mean {facts.mean:.4f} and SD {facts.std:.4f}. Probabilities are the "
-        f"mean of the members', calibrated with temperature {manifest.temperature:.3f}.\n\n"
+        f"mean of the members', calibrated with temperature {manifest.temperature:.3f} and a shift of the log odds of "
+        f"pneumonia by {manifest.log_odds_shift:.3f}.\n\n"
         f"Starting weights: {manifest.training.starting_weights}. "
         f"Made on {manifest.created_at:%Y-%m-%d} with "
         + ", ".join(f"{name} {version}" for name, version in manifest.libraries.items())
@@ -103,7 +104,7 @@ def _calibration(facts: CalibrationFacts) -> str:
     rows = "\n".join(f"| {name} | {count} |" for name, count in facts.images.items())
     left_out = ", ".join(f"{count} {reason}" for reason, count in facts.left_out.items())
     return (
-        f"## Calibration\n\nTemperature, thresholds and the limit of disagreement were fitted anew on "
+        f"## Calibration\n\nTemperature, shift, thresholds and the limit of disagreement were fitted anew on "
         f"{facts.calibrated_at:%Y-%m-%d} to {sum(facts.images.values())} local images of {facts.patients} patients "
         f"({facts.name}, SHA-256 of images and labels {facts.sha256}). Weights and gate are those of "
         f"{facts.derived_from} (manifest SHA-256 {facts.derived_from_sha256}). Listed files that the gate or the "

@@ -22,7 +22,7 @@ from xray_batch.errors import ConfigurationError, TrainingDataError
 from xray_batch.pipeline.engine import as_model_input, check_fit
 from xray_batch.pipeline.patient_age import judge_age
 from xray_batch.pipeline.pool import Decoded, DecodePool, WorkerLimits
-from xray_batch.records import Finding, ModelInput, Rejection
+from xray_batch.records import Finding, ModelInput, Rejection, Scaling
 from xray_batch.settings import Settings
 from xray_batch.training.calibration import (
     Calibration,
@@ -117,7 +117,7 @@ def recalibrate(
     patients = [image.patient for image in answered.images]
     after, crossed = fit_calibration(sample), cross_fit(sample, patients)
     facts = _facts(bundle, order, answered, len(set(patients)))
-    errors = _errors(sample, bundle.manifest.temperature, after.temperature, crossed, facts.name, patients)
+    errors = _errors(sample, bundle.manifest.scaling, after.scaling, crossed, facts.name, patients)
     manifest = _manifest(
         bundle.manifest, version, facts, after, _metrics(sample, crossed, errors, patients, facts.name)
     )
@@ -312,9 +312,9 @@ def _facts(bundle: Bundle, order: CalibrationOrder, answered: _Answered, patient
 
 
 def _errors(
-    sample: Sample, old: float, new: float, crossed: CrossFit, name: str, patients: Sequence[str]
+    sample: Sample, old: Scaling, new: Scaling, crossed: CrossFit, name: str, patients: Sequence[str]
 ) -> dict[str, Metric]:
-    """Measure the calibration error at the old temperature, at the new one, and cross-fitted."""
+    """Measure the calibration error with the old scaling, with the new one, and cross-fitted."""
     probabilities = {
         "before": sample.p_pneumonia(old),
         "after": sample.p_pneumonia(new),
@@ -360,7 +360,8 @@ def _manifest(
             old.model_dump()
             | {
                 "version": version,
-                "temperature": calibration.temperature,
+                "temperature": calibration.scaling.temperature,
+                "log_odds_shift": calibration.scaling.shift,
                 "threshold_low": calibration.threshold_low,
                 "threshold_high": calibration.threshold_high,
                 "disagreement_limit": calibration.disagreement_limit,

@@ -256,7 +256,7 @@ class _Training:
             metric.model_dump(mode="json")
             for part in (held_out, tested)
             if part is not None
-            for metric in part.metrics(calibration.temperature, calibration.operating_points.balanced.threshold)
+            for metric in part.metrics(calibration.scaling, calibration.operating_points.balanced.threshold)
         ]
         (self._work / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
         for figure in figures:

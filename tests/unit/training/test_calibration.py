@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from xray_batch.classify import softmax
-from xray_batch.records import Finding
+from xray_batch.records import Finding, Scaling
 from xray_batch.training import calibration
 from xray_batch.training.calibration import (
     POINTS,
@@ -18,6 +18,8 @@ from xray_batch.training.calibration import (
 from xray_batch.training.metrics import expected_calibration_error, proportion
 
 CLASSES = tuple(Finding)
+
+PLAIN = Scaling(temperature=1.0, shift=0.0)
 
 
 def make_sample(count, *, sharpened=1.0, seed=0):
@@ -34,12 +36,29 @@ def test_calibration_error_falls_on_held_out_images():
     """A calibration fitted to an over-confident sample lowers the calibration error of other such images."""
     fitted_to, held_out = make_sample(1500, sharpened=2.5), make_sample(1500, sharpened=2.5, seed=1)
     fitted = fit_calibration(fitted_to)
-    assert fitted.temperature == pytest.approx(2.5, rel=0.15)
+    assert fitted.scaling.temperature == pytest.approx(2.5, rel=0.15)
     before, after = (
-        expected_calibration_error(held_out.positive, held_out.p_pneumonia(temperature))
-        for temperature in (1.0, fitted.temperature)
+        expected_calibration_error(held_out.positive, held_out.p_pneumonia(scaling))
+        for scaling in (PLAIN, fitted.scaling)
     )
     assert after < before / 2
+
+
+def test_answers_that_lean_to_one_side_are_moved_back():
+    """Where every answer leans to pneumonia, the calibration error falls on others of such images."""
+    lean = np.array([-1.5, 0.0, 0.0, 0.0])
+
+    def leaning(seed):
+        sample = make_sample(1500, seed=seed)
+        return Sample(members=softmax(np.log(sample.members) + lean), targets=sample.targets, classes=CLASSES)
+
+    fitted, held_out = fit_calibration(leaning(0)), leaning(1)
+    before, after = (
+        expected_calibration_error(held_out.positive, held_out.p_pneumonia(scaling))
+        for scaling in (PLAIN, fitted.scaling)
+    )
+    assert fitted.scaling.shift == pytest.approx(-1.5, abs=0.2)
+    assert after < before / 3
 
 
 def test_band_and_limit():
@@ -68,9 +87,12 @@ def test_order_of_classes_does_not_matter():
         targets=sample.targets[:, order],
         classes=[CLASSES[index] for index in order],
     )
-    assert fit_calibration(other).temperature == pytest.approx(fit_calibration(sample).temperature)
+    assert fit_calibration(other).scaling.temperature == pytest.approx(
+        fit_calibration(sample).scaling.temperature, rel=1e-3
+    )
     assert np.array_equal(other.positive, sample.positive)
-    assert np.allclose(other.p_pneumonia(1.5), sample.p_pneumonia(1.5))
+    leaning = Scaling(temperature=1.5, shift=0.5)
+    assert np.allclose(other.p_pneumonia(leaning), sample.p_pneumonia(leaning))
 
 
 def test_old_thresholds_are_measured_on_the_sample():
@@ -78,15 +100,15 @@ def test_old_thresholds_are_measured_on_the_sample():
     sample = make_sample(400)
     point = SimpleNamespace(threshold=0.5)
     old = SimpleNamespace(
-        temperature=2.0,
+        scaling=Scaling(temperature=2.0, shift=0.25),
         threshold_low=0.25,
         threshold_high=0.75,
         disagreement_limit=0.5,
         operating_points=SimpleNamespace(**dict.fromkeys(POINTS, point)),
     )
     measured = measure_calibration(old, sample)
-    assert (measured.temperature, measured.threshold_low, measured.threshold_high) == (2.0, 0.25, 0.75)
-    called = sample.p_pneumonia(2.0) >= 0.5
+    assert (measured.scaling, measured.threshold_low, measured.threshold_high) == (old.scaling, 0.25, 0.75)
+    called = sample.p_pneumonia(old.scaling) >= 0.5
     balanced = measured.operating_points.balanced
     assert balanced.threshold == 0.5
     assert balanced.sensitivity == proportion(int(called[sample.positive].sum()), int(sample.positive.sum()))

@@ -6,17 +6,20 @@ import pytest
 from xray_batch.bundle import OperatingPoint, OperatingPoints, Proportion
 from xray_batch.classify import softmax
 from xray_batch.errors import TrainingDataError
+from xray_batch.records import Finding
 from xray_batch.training import metrics
 from xray_batch.training.metrics import (
     OUTER_TARGET,
     auroc,
     expected_calibration_error,
-    fit_temperature,
+    fit_scaling,
     indeterminate_band,
     operating_points,
     proportion,
     share,
 )
+
+CLASSES = tuple(Finding)
 
 
 @pytest.fixture
@@ -142,10 +145,10 @@ def test_indeterminate_band_is_never_upside_down():
     assert indeterminate_band(points) == (0.4, 0.4)
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize(("temperature", "shift"), [(0.5, 0.0), (1.0, 1.0), (2.0, -0.5)])
 @pytest.mark.parametrize("coarse", [False, True], ids=["fine", "coarse"])
-def test_fit_temperature(temperature, coarse):
-    """Probabilities that are too sure by a known temperature get that temperature, also from coarse labels."""
+def test_fit_scaling(temperature, shift, coarse):
+    """Probabilities that are too sure, and lean to one side, by known amounts get these, also from coarse labels."""
     random = np.random.default_rng(0)
     logits = random.normal(size=(20_000, 4)) * 2
     truth = softmax(logits)
@@ -153,14 +156,19 @@ def test_fit_temperature(temperature, coarse):
     targets = np.eye(4, dtype=bool)[drawn]
     if coarse:
         targets[:5000] |= targets[:5000][:, [0, 2, 1, 3]]  # the two middle classes are told as one
-    fitted = fit_temperature(softmax(logits * temperature)[None], targets)
-    assert fitted == pytest.approx(temperature, rel=0.05)
+    leaning = (logits + np.array([shift, 0.0, 0.0, 0.0])) * temperature
+    fitted = fit_scaling(softmax(leaning)[None], targets, CLASSES)
+    assert fitted.temperature == pytest.approx(temperature, rel=0.05)
+    assert fitted.shift == pytest.approx(shift, abs=0.08)
 
 
-def test_temperature_is_bounded():
-    """Answers that are all right do not make the temperature vanish."""
+def test_scaling_is_bounded():
+    """Answers that are all right do not make the temperature vanish, and labels of one class move by so much."""
     members = softmax(np.eye(4) * 3)[None]
-    assert fit_temperature(members, np.eye(4, dtype=bool)) == pytest.approx(0.2, rel=0.01)
+    assert fit_scaling(members, np.eye(4, dtype=bool), CLASSES).temperature == pytest.approx(0.2, rel=0.01)
+    normal = np.zeros((4, 4), dtype=bool)
+    normal[:, CLASSES.index(Finding.NORMAL)] = True
+    assert -5.0 <= fit_scaling(np.full((1, 4, 4), 0.25), normal, CLASSES).shift < -4.0
 
 
 def test_calibration_error_of_perfect_calibration():

@@ -72,7 +72,7 @@ def test_only_the_calibration_changes(calibrated, bundle_folder):
     old, new = (bundle.manifest.model_dump() for bundle in (Bundle(bundle_folder), calibrated.bundle))
     changed = {name for name in old if old[name] != new[name]}
     assert changed == {
-        *("version", "temperature", "threshold_low", "threshold_high", "disagreement_limit"),
+        *("version", "temperature", "log_odds_shift", "threshold_low", "threshold_high", "disagreement_limit"),
         *("operating_points", "calibration", "metrics"),
     }
     assert new["version"] == "1.3.0"

@@ -175,7 +175,7 @@ class _Measured:
         self._normal = films.classes.index(Finding.NORMAL)
         self.positive = films.positive
         self._members = films.members
-        self._pooled = pool(self._members, manifest.temperature)
+        self._pooled = pool(self._members, manifest.scaling, films.classes)
         self.probability: npt.NDArray[np.float64] = 1 - self._pooled[:, self._normal]
         self.called: npt.NDArray[np.bool_] = self.probability >= manifest.operating_points.balanced.threshold
         self._all = np.ones(len(self.positive), np.bool_)
@@ -332,7 +332,7 @@ class _Covid19:
 
     def facts(self) -> Covid19Facts:
         """Measure it, and keep why some figures cannot be."""
-        pooled = pool(self._films.members, self._manifest.temperature)
+        pooled = pool(self._films.members, self._manifest.scaling, self._films.classes)
         is_covid = self._films.labels == Finding.COVID19_PNEUMONIA
         p_covid = pooled[:, self._films.classes.index(Finding.COVID19_PNEUMONIA)]
         p_pneumonia = 1 - pooled[:, self._films.classes.index(Finding.NORMAL)]

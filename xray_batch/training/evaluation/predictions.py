@@ -121,7 +121,7 @@ def verdict(film: FilmPrediction, classes: Sequence[Finding], manifest: Manifest
     """Apply a bundle's temperature and thresholds to one film; None where it was not analysed."""
     if film.members is None:
         return None
-    pooled = pool(film.members[:, None], manifest.temperature)[0]
+    pooled = pool(film.members[:, None], manifest.scaling, classes)[0]
     probabilities = dict(zip(classes, pooled.tolist(), strict=True))
     disagreement = float(np.ptp(film.members[:, classes.index(Finding.NORMAL)]))
     outcome = decide_outcome(manifest, 1.0 - probabilities[Finding.NORMAL], disagreement)

@@ -117,7 +117,7 @@ class _Examiner:
         members, judgements = self._ensemble.examine_members(inputs)
         normal = self._manifest.classes.index(Finding.NORMAL)
         return _Answers(
-            p_pneumonia=1 - pool(members, self._manifest.temperature)[:, normal],
+            p_pneumonia=1 - pool(members, self._manifest.scaling, self._manifest.classes)[:, normal],
             refused=np.array([judgement.rejection is not None for judgement in judgements]),
         )
 

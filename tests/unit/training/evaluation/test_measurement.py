@@ -66,6 +66,8 @@ def test_temperature_is_that_of_the_bundle(manifest):
     predictions = make_predictions(["normal", "viral_pneumonia"] * 10, [0.2, 0.9] * 10)
     plain = measure(predictions, manifest, **FEW).pneumonia.brier_score
     warm = measure(predictions, manifest.model_copy(update={"temperature": 3.0}), **FEW).pneumonia.brier_score
+    shifted = measure(predictions, manifest.model_copy(update={"log_odds_shift": -2.0}), **FEW).pneumonia.brier_score
+    assert shifted.value > plain.value
     assert warm.value > plain.value == pytest.approx((0.2**2 + 0.1**2) / 2)
 
 

@@ -69,7 +69,7 @@ def test_changes_go_through_the_preprocessing_of_the_bundle(films, ensemble):
         header = ImageHeader(source_format=SourceFormat.PNG)
         images = [GrayscaleImage(header=header, pixels=picture, rendering="identity") for picture in pictures]
         members, _ = ensemble.examine_members([prepare(image, ensemble.manifest.input_spec) for image in images])
-        return 1 - pool(members, ensemble.manifest.temperature)[:, CLASSES.index(Finding.NORMAL)]
+        return 1 - pool(members, ensemble.manifest.scaling, ensemble.manifest.classes)[:, CLASSES.index(Finding.NORMAL)]
 
     change = np.abs(p_pneumonia(STRESSES["gamma 1.4"]) - p_pneumonia(STRESSES["as they are"]))
     row = next(row for row in stress(films, ensemble).facts.rows if row.name == "gamma 1.4")
