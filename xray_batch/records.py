@@ -114,24 +114,6 @@ class GrayscaleImage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PixelFacts:
-    """What the pixels of one image are like."""
-
-    rows: int
-    columns: int
-    smallest: float
-    largest: float
-    mean: float
-    std: float
-    histogram: tuple[int, ...]  #: pixels in each of equal parts of the range that values can have
-
-    @property
-    def count(self) -> int:
-        """Number of pixels."""
-        return self.rows * self.columns
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class GateCheck:
     """One question that the input gate asks of a file, and the answer it got."""
 

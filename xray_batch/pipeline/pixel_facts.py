@@ -1,17 +1,34 @@
 """What the pixels of an image are like: range, mean, standard deviation, histogram."""
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-
-from xray_batch.records import PixelFacts
 
 #: Equal parts of the range of values that pixels are counted in.
 HISTOGRAM_BINS: Final = 64
 
 #: Pixels looked at at once: no second array as large as the picture is made, which may have 400 MB.
 _BLOCK: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelFacts:
+    """What the pixels of one image are like."""
+
+    rows: int
+    columns: int
+    smallest: float
+    largest: float
+    mean: float
+    std: float
+    histogram: tuple[int, ...]  #: pixels in each of equal parts of the range that values can have
+
+    @property
+    def count(self) -> int:
+        """Number of pixels."""
+        return self.rows * self.columns
 
 
 def measure_pixels(pixels: npt.NDArray[np.float32], lowest: float, highest: float) -> PixelFacts:

@@ -10,9 +10,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from xray_batch.pipeline.pixel_facts import HISTOGRAM_BINS, measure_pixels
+from xray_batch.pipeline.pixel_facts import HISTOGRAM_BINS, PixelFacts, measure_pixels
 from xray_batch.pipeline.pool import Decoded, DecodePool, WorkerLimits
-from xray_batch.records import InputSpec, PixelFacts, SourceFormat
+from xray_batch.records import InputSpec, SourceFormat
 from xray_batch.settings import Settings
 
 #: Why a file was not read where it may not be the file's fault; beside the reason codes.

@@ -23,14 +23,13 @@ from pydantic import TypeAdapter
 
 from xray_batch.decode import Source, open_source
 from xray_batch.errors import ReasonCode, RejectedInputError, TransientError
-from xray_batch.pipeline.pixel_facts import measure_pixels
+from xray_batch.pipeline.pixel_facts import PixelFacts, measure_pixels
 from xray_batch.records import (
     GrayscaleImage,
     ImageHeader,
     ImageWarning,
     InputSpec,
     ModelInput,
-    PixelFacts,
     Rejection,
 )
 from xray_batch.standardize import prepare

@@ -118,20 +118,10 @@ def train_member(
     if len(data.pixels) < recipe.batch_size:
         message = f"{len(data.pixels)} training images do not fill one batch of {recipe.batch_size}"
         raise TrainingDataError(message)
-    network = place(network, device)
-    averaging = get_ema_multi_avg_fn(recipe.ema_decay)  # type: ignore[no-untyped-call] # no annotation published
-    average = AveragedModel(network, multi_avg_fn=averaging, use_buffers=True)
-    optimizer = torch.optim.SGD(
-        network.parameters(),
-        lr=0.0,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        nesterov=True,
-    )
-    origin = _origin(recipe, data, network)
-    done = _resume(checkpoint, origin, network, average, optimizer)
+    trainee = _make_trainee(place(network, device), recipe, compiled=compiled)
+    origin = _origin(recipe, data, trainee.network)
+    done = _resume(checkpoint, origin, trainee)
     on_step(done * recipe.images_per_epoch(len(data.pixels)))
-    forward = torch.compile(network, dynamic=False) if compiled else network
     epoch = 0
     for stage in recipe.stages:
         images: Tensor | None = None
@@ -140,13 +130,36 @@ def train_member(
                 images = at_side(data.pixels, stage.side, device) if images is None else images
                 torch.manual_seed(recipe.seed * 1000 + epoch)
                 steps = _epoch(images, data, recipe, epoch=epoch, is_mixed=stage_epoch < stage.epochs * (1 - _UNMIXED))
-                trainee = _Trainee(network=network, forward=forward, average=average, optimizer=optimizer)
                 loss = _run_epoch(trainee, steps, recipe, stage, stage_epoch, dtype, on_step)
-                on_epoch(EpochReport(epoch=epoch, side=stage.side, loss=loss), average.module.eval())
-                _save(checkpoint, origin, epoch + 1, network, average, optimizer)
+                on_epoch(EpochReport(epoch=epoch, side=stage.side, loss=loss), trainee.average.module.eval())
+                _save(checkpoint, origin, epoch + 1, trainee)
             epoch += 1
-    module: nn.Module = average.module
+    module: nn.Module = trainee.average.module
     return module.eval()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Trainee:
+    network: nn.Module
+    forward: Callable[[Tensor], Tensor]  #: the same, or compiled
+    average: AveragedModel
+    optimizer: torch.optim.Optimizer
+
+
+def _make_trainee(network: nn.Module, recipe: Recipe, *, compiled: bool) -> _Trainee:
+    averaging = get_ema_multi_avg_fn(recipe.ema_decay)  # type: ignore[no-untyped-call] # no annotation published
+    return _Trainee(
+        network=network,
+        forward=torch.compile(network, dynamic=False) if compiled else network,
+        average=AveragedModel(network, multi_avg_fn=averaging, use_buffers=True),
+        optimizer=torch.optim.SGD(
+            network.parameters(),
+            lr=0.0,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            nesterov=True,
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,14 +169,6 @@ class _Batch:
     partners: Tensor  #: targets of the images mixed in
     share: float  #: of the images themselves in the mixture; 1: nothing is mixed in
     progress: float  #: share of the epoch done before this batch
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Trainee:
-    network: nn.Module
-    forward: Callable[[Tensor], Tensor]  #: the same, or compiled
-    average: AveragedModel
-    optimizer: torch.optim.Optimizer
 
 
 def _epoch(images: Tensor, data: TrainingData, recipe: Recipe, *, epoch: int, is_mixed: bool) -> Iterator[_Batch]:
@@ -249,18 +254,11 @@ def _origin(recipe: Recipe, data: TrainingData, network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _save(
-    checkpoint: Path,
-    origin: str,
-    epochs: int,
-    network: nn.Module,
-    average: AveragedModel,
-    optimizer: torch.optim.Optimizer,
-) -> None:
-    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
-    tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
-    for name, parameter in network.named_parameters():
-        tensors[f"momentum.{name}"] = optimizer.state[parameter]["momentum_buffer"]
+def _save(checkpoint: Path, origin: str, epochs: int, trainee: _Trainee) -> None:
+    tensors = {f"network.{name}": tensor for name, tensor in trainee.network.state_dict().items()}
+    tensors |= {f"average.{name}": tensor for name, tensor in trainee.average.state_dict().items()}
+    for name, parameter in trainee.network.named_parameters():
+        tensors[f"momentum.{name}"] = trainee.optimizer.state[parameter]["momentum_buffer"]
     tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
     metadata = {"epochs": str(epochs), "origin": origin}
     partial = checkpoint.with_suffix(".partial")
@@ -270,13 +268,7 @@ def _save(
     partial.replace(checkpoint)
 
 
-def _resume(
-    checkpoint: Path,
-    origin: str,
-    network: nn.Module,
-    average: AveragedModel,
-    optimizer: torch.optim.Optimizer,
-) -> int:
+def _resume(checkpoint: Path, origin: str, trainee: _Trainee) -> int:
     """Load a checkpoint where there is one, and return how many epochs it holds."""
     if not checkpoint.exists():
         return 0
@@ -293,11 +285,11 @@ def _resume(
             "remove it, or choose another folder with --out"
         )
         raise TrainingDataError(message)
-    network.load_state_dict(_with_prefix(tensors, "network."))
-    average.load_state_dict(_with_prefix(tensors, "average."))
+    trainee.network.load_state_dict(_with_prefix(tensors, "network."))
+    trainee.average.load_state_dict(_with_prefix(tensors, "average."))
     momentum = _with_prefix(tensors, "momentum.")
-    for name, parameter in network.named_parameters():
-        optimizer.state[parameter]["momentum_buffer"] = momentum[name].to(parameter)
+    for name, parameter in trainee.network.named_parameters():
+        trainee.optimizer.state[parameter]["momentum_buffer"] = momentum[name].to(parameter)
     return int(metadata["epochs"])
 
 

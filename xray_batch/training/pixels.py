@@ -1,7 +1,7 @@
 """Decode labelled images once, in decode workers, and keep their pictures in memory."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -32,17 +32,7 @@ class Decoding:
 
 def picture_spec(spec: InputSpec) -> InputSpec:
     """Return the same preprocessing but for the last step: what is made by it is in [0, 1]."""
-    return InputSpec(
-        rows=spec.rows,
-        columns=spec.columns,
-        mean=0.0,
-        std=1.0,
-        resize=spec.resize,
-        trim_borders=spec.trim_borders,
-        stretch=spec.stretch,
-        smooth=spec.smooth,
-        rendering_version=spec.rendering_version,
-    )
+    return replace(spec, mean=0.0, std=1.0)
 
 
 def load_pixels(

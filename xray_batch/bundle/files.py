@@ -1,0 +1,63 @@
+"""The files of a bundle: their names, and how they are written."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+import safetensors.torch
+from torch import nn
+
+from xray_batch.bundle.manifest import Manifest
+
+MANIFEST_NAME: Final = "manifest.json"
+GATE_NAME: Final = "gate.safetensors"
+HASHES_NAME: Final = "training_images.safetensors"
+MODEL_CARD_NAME: Final = "MODEL_CARD.md"
+
+
+def save_weights(network: nn.Module, path: Path) -> str:
+    """Write a member's weights as float16 safetensors and return the file's SHA-256.
+
+    Integer entries (the batch counters of batch norm) are kept as they are.
+    """
+    tensors = {
+        name: (tensor.half() if tensor.is_floating_point() else tensor).cpu().contiguous()
+        for name, tensor in network.state_dict().items()
+    }
+    safetensors.torch.save_file(tensors, path)
+    path.chmod(0o644)  # safetensors writes 0600; weights are no secret, and the service may be another user
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def save_gate(weight: npt.NDArray[np.float32], bias: npt.NDArray[np.float32], path: Path) -> str:
+    """Write a gate's layer as safetensors, the weights float16, and return the file's SHA-256."""
+    safetensors.numpy.save_file({"weight": weight.astype(np.float16), "bias": bias.astype(np.float32)}, path)
+    path.chmod(0o644)  # as above
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def save_hashes(content: npt.NDArray[np.uint64], picture: npt.NDArray[np.uint8], path: Path) -> str:
+    """Write the hashes of training images (N,) and (N, 32), and return the file's SHA-256.
+
+    They recognize an image, and tell nothing about it.
+    """
+    safetensors.numpy.save_file({"content": content, "picture": picture}, path)
+    path.chmod(0o644)  # as above
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def write_manifest(folder: Path, manifest: Manifest, model_card: str) -> None:
+    """Write the manifest and the model card beside the weights."""
+    text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    (folder / MODEL_CARD_NAME).write_text(model_card, encoding="utf-8")
+    (folder / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
+
+
+def member_files(architectures: Sequence[str]) -> list[str]:
+    """Name the weight file of each member."""
+    return [f"{architecture}.safetensors" for architecture in architectures]

@@ -1,0 +1,167 @@
+"""A bundle on disk: read, checked against its hashes, loaded; and where bundles are found."""
+
+import hashlib
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+import safetensors.torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from torchvision.models import ResNet
+
+from xray_batch.bundle.files import MANIFEST_NAME, MODEL_CARD_NAME
+from xray_batch.bundle.manifest import Manifest, MemberFacts
+from xray_batch.errors import BundleError
+from xray_batch.gate import GateLimits, InputGate
+from xray_batch.networks import build_network
+
+#: Bundles that the package carries; a folder each.
+PACKAGED_BUNDLES: Final = Path(__file__).parent.parent / "bundles"
+
+
+class Bundle:
+    """A bundle on disk whose manifest has been read and checked.
+
+    Parameters
+    ----------
+    folder
+        Holds `manifest.json` and the files it names.
+
+    Raises
+    ------
+    BundleError
+        If the manifest is missing or incomplete, or names a file that is missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            content = (folder / MANIFEST_NAME).read_bytes()
+        except OSError as error:
+            message = f"{folder} is not a model bundle: {MANIFEST_NAME} cannot be read ({error.strerror})"
+            raise BundleError(message) from error
+        try:
+            self.manifest = Manifest.model_validate_json(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            fact = ".".join(str(part) for part in first["loc"]) or "the whole"
+            message = f"{folder / MANIFEST_NAME}: {fact}: {first['msg']}"
+            raise BundleError(message) from error
+        self.manifest_text = content.decode()
+        self.sha256 = hashlib.sha256(content).hexdigest()
+        for name in [*self.hashed_files, MODEL_CARD_NAME]:
+            if not (folder / name).is_file():
+                message = f"{folder} is incomplete: {name} is missing"
+                raise BundleError(message)
+
+    @property
+    def hashed_files(self) -> list[str]:
+        """Names of the files whose SHA-256 is in the manifest: weights, gate, and hashes of the training images."""
+        hashes = self.manifest.training.hashes
+        return [
+            *(member.file for member in self.manifest.members),
+            self.manifest.gate.file,
+            *([hashes.file] if hashes else []),
+        ]
+
+    def load_networks(self) -> list[ResNet]:
+        """Build the members, in the manifest's order, float32 on the CPU, in evaluation mode.
+
+        Raises
+        ------
+        BundleError
+            If a file differs from its hash, or its tensors do not fit the architecture.
+        """
+        return [self._load_member(member) for member in self.manifest.members]
+
+    def load_gate(self) -> InputGate:
+        """Load the gate that looks at the picture.
+
+        Raises
+        ------
+        BundleError
+            If its file differs from its hash or holds something else.
+        """
+        facts = self.manifest.gate
+        try:
+            tensors = safetensors.numpy.load(self._read(facts.file, facts.sha256))
+            weight, bias = tensors["weight"], tensors["bias"]
+        except (SafetensorError, KeyError) as error:
+            message = f"{self.folder / facts.file} does not hold the weights of a gate: {error}"
+            raise BundleError(message) from error
+        if weight.ndim != 2 or weight.shape[1] != len(facts.kinds) or bias.shape != (len(facts.kinds),):
+            message = f"{self.folder / facts.file} has {weight.shape} weights for {len(facts.kinds)} kinds"
+            raise BundleError(message)
+        limits = GateLimits(
+            flag_above=facts.flag_above, refuse_above=facts.refuse_above, sharpness_below=facts.sharpness_below
+        )
+        return InputGate(weight.astype(np.float32), bias.astype(np.float32), facts.kinds, limits)
+
+    def load_hashes(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint8]] | None:
+        """Load the hashes of the training images' files (N,) and pictures (N, 32); None where they were not kept.
+
+        Raises
+        ------
+        BundleError
+            If the file differs from its hash or holds something else.
+        """
+        facts = self.manifest.training.hashes
+        if facts is None:
+            return None
+        try:
+            tensors = safetensors.numpy.load(self._read(facts.file, facts.sha256))
+            return tensors["content"], tensors["picture"]
+        except (SafetensorError, KeyError) as error:
+            message = f"{self.folder / facts.file} does not hold the hashes of images: {error}"
+            raise BundleError(message) from error
+
+    def _read(self, file: str, sha256: str) -> bytes:
+        path = self.folder / file
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            message = f"{path} cannot be read: {error.strerror}"
+            raise BundleError(message) from error
+        actual = hashlib.sha256(content).hexdigest()
+        if actual != sha256:
+            message = f"{path} has SHA-256 {actual}, the manifest says {sha256}"
+            raise BundleError(message)
+        return content
+
+    def _load_member(self, member: MemberFacts) -> ResNet:
+        network = build_network(member.architecture, len(self.manifest.classes))
+        try:
+            network.load_state_dict(safetensors.torch.load(self._read(member.file, member.sha256)))
+        except (SafetensorError, RuntimeError) as error:
+            message = f"{self.folder / member.file} does not hold the weights of a {member.architecture}: {error}"
+            raise BundleError(message) from error
+        network.requires_grad_(requires_grad=False)
+        network.eval()
+        return network
+
+
+def find_bundle(name: str, installed: Path) -> Bundle:
+    """Open a bundle by path, by the name of its folder in `installed`, or among the packaged ones.
+
+    Raises
+    ------
+    BundleError
+        If there is none; the message lists those that there are.
+    """
+    if "/" in name:
+        return Bundle(Path(name))
+    for parent in (installed, PACKAGED_BUNDLES):
+        if (parent / name).is_dir():
+            return Bundle(parent / name)
+    known = ", ".join(folder.name for folder in bundle_folders(installed))
+    message = f"there is no model bundle {name!r}; there are: {known or 'none'}"
+    raise BundleError(message)
+
+
+def bundle_folders(installed: Path) -> list[Path]:
+    """List the folders of the packaged bundles and of those in `installed`, by name."""
+    parents = [parent for parent in (PACKAGED_BUNDLES, installed) if parent.is_dir()]
+    return sorted(folder for parent in parents for folder in parent.iterdir() if folder.is_dir())

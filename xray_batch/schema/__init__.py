@@ -1,0 +1,35 @@
+"""Tables, views and triggers of the database: the only source for Alembic.
+
+A change here needs a new file in `migrations/versions`.
+"""
+
+from xray_batch.schema.tables import (
+    IS_OPEN,
+    IS_UNFILED,
+    ArrivalRow,
+    Base,
+    ContentRow,
+    EventRow,
+    InstanceRow,
+    ModelRow,
+    ResultRow,
+    UtcDateTime,
+)
+from xray_batch.schema.views import ACCOUNTING, RESULTS, create_view, missing_views_and_triggers
+
+__all__ = [
+    "ACCOUNTING",
+    "IS_OPEN",
+    "IS_UNFILED",
+    "RESULTS",
+    "ArrivalRow",
+    "Base",
+    "ContentRow",
+    "EventRow",
+    "InstanceRow",
+    "ModelRow",
+    "ResultRow",
+    "UtcDateTime",
+    "create_view",
+    "missing_views_and_triggers",
+]
