@@ -10,6 +10,9 @@ from torchvision.models import ResNet, resnet34, resnet50
 
 _CONSTRUCTORS: Final[dict[str, Callable[..., ResNet]]] = {"resnet34": resnet34, "resnet50": resnet50}
 
+#: Channels of the four stages together.
+_CHANNELS: Final = {"resnet34": 960, "resnet50": 3840}
+
 #: Architectures that can be members of an ensemble.
 ARCHITECTURES: Final = tuple(_CONSTRUCTORS)
 
@@ -66,6 +69,11 @@ def forward_with_features(
     with torch.autocast(inputs.device.type, enabled=False):  # their differences matter: no bfloat16
         class_maps = torch.einsum("kc,ncij->nkij", network.fc.weight.float(), stage.float())
     return logits, torch.cat(features, dim=1), class_maps
+
+
+def feature_count(architecture: str, grid: int) -> int:
+    """Return how many features :func:`forward_with_features` gives."""
+    return _CHANNELS[architecture] * grid**2
 
 
 def load_backbone(network: ResNet, weights: Mapping[str, torch.Tensor]) -> None:

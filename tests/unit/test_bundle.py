@@ -394,14 +394,14 @@ def test_changed_gate(folder):
         Bundle(folder).load_gate()
 
 
-@pytest.mark.parametrize("shape", [(5, 3), (15,)])
+@pytest.mark.parametrize("shape", [(5, 3), (15,), (3840, 8)])
 def test_gate_of_another_shape(shape, folder):
-    """A layer that does not fit the kinds is refused."""
+    """A layer that does not fit the kinds, or the features of the member, is refused."""
     replace_gate(folder, b"")
     facts = read_facts(folder)
     facts["gate"]["sha256"] = save_gate(np.zeros(shape), np.zeros(3), folder / GATE_NAME)
     write_facts(folder, facts)
-    with pytest.raises(BundleError, match="weights for 8 kinds"):
+    with pytest.raises(BundleError, match=r"expected \(960, 8\) and \(8,\): 960 features \(gate.grid is 1\), 8 kinds"):
         Bundle(folder).load_gate()
 
 

@@ -16,7 +16,7 @@ from xray_batch.bundle.files import MANIFEST_NAME, MODEL_CARD_NAME
 from xray_batch.bundle.manifest import Manifest, MemberFacts
 from xray_batch.errors import BundleError
 from xray_batch.gate import GateLimits, InputGate
-from xray_batch.networks import build_network
+from xray_batch.networks import build_network, feature_count
 
 #: Bundles that the package carries; a folder each.
 PACKAGED_BUNDLES: Final = Path(__file__).parent.parent / "bundles"
@@ -92,8 +92,12 @@ class Bundle:
         except (SafetensorError, KeyError) as error:
             message = f"{self.folder / facts.file} does not hold the weights of a gate: {error}"
             raise BundleError(message) from error
-        if weight.ndim != 2 or weight.shape[1] != len(facts.kinds) or bias.shape != (len(facts.kinds),):
-            message = f"{self.folder / facts.file} has {weight.shape} weights for {len(facts.kinds)} kinds"
+        expected = (feature_count(facts.architecture, facts.grid), len(facts.kinds))
+        if weight.shape != expected or bias.shape != expected[1:]:
+            message = (
+                f"{self.folder / facts.file} has weights {weight.shape} and biases {bias.shape}, expected {expected} "
+                f"and {expected[1:]}: {expected[0]} features (gate.grid is {facts.grid}), {expected[1]} kinds"
+            )
             raise BundleError(message)
         limits = GateLimits(
             flag_above=facts.flag_above, refuse_above=facts.refuse_above, sharpness_below=facts.sharpness_below

@@ -73,7 +73,7 @@ def fit_calibration(sample: Sample) -> Calibration:
     TrainingDataError
         If no thresholds can be chosen on it; see :func:`xray_batch.training.metrics.operating_points`.
     """
-    scaling = fit_scaling(sample.members, sample.targets, sample.classes)
+    scaling = fit_scaling(sample.members, sample.positive, sample.classes)
     points = operating_points(sample.positive, sample.p_pneumonia(scaling))
     low, high = indeterminate_band(points)
     return Calibration(

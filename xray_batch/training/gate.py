@@ -22,11 +22,11 @@ from xray_batch.classify import run_batches
 from xray_batch.gate import GateLimits, InputGate, Judgement, PictureKind, compress
 from xray_batch.networks import forward_with_features
 from xray_batch.records import InputSpec
-from xray_batch.standardize import make_picture, measure_sharpness, standardize
+from xray_batch.standardize import WORKING_SIDE, make_picture, measure_sharpness, standardize
 from xray_batch.training.dataset import LabelledImage
 from xray_batch.training.drawings import DRAWINGS, draw
 from xray_batch.training.pixels import Decoding, load_pixels
-from xray_batch.training.spoil import SPOILERS, Picture, vary
+from xray_batch.training.spoil import SPOILERS, Picture, Spoiler, vary
 
 KINDS: Final = tuple(PictureKind)
 
@@ -104,8 +104,29 @@ def fit_gate(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Films:
+    """Films as the features need them, and as the service measures sharpness."""
+
+    fine: npt.NDArray[np.float32]  #: twice the side of the model input, so that half of one is as sharp as a whole
+    working: npt.NDArray[np.float32]  #: :data:`WORKING_SIDE` pixels a side
+
+    def __len__(self) -> int:
+        return len(self.fine)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sheet:
+    """One picture for the gate, of both sizes, and what it is."""
+
+    fine: Picture
+    working: Picture
+    kind: PictureKind
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Pictures:
-    """Pictures for the gate: features, sharpness, and what each is."""
+    """What the gate learns from and is asked about: features, sharpness, and what each picture is."""
 
     features: npt.NDArray[np.float32]  #: shape (N, features)
     sharpness: list[float]
@@ -141,42 +162,51 @@ class _Workshop:
         chosen = self._random.choice(len(images), count, replace=False, p=rare / rare.sum())
         return [images[index] for index in sorted(chosen)]
 
-    def load(self, images: Sequence[LabelledImage], progress: Callable[[int], None]) -> npt.NDArray[np.float32]:
-        """Decode films at twice the side of the model input, so that half of one is as sharp as a whole one."""
-        spec = replace(
-            self._spec,
-            rows=2 * self._spec.rows,
-            columns=2 * self._spec.columns,
-            trim_borders=False,
-            stretch=None,
-            smooth=False,
+    def load(self, images: Sequence[LabelledImage], progress: Callable[[int], None]) -> _Films:
+        """Decode films in both sizes, nothing taken away."""
+        rows, columns = 2 * self._spec.rows, 2 * self._spec.columns
+        return _Films(
+            fine=self._load(images, rows, columns, progress),
+            working=self._load(images, WORKING_SIDE, WORKING_SIDE, lambda images: None),
         )
+
+    def _load(
+        self, images: Sequence[LabelledImage], rows: int, columns: int, progress: Callable[[int], None]
+    ) -> npt.NDArray[np.float32]:
+        spec = replace(self._spec, rows=rows, columns=columns, trim_borders=False, stretch=None, smooth=False)
         return load_pixels(images, spec, decoding=self._decoding, progress=progress)
 
-    def make(self, films: npt.NDArray[np.float32], *, varied: bool) -> _Pictures:
+    def make(self, films: _Films, *, varied: bool) -> _Pictures:
         """Make spoilt films and drawings; where `varied`, of varied films, and films varied and as they are."""
-        pictures: list[Picture] = [vary(film, self._random) for film in films] if varied else []
-        kinds, names = [PictureKind.FILM] * len(pictures), ["film"] * len(pictures)
+        sheets: list[_Sheet] = []
         if varied:
-            pictures += list(films)
-            kinds += [PictureKind.FILM] * len(films)
-            names += ["film"] * len(films)
+            sheets += [self._change(films, index, vary, PictureKind.FILM, "film") for index in range(len(films))]
+            sheets += [self._sheet(films, index, "film") for index in range(len(films))]
         for kind, spoil in SPOILERS.items():
+            change = partial(_vary_and, spoil) if varied else spoil
             for index in self._random.choice(len(films), _count(len(films), _SPOILT_SHARE[kind])):
-                film = vary(films[index], self._random) if varied else films[index]
-                pictures.append(np.ascontiguousarray(spoil(film, self._random), dtype=np.float32))
-                kinds.append(kind)
-                names.append(kind)
+                sheets.append(self._change(films, index, change, kind, kind))
         for name in DRAWINGS:
             for _ in range(_count(len(films), _DRAWN_SHARE)):
-                pictures.append(draw(name, films.shape[1], self._random))
-                kinds.append(PictureKind.OTHER)
-                names.append(f"drawing: {name}")
-        return self._run(pictures, kinds, names)
+                drawn = draw(name, films.fine.shape[1], self._random)
+                sheets.append(_Sheet(fine=drawn, working=drawn, kind=PictureKind.OTHER, name=f"drawing: {name}"))
+        return self._run(sheets)
 
-    def _run(self, pictures: Sequence[Picture], kinds: list[PictureKind], names: list[str]) -> _Pictures:
+    def _change(self, films: _Films, index: int, change: Spoiler, kind: PictureKind, name: str) -> _Sheet:
+        """Change a film in both sizes alike."""
+        seed = int(self._random.integers(2**63))
+        fine, working = (
+            np.ascontiguousarray(change(pictures[index], np.random.default_rng(seed)), dtype=np.float32)
+            for pictures in (films.fine, films.working)
+        )
+        return _Sheet(fine=fine, working=working, kind=kind, name=name)
+
+    def _sheet(self, films: _Films, index: int, name: str) -> _Sheet:
+        return _Sheet(fine=films.fine[index], working=films.working[index], kind=PictureKind.FILM, name=name)
+
+    def _run(self, sheets: Sequence[_Sheet]) -> _Pictures:
         inputs = np.stack(
-            [standardize(make_picture(picture, self._spec), self._spec.mean, self._spec.std) for picture in pictures]
+            [standardize(make_picture(sheet.fine, self._spec), self._spec.mean, self._spec.std) for sheet in sheets]
         )
         _, features, _ = run_batches(
             partial(forward_with_features, self._network, grid=GRID),
@@ -185,29 +215,33 @@ class _Workshop:
             dtype=self._dtype,
             batch_size=32,
         )
-        sharpness = [measure_sharpness(picture) for picture in pictures]
-        return _Pictures(features=features.astype(np.float32), sharpness=sharpness, kinds=kinds, names=names)
+        return _Pictures(
+            features=features.astype(np.float32),
+            sharpness=[measure_sharpness(sheet.working) for sheet in sheets],
+            kinds=[sheet.kind for sheet in sheets],
+            names=[sheet.name for sheet in sheets],
+        )
 
-    def choose_limits(self, gate: InputGate, films: npt.NDArray[np.float32]) -> GateLimits:
+    def choose_limits(self, gate: InputGate, films: _Films) -> GateLimits:
         """Put the limits beyond nearly all varied films, and that of sharpness below the films as they are."""
-        varied = [vary(film, self._random) for film in films]
-        kinds, names = [PictureKind.FILM] * len(films), ["film"] * len(films)
-        atypicality, unlikeness, _ = gate.scores(self._run(varied, kinds, names).features)
-        sharpness = self._run(list(films), kinds, names).sharpness
+        varied = [self._change(films, index, vary, PictureKind.FILM, "film") for index in range(len(films))]
+        atypicality, unlikeness, _ = gate.scores(self._run(varied).features)
+        sharpness = [measure_sharpness(film) for film in films.working]
         return GateLimits(
             flag_above=float(np.quantile(atypicality, _UNFLAGGED)),
             refuse_above=float(np.quantile(unlikeness, _NOT_REFUSED)),
             sharpness_below=float(np.quantile(sharpness, 0.005)) - _SHARPNESS_MARGIN,
         )
 
-    def measure_films(
-        self, gate: InputGate, images: Sequence[LabelledImage], films: npt.NDArray[np.float32]
-    ) -> tuple[GateRate, ...]:
+    def measure_films(self, gate: InputGate, images: Sequence[LabelledImage], films: _Films) -> tuple[GateRate, ...]:
         """Measure real films as they are, by source, and all of them varied."""
-        kinds = [PictureKind.FILM] * len(films)
-        plain = _rates(gate, self._run(list(films), kinds, [image.source for image in images]))
-        varied = [vary(film, self._random) for film in films]
-        return plain + _rates(gate, self._run(varied, kinds, ["all, varied"] * len(films)))
+        plain = [self._sheet(films, index, image.source) for index, image in enumerate(images)]
+        varied = [self._change(films, index, vary, PictureKind.FILM, "all, varied") for index in range(len(films))]
+        return _rates(gate, self._run(plain)) + _rates(gate, self._run(varied))
+
+
+def _vary_and(spoil: Spoiler, film: Picture, random: np.random.Generator) -> Picture:
+    return spoil(vary(film, random), random)
 
 
 def _hold_out(images: Sequence[LabelledImage]) -> tuple[list[LabelledImage], list[LabelledImage]]:

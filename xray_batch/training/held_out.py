@@ -84,14 +84,14 @@ class HeldOut:
         patients = [image.patient for image in self.images if image.source == source]
         pooled = pool(members, scaling, CLASSES)
         probability = p_pneumonia(pooled)
-        fine = targets.sum(axis=1) == 1
-        right = targets[fine, pooled[fine].argmax(axis=1)]
         metrics = [
             auroc("AUROC pneumonia", data, positive, probability, patients),
             share("accuracy pneumonia", data, (probability >= threshold) == positive),
-            share("accuracy finding", data, right),
             calibration_error("expected calibration error", data, positive, probability, patients),
         ]
+        fine = targets.sum(axis=1) == 1
+        if targets[fine & positive].any(axis=0).sum() > 1:  # else it would be the specificity by another name
+            metrics.append(share("accuracy finding", data, targets[fine, pooled[fine].argmax(axis=1)]))
         for architecture, member in zip(ARCHITECTURES, members, strict=True):
             name = f"AUROC pneumonia, {architecture} alone"
             metrics.append(auroc(name, data, positive, p_pneumonia(member), patients))

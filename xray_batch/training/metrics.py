@@ -102,31 +102,32 @@ def share(name: str, data: str, correct: npt.NDArray[np.bool_]) -> Metric:
 
 
 def fit_scaling(
-    members: npt.NDArray[np.float64], targets: npt.NDArray[np.bool_], classes: Sequence[Finding]
+    members: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_], classes: Sequence[Finding]
 ) -> Scaling:
-    """Find the temperature and the shift of the pooled probabilities that make the targets likeliest.
+    """Find the temperature and the shift of the pooled probabilities that make the labels likeliest.
 
-    Guo et al., "On Calibration of Modern Neural Networks", 2017, arXiv 1706.04599.
+    Guo et al., "On Calibration of Modern Neural Networks", 2017, arXiv 1706.04599.  Only P(pneumonia) counts: the
+    outcome is decided by it, and not every label says of which kind a pneumonia is.
 
     Parameters
     ----------
     members
         Shape (members, N, classes), each row summing to 1.
-    targets
-        Shape (N, classes): the findings each label allows.
+    positive
+        Shape (N,): which images have a pneumonia of any cause.
     classes
-        In the order of both.
+        In the order of the last axis of `members`.
     """
 
     def scaling(parameters: npt.NDArray[np.float64]) -> Scaling:
         return Scaling(temperature=float(np.exp(parameters[0])), shift=float(parameters[1]))
 
     def negative_log_likelihood(parameters: npt.NDArray[np.float64]) -> float:
-        allowed = (pool(members, scaling(parameters), classes) * targets).sum(axis=1)
-        return float(-np.log(np.maximum(allowed, 1e-12)).mean())
+        normal = pool(members, scaling(parameters), classes)[:, classes.index(Finding.NORMAL)]
+        return float(-np.log(np.maximum(np.where(positive, 1 - normal, normal), 1e-12)).mean())
 
     bounds = [(np.log(0.2), np.log(5.0)), (-_LARGEST_SHIFT, _LARGEST_SHIFT)]
-    return scaling(minimize(negative_log_likelihood, np.zeros(2), method="L-BFGS-B", bounds=bounds).x)
+    return scaling(minimize(negative_log_likelihood, np.zeros(2), method="L-BFGS-B", bounds=bounds, tol=1e-12).x)
 
 
 def expected_calibration_error(

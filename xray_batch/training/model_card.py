@@ -2,6 +2,7 @@
 
 from xray_batch import DISCLAIMER
 from xray_batch.bundle import CalibrationFacts, GateRate, Manifest, OperatingPoint
+from xray_batch.records import Finding
 
 
 def model_card(manifest: Manifest) -> str:
@@ -16,13 +17,7 @@ def model_card(manifest: Manifest) -> str:
         _thresholds(manifest),
         *([_calibration(manifest.calibration)] if manifest.calibration else []),
         _gate(manifest),
-        "## Limits\n\n"
-        "- The figures above were measured on patients held out from the same sources. They say nothing about "
-        "another hospital, another age group or another device.\n"
-        "- Thresholds and temperature were chosen on the same held-out patients that the figures come from, "
-        "so those of the operating points are optimistic.\n"
-        "- The COVID-19 class was learned from few images of other sources than the normal ones; do not use it "
-        "as a finding.",
+        _limits(manifest),
         manifest.notes.strip(),
         f"## Licence\n\n{manifest.licence}",
     ]
@@ -125,10 +120,36 @@ def _gate(manifest: Manifest) -> str:
         f"## Input gate\n\nA linear layer on the features of {gate.architecture} tells upright, whole chest films from "
         f"other pictures. Above {gate.refuse_above:.2f} (log odds) one is refused as `out_of_distribution`, above "
         f"{gate.flag_above:.2f} flagged; below a sharpness of {gate.sharpness_below:.2f} it is flagged as blurred. "
-        "The layer was fitted, and the limits were chosen, on other patients than those of the tables. The spoilt "
-        "films are the held-out ones; the drawings are new ones of the kinds that the layer was fitted to.\n\n"
+        "The layer was fitted, and the limits were chosen, on other patients than those of the tables"
+        f"{_network_of_gate(manifest)}. The spoilt films are the held-out ones; the drawings are new ones of the "
+        "kinds that the layer was fitted to.\n\n"
         f"{films}\n\n{failures}"
     )
+
+
+def _network_of_gate(manifest: Manifest) -> str:
+    is_trained_on_all = "folds" in manifest.training.held_out
+    return f"; {manifest.gate.architecture} itself was trained on both" if is_trained_on_all else ""
+
+
+def _limits(manifest: Manifest) -> str:
+    limits = [
+        "The figures above were measured on images of the same sources as those that were trained on or calibrated "
+        "with. They say nothing about another hospital, another age group or another device."
+    ]
+    if manifest.calibration is None:
+        limits.append(
+            "Thresholds, temperature and shift were chosen on the same held-out images that the figures come from, "
+            "so those of the operating points are optimistic."
+        )
+    covid19 = sum(n for name, n in manifest.training.images.items() if name.endswith(f": {Finding.COVID19_PNEUMONIA}"))
+    limits.append(
+        f"The COVID-19 class was learned from {covid19} images. A class of few images, or of other sources than the "
+        "normal ones, is no finding."
+        if covid19
+        else "The COVID-19 class was not trained: its probability says nothing."
+    )
+    return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits)
 
 
 def _rate(rate: GateRate) -> str:

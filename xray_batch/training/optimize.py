@@ -23,7 +23,7 @@ from xray_batch.errors import TrainingDataError
 from xray_batch.training.augment import Augmentation, augment, mix
 from xray_batch.training.loss import marginal_cross_entropy
 
-#: Share of a stage's epochs at its end in which nothing is mixed: the last steps see real films.
+#: Share of a stage at its end in which nothing is mixed: the last steps see real films.
 _UNMIXED: Final = 0.15
 
 
@@ -43,7 +43,7 @@ class Recipe:
     stages: tuple[Stage, ...]
     batch_size: int = 64
     augmentation: Augmentation = "full"
-    mixup: float = 0.0  #: share of the batches that are mixed; none in the last epochs of a stage
+    mixup: float = 0.0  #: share of the batches that are mixed; none in the last sixth or so of a stage
     momentum: float = 0.9  #: Nesterov
     weight_decay: float = 5e-4
     label_smoothing: float = 0.05
@@ -70,7 +70,6 @@ class TrainingData:
     targets: npt.NDArray[np.bool_]  #: shape (N, classes)
     mean: float
     std: float
-    sha256: str  #: identifies the images and labels, so that a checkpoint is not continued on others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +96,7 @@ def train_member(
     """Train `network` and return the running average of its weights, in evaluation mode on `device`.
 
     After each epoch everything needed to go on is in `checkpoint`; where that file exists already,
-    training goes on from it and ends with the same weights as an undisturbed run on the same device.
+    training goes on from it and ends with the same weights as an undisturbed run on the same CPU.
 
     Parameters
     ----------
@@ -112,14 +111,14 @@ def train_member(
     Raises
     ------
     TrainingDataError
-        If `checkpoint` comes from another recipe, other data or other starting weights, or there are fewer
-        images than one batch takes.
+        If `checkpoint` comes from another recipe, precision, other data (or the same in another order) or other
+        starting weights, or there are fewer images than one batch takes.
     """
     if len(data.pixels) < recipe.batch_size:
         message = f"{len(data.pixels)} training images do not fill one batch of {recipe.batch_size}"
         raise TrainingDataError(message)
     trainee = _make_trainee(place(network, device), recipe, compiled=compiled)
-    origin = _origin(recipe, data, trainee.network)
+    origin = _origin(recipe, dtype, data, trainee.network)
     done = _resume(checkpoint, origin, trainee)
     on_step(done * recipe.images_per_epoch(len(data.pixels)))
     epoch = 0
@@ -129,7 +128,9 @@ def train_member(
             if epoch >= done:
                 images = at_side(data.pixels, stage.side, device) if images is None else images
                 torch.manual_seed(recipe.seed * 1000 + epoch)
-                steps = _epoch(images, data, recipe, epoch=epoch, is_mixed=stage_epoch < stage.epochs * (1 - _UNMIXED))
+                steps = _epoch(
+                    images, data, recipe, epoch=epoch, unmixed_from=stage.epochs * (1 - _UNMIXED) - stage_epoch
+                )
                 loss = _run_epoch(trainee, steps, recipe, stage, stage_epoch, dtype, on_step)
                 on_epoch(EpochReport(epoch=epoch, side=stage.side, loss=loss), trainee.average.module.eval())
                 _save(checkpoint, origin, epoch + 1, trainee)
@@ -171,8 +172,11 @@ class _Batch:
     progress: float  #: share of the epoch done before this batch
 
 
-def _epoch(images: Tensor, data: TrainingData, recipe: Recipe, *, epoch: int, is_mixed: bool) -> Iterator[_Batch]:
-    """Yield the batches of one epoch in random order; the last, incomplete one is left out."""
+def _epoch(images: Tensor, data: TrainingData, recipe: Recipe, *, epoch: int, unmixed_from: float) -> Iterator[_Batch]:
+    """Yield the batches of one epoch in random order; the last, incomplete one is left out.
+
+    From the share `unmixed_from` of the epoch on no batch is mixed; 0 or less: none is.
+    """
     random = torch.Generator().manual_seed(recipe.seed * 1000 + epoch)
     targets = torch.from_numpy(data.targets)
     order = torch.randperm(len(images), generator=random)
@@ -180,13 +184,14 @@ def _epoch(images: Tensor, data: TrainingData, recipe: Recipe, *, epoch: int, is
     for number in range(batches):
         chosen = order[number * recipe.batch_size : (number + 1) * recipe.batch_size]
         batch = augment(images[chosen.to(images.device)], random, recipe.augmentation)
-        mixed, partners, share = mix(batch, random, recipe.mixup if is_mixed else 0.0)
+        progress = number / batches
+        mixed, partners, share = mix(batch, random, recipe.mixup if progress < unmixed_from else 0.0)
         yield _Batch(
             images=((mixed - data.mean) / data.std).contiguous(memory_format=torch.channels_last),
             targets=targets[chosen].to(images.device),
             partners=targets[chosen[partners]].to(images.device),
             share=share,
-            progress=number / batches,
+            progress=progress,
         )
 
 
@@ -245,9 +250,11 @@ def at_side(pixels: npt.NDArray[np.float32], side: int, device: torch.device) ->
     return torch.cat(parts)
 
 
-def _origin(recipe: Recipe, data: TrainingData, network: nn.Module) -> str:
-    """Identify what a checkpoint belongs to: recipe, data and starting weights, 64 hex digits."""
-    digest = hashlib.sha256(json.dumps([asdict(recipe), data.sha256, data.mean, data.std]).encode())
+def _origin(recipe: Recipe, dtype: torch.dtype, data: TrainingData, network: nn.Module) -> str:
+    """Identify what a checkpoint belongs to: recipe, precision, data and starting weights, 64 hex digits."""
+    digest = hashlib.sha256(json.dumps([asdict(recipe), str(dtype), data.mean, data.std]).encode())
+    digest.update(data.targets.tobytes())
+    digest.update(np.ascontiguousarray(data.pixels).data)
     for name, tensor in network.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
@@ -281,7 +288,7 @@ def _resume(checkpoint: Path, origin: str, trainee: _Trainee) -> int:
         raise TrainingDataError(message) from error
     if metadata.get("origin") != origin:
         message = (
-            f"{checkpoint} was made with another recipe, other data or other starting weights; "
+            f"{checkpoint} was made with another recipe or precision, other data or other starting weights; "
             "remove it, or choose another folder with --out"
         )
         raise TrainingDataError(message)

@@ -16,6 +16,9 @@ from xray_batch.standardize import resize
 
 Picture: TypeAlias = npt.NDArray[np.float32]
 
+#: Changes a picture at random; the same generator changes the same film at another size alike.
+Spoiler: TypeAlias = Callable[[Picture, np.random.Generator], Picture]
+
 #: Standard deviation of the gray around a padded film.
 _UNEVEN: Final = 0.05
 
@@ -29,7 +32,8 @@ def vary(film: Picture, random: np.random.Generator) -> Picture:
     film = _expose(film, random)
     film = _sharpen(film, random)
     if random.random() < 0.4:
-        film = film + random.normal(0, random.uniform(0, 0.04), film.shape).astype(np.float32)
+        (grain,) = random.spawn(1)  # what follows is drawn from `random`, whatever the size of the film
+        film = film + grain.normal(0, random.uniform(0, 0.04), film.shape).astype(np.float32)
     if random.random() < 0.35:
         film = _collimate(film, random)
     if random.random() < 0.4:
@@ -142,7 +146,7 @@ def pad(film: Picture, random: np.random.Generator) -> Picture:
 
 
 #: What spoils a film, by the kind that the gate is to call it.
-SPOILERS: Final[dict[PictureKind, Callable[[Picture, np.random.Generator], Picture]]] = {
+SPOILERS: Final[dict[PictureKind, Spoiler]] = {
     PictureKind.INVERTED: invert,
     PictureKind.SIDEWAYS: turn_sideways,
     PictureKind.UPSIDE_DOWN: turn_upside_down,

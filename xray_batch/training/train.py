@@ -159,7 +159,7 @@ class _Training:
         targets = np.stack([material.images[index].target for index in training])
         mean, std = float(pixels.mean(dtype=np.float64)), float(pixels.std(dtype=np.float64))
         self._progress.report(f"{folder or 'training split'}: {len(training)} images, mean {mean:.4f}, SD {std:.4f}")
-        data = TrainingData(pixels=pixels, targets=targets, mean=mean, std=std, sha256=material.sha256)
+        data = TrainingData(pixels=pixels, targets=targets, mean=mean, std=std)
         inputs = standardize(material.pixels[validation], mean, std)
         watched = _Watched(inputs=inputs, images=[material.images[index] for index in validation])
         networks = [_as_stored(self._train_one(architecture, data, watched, folder)) for architecture in ARCHITECTURES]

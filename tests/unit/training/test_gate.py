@@ -2,13 +2,25 @@
 
 import numpy as np
 import pytest
+import torch
+from input_specs import make_spec
+from PIL import Image
 from scipy import ndimage
 
+from xray_batch.decode import decode_file
 from xray_batch.gate import PictureKind
+from xray_batch.networks import build_network
+from xray_batch.settings import Settings
+from xray_batch.standardize import measure_sharpness, prepare, resize
 from xray_batch.training.dataset import LabelledImage
 from xray_batch.training.drawings import DRAWINGS, draw
-from xray_batch.training.gate import _hold_out
+from xray_batch.training.gate import _hold_out, _Workshop
+from xray_batch.training.pixels import Decoding
 from xray_batch.training.spoil import SPOILERS, blur, cut, invert, pad, turn_sideways, turn_upside_down, vary
+
+CPU = torch.device("cpu")
+
+DECODING = Decoding.from_settings(Settings(decode_workers=2))
 
 
 def rng(seed=0):
@@ -83,6 +95,34 @@ def test_blur(film):
     blurred = blur(film, rng())
     assert np.abs(np.diff(blurred[20:60, 20:60])).mean() < 0.5 * np.abs(np.diff(film[20:60, 20:60])).mean()
     assert blurred.mean() == pytest.approx(film.mean(), abs=0.01)
+
+
+@pytest.mark.parametrize("change", [vary, *SPOILERS.values()], ids=lambda change: change.__name__)
+def test_films_are_changed_alike_at_any_size(change):
+    """The same generator makes the same picture of a film and of the film at half the size."""
+    y, x = np.mgrid[:256, :256] / 255
+    film = np.clip(0.9 - 0.5 * y - 0.3 * x + 0.1 * np.sin(9 * x) * np.sin(7 * y), 0, 1).astype(np.float32)
+    for seed in range(12):
+        large, small = (change(size, rng(seed)) for size in (film, resize(film, 128, 128)))
+        apart = np.abs(ndimage.uniform_filter(resize(np.ascontiguousarray(large, np.float32), 128, 128) - small, 9))
+        assert np.quantile(apart, 0.9) < 0.05
+
+
+def test_sharpness_is_that_of_the_service(tmp_path):
+    """Films are measured as the service measures them, also where the model's input is large."""
+    random = np.random.default_rng(0)
+    images, sharpness = [], []
+    spec = make_spec(224, 224)
+    for number, (rows, columns) in enumerate([(224, 224), (300, 500), (900, 800)]):
+        pixels = ndimage.gaussian_filter(random.random((rows, columns)), 1) * 255
+        path = tmp_path / f"{number}.png"
+        Image.fromarray(pixels.astype(np.uint8)).save(path)
+        images.append(LabelledImage(path=path, label="normal", patient_id=str(number), source="kids"))
+        sharpness.append(prepare(decode_file(path), spec).sharpness)
+    workshop = _Workshop(build_network("resnet34", 4), spec, decoding=DECODING, device=CPU, dtype=torch.float32, seed=0)
+    films = workshop.load(images, lambda images: None)
+    assert films.fine.shape == (3, 448, 448)
+    assert [measure_sharpness(film) for film in films.working] == pytest.approx(sharpness, abs=1e-5)
 
 
 def test_limits_are_chosen_on_other_patients(tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from xray_batch.bundle import OperatingPoint, OperatingPoints, Proportion
-from xray_batch.classify import softmax
+from xray_batch.classify import pool, softmax
 from xray_batch.errors import TrainingDataError
 from xray_batch.records import Finding
 from xray_batch.training import metrics
@@ -146,18 +146,14 @@ def test_indeterminate_band_is_never_upside_down():
 
 
 @pytest.mark.parametrize(("temperature", "shift"), [(0.5, 0.0), (1.0, 1.0), (2.0, -0.5)])
-@pytest.mark.parametrize("coarse", [False, True], ids=["fine", "coarse"])
-def test_fit_scaling(temperature, shift, coarse):
-    """Probabilities that are too sure, and lean to one side, by known amounts get these, also from coarse labels."""
+def test_fit_scaling(temperature, shift):
+    """Probabilities that are too sure, and lean to one side, by known amounts get these."""
     random = np.random.default_rng(0)
     logits = random.normal(size=(20_000, 4)) * 2
     truth = softmax(logits)
     drawn = (truth.cumsum(axis=1) < random.random((len(truth), 1))).sum(axis=1)
-    targets = np.eye(4, dtype=bool)[drawn]
-    if coarse:
-        targets[:5000] |= targets[:5000][:, [0, 2, 1, 3]]  # the two middle classes are told as one
     leaning = (logits + np.array([shift, 0.0, 0.0, 0.0])) * temperature
-    fitted = fit_scaling(softmax(leaning)[None], targets, CLASSES)
+    fitted = fit_scaling(softmax(leaning)[None], drawn > 0, CLASSES)
     assert fitted.temperature == pytest.approx(temperature, rel=0.05)
     assert fitted.shift == pytest.approx(shift, abs=0.08)
 
@@ -165,10 +161,21 @@ def test_fit_scaling(temperature, shift, coarse):
 def test_scaling_is_bounded():
     """Answers that are all right do not make the temperature vanish, and labels of one class move by so much."""
     members = softmax(np.eye(4) * 3)[None]
-    assert fit_scaling(members, np.eye(4, dtype=bool), CLASSES).temperature == pytest.approx(0.2, rel=0.01)
-    normal = np.zeros((4, 4), dtype=bool)
-    normal[:, CLASSES.index(Finding.NORMAL)] = True
-    assert -5.0 <= fit_scaling(np.full((1, 4, 4), 0.25), normal, CLASSES).shift < -4.0
+    assert fit_scaling(members, np.arange(4) > 0, CLASSES).temperature == pytest.approx(0.2, rel=0.01)
+    assert -5.0 <= fit_scaling(np.full((1, 4, 4), 0.25), np.zeros(4, dtype=bool), CLASSES).shift < -4.0
+
+
+@pytest.mark.parametrize("kind", [1, 3], ids=["too sure of the cause", "sure of COVID-19"])
+def test_causes_do_not_move_the_scaling(kind):
+    """Where P(pneumonia) is right it stays, however sure the members are of the wrong cause."""
+    random = np.random.default_rng(0)
+    p_pneumonia = random.random(20_000)
+    positive = random.random(20_000) < p_pneumonia
+    cause = np.full((20_000, 3), 0.01)
+    cause[:, kind - 1] = 0.98
+    members = np.column_stack([1 - p_pneumonia, p_pneumonia[:, None] * cause])[None]
+    pooled = pool(members, fit_scaling(members, positive, CLASSES), CLASSES)
+    assert expected_calibration_error(positive, 1 - pooled[:, 0]) < 0.02
 
 
 def test_calibration_error_of_perfect_calibration():

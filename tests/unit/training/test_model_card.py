@@ -4,6 +4,7 @@ import pytest
 from bundle_factory import make_manifest
 
 from xray_batch import DISCLAIMER
+from xray_batch.bundle import CalibrationFacts
 from xray_batch.training.model_card import model_card
 
 CARD = model_card(make_manifest())
@@ -82,3 +83,41 @@ def test_ages():
     """The card says which ages the bundle is meant for, or that nobody knows."""
     assert "patients 1 to 5 years old" in CARD
     assert "ages of the training patients are not recorded" in model_card(make_manifest(intended_ages=None))
+
+
+def limits_of(**changes):
+    """Return the section of limits."""
+    return model_card(make_manifest(**changes)).partition("## Limits\n")[2].partition("\n## ")[0]
+
+
+def test_limits_of_a_calibrated_bundle():
+    """Thresholds of a site's own calibration were not chosen on the images of the cross-fitted figures."""
+    chosen = "chosen on the same held-out images"
+    assert chosen in limits_of()
+    facts = CalibrationFacts(
+        derived_from="test-cxr-1.2.3",
+        derived_from_sha256="0" * 64,
+        calibrated_at="2026-01-31T12:00:00Z",
+        name="ward",
+        sha256="0" * 64,
+        images={"ward: normal": 50},
+        patients=50,
+        left_out={},
+    )
+    assert chosen not in limits_of(calibration=facts)
+
+
+def test_limits_of_the_covid_19_class():
+    """The card says from how many images the class was learned, or that it was not."""
+    training = make_manifest().training
+    none, some = ({"ward: normal": 30} | images for images in ({}, {"ward: covid19_pneumonia": 7}))
+    assert "was not trained" in limits_of(training=training.model_copy(update={"images": none}))
+    assert "learned from 7 images" in limits_of(training=training.model_copy(update={"images": some}))
+
+
+def test_network_of_the_gate():
+    """After a cross-validation the gate reads a network that was trained on the films of its tables, too."""
+    training = make_manifest().training
+    sentence = "resnet34 itself was trained on both"
+    assert sentence not in model_card(make_manifest(training=training.model_copy(update={"held_out": "by patient"})))
+    assert sentence in model_card(make_manifest(training=training.model_copy(update={"held_out": "1 of 5 folds"})))

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from xray_batch.errors import TrainingDataError
+from xray_batch.training import optimize as module
 from xray_batch.training.loss import marginal_cross_entropy
 from xray_batch.training.optimize import (
     Recipe,
@@ -58,22 +59,30 @@ def striped_data(count=40):
     targets = np.zeros((count, 4), dtype=bool)
     targets[np.arange(count), np.where(striped, 2, 0)] = True
     pixels = pixels.astype(np.float32)
-    return TrainingData(
-        pixels=pixels, targets=targets, mean=float(pixels.mean()), std=float(pixels.std()), sha256="0" * 64
-    )
+    return TrainingData(pixels=pixels, targets=targets, mean=float(pixels.mean()), std=float(pixels.std()))
 
 
 DATA = striped_data()
 
 
-def train(checkpoint, recipe=RECIPE, data=DATA, *, network=None, compiled=False, on_step=None, on_epoch=None):
-    """Train the tiny network on the CPU, in float32."""
+def train(
+    checkpoint,
+    recipe=RECIPE,
+    data=DATA,
+    *,
+    network=None,
+    compiled=False,
+    dtype=torch.float32,
+    on_step=None,
+    on_epoch=None,
+):
+    """Train the tiny network on the CPU."""
     return train_member(
         tiny_network() if network is None else network,
         data,
         recipe,
         device=CPU,
-        dtype=torch.float32,
+        dtype=dtype,
         compiled=compiled,
         checkpoint=checkpoint,
         on_step=on_step or (lambda images: None),
@@ -208,21 +217,26 @@ def test_checkpoint_is_whole(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["c.safetensors"]
 
 
-@pytest.mark.parametrize("other", ["recipe", "data", "statistics", "starting weights"])
+@pytest.mark.parametrize(
+    "other", ["recipe", "precision", "labels", "pixels", "order", "statistics", "starting weights"]
+)
 def test_checkpoint_of_another_training(other, tmp_path):
-    """A checkpoint of another recipe, other data or other starting weights is refused, not continued."""
+    """A checkpoint of another recipe, precision, other data or other starting weights is refused, not continued."""
     with pytest.raises(Interrupted):
         train(tmp_path / "c", on_epoch=interrupt_after(2))
     changed = {
         "recipe": {"recipe": replace(RECIPE, weight_decay=0.0)},
-        "data": {"data": replace(DATA, sha256="1" * 64)},
+        "precision": {"dtype": torch.bfloat16},
+        "labels": {"data": replace(DATA, targets=~DATA.targets)},
+        "pixels": {"data": replace(DATA, pixels=1 - DATA.pixels)},
+        "order": {"data": replace(DATA, pixels=DATA.pixels[::-1], targets=DATA.targets[::-1])},
         "statistics": {"data": replace(DATA, mean=0.5)},
         "starting weights": {"network": tiny_network(seed=1)},
     }
     with pytest.raises(TrainingDataError) as refused:
         train(tmp_path / "c", **changed[other])
     assert str(refused.value) == (
-        f"{tmp_path}/c was made with another recipe, other data or other starting weights; "
+        f"{tmp_path}/c was made with another recipe or precision, other data or other starting weights; "
         "remove it, or choose another folder with --out"
     )
 
@@ -248,6 +262,25 @@ def test_mixing_changes_the_training(tmp_path):
     with pytest.raises(Interrupted):
         train(tmp_path / "again", recipe, on_epoch=interrupt_after(2))
     assert state_bytes(train(tmp_path / "again", recipe)) == mixed
+
+
+@pytest.mark.parametrize(("epochs", "unmixed"), [(1, 2), (4, 6), (10, 15)])
+def test_last_batches_are_not_mixed(epochs, unmixed, tmp_path, monkeypatch):
+    """In the last 15 % of a stage, however short it is, no batch is mixed."""
+    asked = []
+
+    def mix_nothing(images, random, probability):
+        asked.append(probability)
+        return images, torch.arange(len(images)), 1.0
+
+    monkeypatch.setattr(module, "mix", mix_nothing)
+    stage = Stage(side=16, epochs=epochs, learning_rate=0.1)
+    train(tmp_path / "c", Recipe(stages=(stage,), batch_size=4, mixup=0.5))
+    mixed = round(epochs * 10 * 0.85)
+    assert len(asked) == epochs * 10
+    assert set(asked[: mixed - 1]) <= {0.5}
+    assert set(asked[-unmixed // 2 :]) == {0.0}
+    assert abs(asked.count(0.0) - unmixed) <= 1
 
 
 def test_loss_of_a_mixture():
