@@ -3,18 +3,28 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import ValidationError
 from torch import nn
 
-from xray_batch.bundle import GATE_NAME, HASHES_NAME, member_files, save_hashes, save_weights, write_manifest
+from xray_batch.bundle import (
+    GATE_NAME,
+    HASHES_NAME,
+    MANIFEST_NAME,
+    Manifest,
+    member_files,
+    save_hashes,
+    save_weights,
+    write_manifest,
+)
 from xray_batch.classify import predict_logits, softmax
-from xray_batch.errors import TrainingDataError
+from xray_batch.errors import ConfigurationError, TrainingDataError
 from xray_batch.networks import ARCHITECTURES, build_network, load_backbone
 from xray_batch.standardize import standardize
 from xray_batch.training.dataset import CLASSES, LabelledImage, fingerprint, read_images
@@ -71,6 +81,8 @@ def train_bundle(order: TrainingOrder, *, device: torch.device, dtype: torch.dty
     ------
     TrainingDataError
         If the data cannot be used; the message names the file or label.
+    ConfigurationError
+        If the folder holds a bundle that is not of this order.
     """
     return _Training(order, device=device, dtype=dtype, progress=progress).run()
 
@@ -110,10 +122,11 @@ class _Training:
     def _prepare(self) -> _Material:
         """Read, decode, group and split the images; also refuse what cannot be trained on."""
         options = self._options
-        self._work.mkdir(parents=True, exist_ok=True)
         images = read_images(self._order.data)
         parts = options.folds or _HOLD_OUT_PARTS
         check_images(images, parts)
+        _check_out(self._order, images)
+        self._work.mkdir(parents=True, exist_ok=True)
         pixels = load_pixels(
             images,
             options.input_spec(0.0, 1.0),
@@ -276,6 +289,29 @@ class _Watched:
         right = targets[np.arange(len(targets)), probabilities.argmax(axis=1)]
         called = p_pneumonia(probabilities) >= 0.5
         return float((called == is_positive(targets)).mean()), float(right.mean())
+
+
+def _check_out(order: TrainingOrder, images: Sequence[LabelledImage]) -> None:
+    """Refuse to write over a bundle, unless it is the one that this order made."""
+    path = order.out / MANIFEST_NAME
+    if not path.exists():
+        return
+    if not (order.out / "training").is_dir():
+        message = f"{order.out} holds a bundle that was not trained there; choose another folder with --out"
+        raise ConfigurationError(message)
+    try:
+        facts = Manifest.model_validate_json(path.read_bytes()).training
+    except ValidationError as error:
+        message = f"{path} is no manifest that this version knows; choose another folder with --out"
+        raise ConfigurationError(message) from error
+    recipes = {architecture: asdict(recipe) for architecture, recipe in order.options.recipes.items()}
+    for what, is_same in (
+        ("recipes", facts.recipes == json.loads(json.dumps(recipes))),
+        ("images", facts.sha256 == fingerprint(images)),
+    ):
+        if not is_same:
+            message = f"{order.out} holds a bundle that was trained with other {what}; choose another folder with --out"
+            raise ConfigurationError(message)
 
 
 def _read_notes(path: Path | None) -> str:

@@ -4,14 +4,15 @@ import csv
 import hashlib
 import json
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from bundle_factory import make_manifest as manifest
 
-from xray_batch.bundle import Bundle
+from xray_batch.bundle import Bundle, write_manifest
 from xray_batch.classify import Ensemble
 from xray_batch.decode import decode_file
 from xray_batch.errors import ConfigurationError, TrainingDataError
@@ -103,6 +104,52 @@ def test_train_bundle(order, monkeypatch):
     assert again.images["decode"] == len(ROWS)
     facts = {"created_at"}
     assert Bundle(order.out).manifest.model_dump(exclude=facts) == bundle.manifest.model_dump(exclude=facts)
+
+
+class TestFolderWithABundle:
+    """A bundle is never written over, unless the same order made it."""
+
+    @pytest.fixture
+    def facts(self, order):
+        """Return what the manifest of this order's bundle says of its training."""
+        recipes = {name: asdict(recipe) for name, recipe in order.options.recipes.items()}
+        facts = manifest().training
+        return facts.model_copy(update={"sha256": fingerprint(read_labels(order.data)), "recipes": recipes})
+
+    @pytest.fixture
+    def refused(self, order):
+        """Put a manifest there and return the sentence with which the training is refused."""
+
+        def put_and_train(facts, *, trained_there=True):
+            (order.out / "training" if trained_there else order.out).mkdir(parents=True)
+            write_manifest(order.out, manifest(training=facts), "")
+            before = sorted(order.out.rglob("*")), (order.out / "manifest.json").read_bytes()
+            with pytest.raises(ConfigurationError) as error:
+                train(order)
+            assert (sorted(order.out.rglob("*")), (order.out / "manifest.json").read_bytes()) == before
+            return str(error.value)
+
+        return put_and_train
+
+    def test_a_bundle_that_was_not_trained_there(self, order, facts, refused):
+        """A copy of a bundle, without the folder of its training, is left as it is."""
+        assert refused(facts, trained_there=False) == (
+            f"{order.out} holds a bundle that was not trained there; choose another folder with --out"
+        )
+
+    @pytest.mark.parametrize(("what", "change"), [("images", {"sha256": "1" * 64}), ("recipes", {"recipes": {}})])
+    def test_a_bundle_of_another_order(self, what, change, order, facts, refused):
+        """A bundle of other images or another recipe is left as it is."""
+        assert refused(facts.model_copy(update=change)) == (
+            f"{order.out} holds a bundle that was trained with other {what}; choose another folder with --out"
+        )
+
+    def test_a_manifest_that_is_none(self, order):
+        """A manifest that cannot be read is left as it is."""
+        (order.out / "training").mkdir(parents=True)
+        (order.out / "manifest.json").write_text("{}")
+        with pytest.raises(ConfigurationError, match="is no manifest that this version knows; choose another folder"):
+            train(order)
 
 
 def check_facts(bundle, order):
