@@ -2,7 +2,7 @@
 
 import csv
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, get_args
@@ -120,7 +120,7 @@ def read_labels(data: Path) -> list[LabelledImage]:
     csv_path = data / LIST_NAME if data.is_dir() else data
     try:
         with csv_path.open(newline="", encoding="utf-8-sig") as lines:
-            images = [_labelled_image(row, csv_path) for row in csv.DictReader(lines)]
+            images = [_labelled_image(row, csv_path) for row in _rows(lines)]
     except OSError as error:
         message = f"cannot read the list of labels {csv_path}: {error.strerror}"
         raise TrainingDataError(message) from error
@@ -137,7 +137,13 @@ def read_labels(data: Path) -> list[LabelledImage]:
     return images
 
 
-def _labelled_image(row: dict[str, str | None], csv_path: Path) -> LabelledImage:
+def _rows(lines: Iterable[str]) -> Iterator[dict[str, str]]:
+    """Yield the cells of each row by the names of their columns, without blanks around either."""
+    for row in csv.DictReader(lines):
+        yield {name.strip(): (cell or "").strip() for name, cell in row.items() if name}
+
+
+def _labelled_image(row: dict[str, str], csv_path: Path) -> LabelledImage:
     file, label, patient_id = row.get("file"), row.get("label"), row.get("patient_id")
     if not file or not patient_id:
         message = (

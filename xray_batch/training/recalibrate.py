@@ -31,6 +31,7 @@ from xray_batch.training.calibration import (
     measure_calibration,
 )
 from xray_batch.training.dataset import CLASSES, LabelledImage, fingerprint, read_labels
+from xray_batch.training.duplicates import merge_copies
 from xray_batch.training.evaluation.predictions import FilmPrediction, predict
 from xray_batch.training.metrics import auroc, calibration_error, share
 from xray_batch.training.model_card import model_card
@@ -157,23 +158,24 @@ def without_copies(images: Sequence[LabelledImage]) -> list[LabelledImage]:
     Raises
     ------
     TrainingDataError
-        If their labels, or their patients, differ.
+        If their labels contradict each other, or their patients differ.
     """
-    kept: dict[str, LabelledImage] = {}
-    for image in images:
-        with image.path.open("rb") as file:
-            first = kept.setdefault(hashlib.file_digest(file, "sha256").hexdigest(), image)
-        for what, one, other in (
-            ("label", first.label, image.label),
-            ("patient", first.patient, image.patient),
-        ):
-            if one != other:
-                message = (
-                    f"{first.path} and {image.path} have the same bytes and not the same {what}: "
-                    f"{one} and {other}; a film has one {what}"
-                )
-                raise TrainingDataError(message)
-    return list(kept.values())
+    contents = [_sha256(image.path) for image in images]
+    first: dict[str, LabelledImage] = {}
+    for image, content in zip(images, contents, strict=True):
+        other = first.setdefault(content, image)
+        if image.patient != other.patient:
+            message = (
+                f"{other.path} and {image.path} have the same bytes and not the same patient: "
+                f"{other.patient} and {image.patient}; a film has one patient"
+            )
+            raise TrainingDataError(message)
+    return merge_copies(images, contents)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_size(images: Sequence[LabelledImage], left_out: dict[str, int]) -> None:

@@ -28,7 +28,7 @@ from xray_batch.errors import ConfigurationError, TrainingDataError
 from xray_batch.networks import ARCHITECTURES, build_network, load_backbone
 from xray_batch.standardize import standardize
 from xray_batch.training.dataset import CLASSES, LabelledImage, fingerprint, read_images
-from xray_batch.training.duplicates import ImageHashes, group_images, hash_images
+from xray_batch.training.duplicates import ImageHashes, group_images, hash_images, merge_copies
 from xray_batch.training.gate import GATE_ARCHITECTURE, fit_gate
 from xray_batch.training.held_out import HeldOut, check_reference, is_positive, join, p_pneumonia, write_held_out
 from xray_batch.training.manifest import Evidence, calibrate_on, make_manifest
@@ -134,6 +134,7 @@ class _Training:
             progress=self._progress.task("decode", len(images)),
         )
         hashes = hash_images([image.path for image in images], pixels)
+        copies = len(images) - len(merge_copies(images, hashes.content.tolist()))
         groups = group_images([image.patient for image in images], hashes)
         if options.split_by == "image":
             splits = make_leaking_splits(images, folds=parts, seed=options.seed)
@@ -149,7 +150,6 @@ class _Training:
         write_split(self._work / "split.csv", images, groups, splits)
         held_out = [images[index] for split in splits for index in split.validation]
         check_reference(held_out, options.reference_source)
-        copies = len(images) - len(np.unique(hashes.content))
         self._progress.report(
             f"{len(images)} images of {len(set(groups.tolist()))} groups (patients, and copies of images: "
             f"{copies} files are there twice)"

@@ -59,6 +59,16 @@ def test_labels_with_byte_order_mark(make_data):
     assert len(read_labels(data)) == len(ROWS)
 
 
+def test_blanks_around_cells(make_data):
+    """Blanks around a cell or the name of a column mean nothing: `P1` and `P1 ` are one patient."""
+    data = make_data([("1.png", "normal", "P1", "clinic")])
+    lines = "file, label ,patient_id,source,split\n 1.png,normal ,P1 ,\tclinic, test \n"
+    (data / "labels.csv").write_text(lines, encoding="utf-8")
+    assert read_labels(data) == [
+        LabelledImage(path=data / "1.png", label="normal", patient_id="P1", source="clinic", side="test")
+    ]
+
+
 def test_no_list(tmp_path):
     """A folder without `labels.csv` is refused by the name that was looked for."""
     assert refusal(read_labels, tmp_path) == (

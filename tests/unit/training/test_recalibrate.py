@@ -170,6 +170,13 @@ def test_copies_count_once(bundle_folder, make_data, tmp_path):
     assert sum(done.bundle.manifest.calibration.images.values()) == len(ROWS)
 
 
+def test_the_finer_label_of_a_copy_counts(make_data):
+    """The same bytes as `pneumonia` and as a cause of it, of one patient, are one film of that cause."""
+    data = make_data([("1.png", "pneumonia", "P1", "ward"), ("2.png", "viral_pneumonia", "P1", "ward")])
+    shutil.copy(data / "1.png", data / "2.png")
+    assert [image.path.name for image in without_copies(read_labels(data))] == ["2.png"]
+
+
 @pytest.mark.parametrize(
     ("label", "patient_id", "what", "values"),
     [

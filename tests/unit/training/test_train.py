@@ -226,6 +226,15 @@ def test_reference_without_both_classes(source, order, make_data):
     assert [path.name for path in (order.out / "training").iterdir()] == ["split.csv"]
 
 
+def test_one_film_with_two_labels(order):
+    """A film that is listed as normal and as pneumonia is refused before the training."""
+    copy = order.data / "kids" / "b0.png"
+    copy.write_bytes((order.data / "kids" / "0.png").read_bytes())
+    with pytest.raises(TrainingDataError, match=r"b0\.png have the same bytes and not the same label: normal and bact"):
+        train(order)
+    assert not list((order.out / "training").iterdir())
+
+
 def test_wrong_starting_weights(order):
     """Starting weights that do not fit the architecture are refused by its name."""
     backbone = SimpleNamespace(weights=lambda architecture: {})
