@@ -60,6 +60,7 @@ class Recalibrated:
     """The new bundle, and what calibrations old and new achieve on the sample."""
 
     bundle: Bundle
+    set_aside: int  #: images that the list has on the side `test`: nothing is fitted to them
     copies: int  #: files that had the same bytes as another, and were counted once
     before: Calibration  #: the old one, measured on the sample
     after: Calibration  #: fitted to the sample, and measured on it
@@ -97,10 +98,13 @@ def recalibrate(
     version = next_version(bundle.manifest.version, order.version)
     _check_empty(order.out)
     listed = read_labels(order.labels)
-    images = without_copies(listed)
-    check_size(images, {})
+    usable = [image for image in listed if image.side != "test"]
+    set_aside = len(listed) - len(usable)
+    not_asked = {"of the side 'test'": set_aside} if set_aside else {}
+    images = without_copies(usable)
+    check_size(images, not_asked)
     answered = _answer(images, bundle, settings, task)
-    check_size(answered.images, answered.left_out)
+    check_size(answered.images, not_asked | answered.left_out)
     sample = Sample(
         members=answered.members,
         targets=np.stack([image.target for image in answered.images])[
@@ -117,7 +121,8 @@ def recalibrate(
     )
     return Recalibrated(
         bundle=_write(bundle, manifest, order.out),
-        copies=len(listed) - len(images),
+        set_aside=set_aside,
+        copies=len(usable) - len(images),
         before=measure_calibration(bundle.manifest, sample),
         after=after,
         crossed=crossed,
