@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -66,9 +67,9 @@ class FileBackbone:
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
 
-    @property
+    @cached_property
     def description(self) -> str:
-        """What the manifest says of them: the files and their hashes."""
+        """What the manifest says of them: the files and their hashes, as they were when it was first asked for."""
         return ", ".join(f"{path.name} (SHA-256 {_sha256(path)})" for path in self._paths)
 
     def weights(self, architecture: str) -> Mapping[str, Tensor]:
@@ -106,4 +107,8 @@ def _torchvision_file(path: Path) -> Mapping[str, Tensor]:
 
 
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        message = f"cannot read the starting weights {path}: {error.strerror}"
+        raise TrainingDataError(message) from error

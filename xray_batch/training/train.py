@@ -126,6 +126,7 @@ class _Training:
         parts = options.folds or _HOLD_OUT_PARTS
         check_images(images, parts)
         _check_out(self._order, images)
+        self._check_backbone()
         self._work.mkdir(parents=True, exist_ok=True)
         pixels = load_pixels(
             images,
@@ -163,6 +164,13 @@ class _Training:
             how_held_out=how,
             sha256=fingerprint(images),
         )
+
+    def _check_backbone(self) -> None:
+        """Refuse starting weights that are missing or do not fit before hours of training, not after them."""
+        if self._order.backbone is not None:
+            for architecture in ARCHITECTURES:
+                self._build(architecture)
+            self._progress.report(f"starting weights: {self._order.backbone.description}")
 
     def _train_members(
         self, material: _Material, training: npt.NDArray[np.intp], validation: npt.NDArray[np.intp], folder: str

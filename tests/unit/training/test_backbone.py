@@ -64,6 +64,25 @@ def test_safetensors(tmp_path):
     assert torch.equal(source.weights("resnet50")["conv1.weight"], 2 * STATE["conv1.weight"])
 
 
+def test_description(tmp_path):
+    """The files are described by their hashes, also when they are gone after a long training."""
+    path = tmp_path / "resnet34.safetensors"
+    path.write_bytes(b"weights")
+    source = FileBackbone([path])
+    described = f"resnet34.safetensors (SHA-256 {hashlib.sha256(b'weights').hexdigest()})"
+    assert source.description == described
+    path.unlink()
+    assert source.description == described
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    """A file that does not exist is refused by its name."""
+    path = tmp_path / "more.safetensors"
+    with pytest.raises(TrainingDataError) as refused:
+        _ = FileBackbone([path]).description
+    assert str(refused.value) == f"cannot read the starting weights {path}: No such file or directory"
+
+
 def test_safetensors_that_are_none(tmp_path):
     """A file that only has the name of safetensors is refused."""
     path = tmp_path / "resnet34.safetensors"

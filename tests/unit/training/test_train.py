@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from bundle_factory import make_manifest as manifest
 
@@ -16,10 +17,12 @@ from xray_batch.bundle import Bundle, write_manifest
 from xray_batch.classify import Ensemble
 from xray_batch.decode import decode_file
 from xray_batch.errors import ConfigurationError, TrainingDataError
+from xray_batch.networks import ARCHITECTURES, build_network
 from xray_batch.records import Finding
 from xray_batch.settings import Settings
 from xray_batch.standardize import prepare
 from xray_batch.training import metrics
+from xray_batch.training.backbone import FileBackbone
 from xray_batch.training.dataset import fingerprint, read_labels
 from xray_batch.training.duplicates import ImageHashes, find_copies, hash_images
 from xray_batch.training.evaluation.predictions_file import read_predictions
@@ -240,6 +243,21 @@ def test_wrong_starting_weights(order):
     backbone = SimpleNamespace(weights=lambda architecture: {})
     with pytest.raises(TrainingDataError, match=r"^the starting weights are not those of a resnet34: "):
         train(replace(order, backbone=backbone))
+
+
+def test_missing_starting_weights(order, tmp_path):
+    """Weights for one member alone, and a further file that does not exist, are refused before anything is decoded."""
+    for architecture in ARCHITECTURES:
+        network = build_network(architecture, 1000)
+        safetensors.torch.save_file(network.state_dict(), tmp_path / f"{architecture}.safetensors")
+    first, second = (tmp_path / f"{architecture}.safetensors" for architecture in ARCHITECTURES)
+    for files, sentence in (
+        ([first], "no file among --backbone-weights is named resnet50"),
+        ([first, second, tmp_path / "more.safetensors"], "cannot read the starting weights .*more"),
+    ):
+        with pytest.raises(TrainingDataError, match=sentence):
+            train(replace(order, backbone=FileBackbone(files)))
+        assert not order.out.exists()
 
 
 class TestCrossValidation:
