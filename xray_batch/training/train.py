@@ -40,6 +40,7 @@ from xray_batch.training.split import (
     Split,
     check_images,
     find_test_images,
+    has_own_split,
     make_leaking_splits,
     make_splits,
     write_split,
@@ -125,6 +126,9 @@ class _Training:
         images = read_images(self._order.data)
         parts = options.folds or _HOLD_OUT_PARTS
         check_images(images, parts)
+        if options.folds and has_own_split(images):
+            message = "the list has a split of its own; folds would be another one: leave one of them out"
+            raise TrainingDataError(message)
         _check_out(self._order, images)
         self._check_backbone()
         self._work.mkdir(parents=True, exist_ok=True)
@@ -141,9 +145,6 @@ class _Training:
             splits = make_leaking_splits(images, folds=parts, seed=options.seed)
         else:
             splits = make_splits(images, groups, folds=parts, seed=options.seed)
-        if options.folds and len(splits) < options.folds:
-            message = "the list has a split of its own; folds would be another one: leave one of them out"
-            raise TrainingDataError(message)
         how = f"{options.folds} folds by {options.split_by}" if options.folds else "held out by patient"
         if options.run_folds:
             how = f"{options.run_folds} of {how}"

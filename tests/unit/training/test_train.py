@@ -312,15 +312,17 @@ class TestCrossValidation:
         (figure,) = [m for m in manifest.metrics if m.name == "AUROC pneumonia" and m.data == "test side, kids"]
         assert figure.n == 8
 
-    def test_a_list_with_its_own_split_has_no_folds(self, order):
-        """Folds and a split of the list are two answers to one question: refused."""
+    @pytest.mark.parametrize("others", [{}, {"split_by": "image", "only_cross_validate": True}])
+    def test_a_list_with_its_own_split_has_no_folds(self, others, order):
+        """Folds, by patient or by image, and a split of the list are two answers to one question: refused."""
         path = order.data / "labels.csv"
         lines = path.read_text(encoding="utf-8").splitlines()
         marked = [f"{line},{'validation' if '/b1' in line or 'kids/1' in line else 'training'}" for line in lines[1:]]
         marked = [line for line in marked if "adults" not in line]
         path.write_text("\n".join([f"{lines[0]},split", *marked]), encoding="utf-8")
         with pytest.raises(TrainingDataError, match="the list has a split of its own"):
-            train(replace(order, options=options(folds=2)))
+            train(replace(order, options=options(folds=2, **others)))
+        assert not order.out.exists()
 
     def test_a_split_by_image_makes_no_bundle(self):
         """The leaking split of older work measures only."""
