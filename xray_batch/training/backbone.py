@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from functools import cached_property
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Protocol
 
 import safetensors.torch
@@ -100,9 +101,14 @@ def _torchvision_file(path: Path) -> Mapping[str, Tensor]:
     if name is None or not actual.startswith(name["prefix"]):
         message = f"{path} is neither safetensors nor an unchanged file of torchvision (its SHA-256 is {actual})"
         raise TrainingDataError(message)
-    state: Mapping[str, Tensor] = torch.hub.load_state_dict_from_url(
-        path.resolve().as_uri(), model_dir=str(path.resolve().parent), map_location="cpu", weights_only=True
-    )
+    try:
+        state: Mapping[str, Tensor] = torch.hub.load_state_dict_from_url(
+            path.resolve().as_uri(), model_dir=str(path.resolve().parent), map_location="cpu", weights_only=True
+        )
+    except (UnpicklingError, RuntimeError, EOFError) as error:
+        # torch's own text advises to load it unsafely, which could run code.
+        message = f"{path} cannot be loaded: it is damaged, or holds something else than the tensors of a network"
+        raise TrainingDataError(message) from error
     return state
 
 

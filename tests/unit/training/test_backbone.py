@@ -1,7 +1,6 @@
 """Starting weights: from files that the user has, or from torchvision."""
 
 import hashlib
-import pickle
 from urllib.error import URLError
 
 import pytest
@@ -126,12 +125,21 @@ def test_changed_file(tmp_path):
 
 
 def test_hostile_file(tmp_path):
-    """A .pth with the right hash that holds more than tensors runs no code."""
+    """A .pth with the right hash that holds more than tensors is refused, runs no code, and no hint says how it could."""
     effect = tmp_path / "effect"
     path = write_pth(tmp_path, {"conv1.weight": Hostile(effect)})
-    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
-        FileBackbone([path]).weights("resnet34")
+    assert refusal(FileBackbone([path])) == (
+        f"{path} cannot be loaded: it is damaged, or holds something else than the tensors of a network"
+    )
     assert not effect.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"no pickle", b"PK\x03\x04 no zip"])
+def test_file_that_is_no_tensor_file(content, tmp_path):
+    """A .pth with the right hash that is nothing that torch knows is refused."""
+    path = tmp_path / f"resnet34-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+    path.write_bytes(content)
+    assert refusal(FileBackbone([path])).startswith(f"{path} cannot be loaded: ")
 
 
 def test_torchvision_without_a_network(no_network):
