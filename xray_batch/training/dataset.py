@@ -33,9 +33,6 @@ LIST_NAME: Final = "labels.csv"
 #: Of files that name patients: for their owner and group alone.
 PATIENT_DATA_MODE: Final = 0o640
 
-#: Image files in the folders of a data set without a list; others are left.
-_SUFFIXES: Final = frozenset({".dcm", ".dicom", ".png", ".jpg", ".jpeg"})
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledImage:
@@ -72,8 +69,9 @@ def read_images(data: Path) -> list[LabelledImage]:
 
 
 def read_folders(data: Path) -> list[LabelledImage]:
-    """List the images in the folders of `data` that are named for a label, at any depth.
+    """List the files in the folders of `data` that are named for a label, at any depth.
 
+    All but hidden ones and lists are taken for images: many a DICOM file has no suffix.
     Nothing says who they show, so each file is a patient of its own, named by its path.
 
     Raises
@@ -98,12 +96,16 @@ def read_folders(data: Path) -> list[LabelledImage]:
         )
         for folder in folders
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix.lower() in _SUFFIXES
+        if path.is_file() and path.name != LIST_NAME and not _is_hidden(path.relative_to(folder))
     ]
     if not images:
-        message = f"the folders in {data} hold no image ({', '.join(sorted(_SUFFIXES))})"
+        message = f"the folders in {data} hold no files; expected images in {' and '.join(f.name for f in folders)}"
         raise TrainingDataError(message)
     return images
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def read_labels(data: Path) -> list[LabelledImage]:

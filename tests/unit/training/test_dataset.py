@@ -176,22 +176,26 @@ class TestFolders:
 
     @pytest.fixture
     def folders(self, tmp_path):
-        """Make such folders, with other files beside the images."""
-        for file in ("NORMAL/1.png", "NORMAL/deep/2.JPG", "Bacterial_Pneumonia/3.dcm", "NORMAL/notes.txt"):
+        """Make such folders, with hidden files and a list beside the images."""
+        for file in (
+            *("NORMAL/1.png", "NORMAL/deep/2.JPG", "NORMAL/IM0001", "Bacterial_Pneumonia/3.dcm"),
+            *("NORMAL/.DS_Store", "NORMAL/.thumbnails/1.png", "NORMAL/labels.csv"),
+        ):
             path = tmp_path / "set" / file
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"")
         return tmp_path / "set"
 
     def test_labels_are_the_folders(self, folders):
-        """Each image has the label of its folder, in whatever case, and is a patient of its own."""
+        """Each file, whatever its suffix, has the label of its folder, in whatever case, and is a patient of its own."""
         images = read_images(folders)
         assert [(image.path.name, image.label, image.source) for image in images] == [
             ("3.dcm", "bacterial_pneumonia", "set"),
             ("1.png", "normal", "set"),
+            ("IM0001", "normal", "set"),
             ("2.JPG", "normal", "set"),
         ]
-        assert len({image.patient for image in images}) == 3
+        assert len({image.patient for image in images}) == 4
 
     def test_a_list_comes_first(self, make_data):
         """A folder with a list is read by its list, whatever folders it has."""
@@ -213,9 +217,7 @@ class TestFolders:
     def test_empty_folders(self, tmp_path):
         """Folders without any image are refused."""
         (tmp_path / "normal").mkdir()
-        assert refusal(read_images, tmp_path) == (
-            f"the folders in {tmp_path} hold no image (.dcm, .dicom, .jpeg, .jpg, .png)"
-        )
+        assert refusal(read_images, tmp_path) == (f"the folders in {tmp_path} hold no files; expected images in normal")
 
 
 def test_fingerprint_is_of_the_content(make_data):
