@@ -141,18 +141,18 @@ def write_split(
     """Save where each image is, as CSV: file, label, patient_id, source, group, split, fold.
 
     With one split, `split` is training or validation; with several, `fold` is the one that holds the image
-    out, and every image is for training in the others.
+    out, counted from 1 as the folders `fold-1`, ... are, and every image is for training in the others.
     """
-    folds = np.full(len(images), -1)
-    for number, split in enumerate(splits):
+    folds = np.zeros(len(images), dtype=np.intp)
+    for number, split in enumerate(splits, start=1):
         folds[split.validation] = number
     with path.open("w", newline="", encoding="utf-8") as lines:
         writer = csv.writer(lines)
         writer.writerow(["file", "label", "patient_id", "source", "group", "split", "fold"])
         for image, group, fold in zip(images, groups, folds, strict=True):
-            side: Side = "test" if image.side == "test" else "validation" if fold >= 0 else "training"
-            row = [str(image.path), image.label, image.patient_id, image.source]
-            writer.writerow([*map(safe_cell, row), group, side, fold if fold >= 0 else ""])
+            side: Side = "test" if image.side == "test" else "validation" if fold else "training"
+            row = [str(image.path.absolute()), image.label, image.patient_id, image.source]
+            writer.writerow([*map(safe_cell, row), group, side, fold or ""])
     path.chmod(PATIENT_DATA_MODE)
 
 

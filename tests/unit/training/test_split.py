@@ -232,9 +232,9 @@ def test_split_is_written(tmp_path):
     write_split(tmp_path / "split.csv", images, groups, splits[:2])
     with (tmp_path / "split.csv").open(encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines))
-    assert [row["file"] for row in rows] == [str(image.path) for image in images]
+    assert [row["file"] for row in rows] == [str(image.path.absolute()) for image in images]
     assert Counter(row["split"] for row in rows) == {"training": 32, "validation": 8, "test": 1}
-    for number, fold in enumerate(splits[:2]):
+    for number, fold in enumerate(splits[:2], start=1):
         assert all(rows[i]["fold"] == str(number) for i in fold.validation)
     assert {row["fold"] for row in rows if row["split"] != "validation"} == {""}
     assert len({row["group"] for row in rows}) == len(set(groups))
