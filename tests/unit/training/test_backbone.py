@@ -125,7 +125,7 @@ def test_changed_file(tmp_path):
 
 
 def test_hostile_file(tmp_path):
-    """A .pth with the right hash that holds more than tensors is refused, runs no code, and no hint says how it could."""
+    """A .pth with the right hash that holds more than tensors runs no code, and no hint says how it could."""
     effect = tmp_path / "effect"
     path = write_pth(tmp_path, {"conv1.weight": Hostile(effect)})
     assert refusal(FileBackbone([path])) == (

@@ -187,7 +187,7 @@ class TestFolders:
         return tmp_path / "set"
 
     def test_labels_are_the_folders(self, folders):
-        """Each file, whatever its suffix, has the label of its folder, in whatever case, and is a patient of its own."""
+        """Each file, of any suffix, has the label of its folder, in whatever case, and is a patient of its own."""
         images = read_images(folders)
         assert [(image.path.name, image.label, image.source) for image in images] == [
             ("3.dcm", "bacterial_pneumonia", "set"),
@@ -217,7 +217,7 @@ class TestFolders:
     def test_empty_folders(self, tmp_path):
         """Folders without any image are refused."""
         (tmp_path / "normal").mkdir()
-        assert refusal(read_images, tmp_path) == (f"the folders in {tmp_path} hold no files; expected images in normal")
+        assert refusal(read_images, tmp_path) == f"the folders in {tmp_path} hold no files; expected images in normal"
 
 
 def test_fingerprint_is_of_the_content(make_data):
