@@ -30,6 +30,9 @@ SIDES: Final[tuple[Side, ...]] = get_args(Side)
 
 LIST_NAME: Final = "labels.csv"
 
+#: Columns of a list; without `source` its images are of one that is not named.
+_NEEDED: Final = frozenset({"file", "label", "patient_id"})
+
 #: Of files that name patients: for their owner and group alone.
 PATIENT_DATA_MODE: Final = 0o640
 
@@ -122,7 +125,7 @@ def read_labels(data: Path) -> list[LabelledImage]:
     csv_path = data / LIST_NAME if data.is_dir() else data
     try:
         with csv_path.open(newline="", encoding="utf-8-sig") as lines:
-            images = [_labelled_image(row, csv_path) for row in _rows(lines)]
+            images = [_labelled_image(row, csv_path) for row in _rows(lines, csv_path)]
     except OSError as error:
         message = f"cannot read the list of labels {csv_path}: {error.strerror}"
         raise TrainingDataError(message) from error
@@ -139,26 +142,33 @@ def read_labels(data: Path) -> list[LabelledImage]:
     return images
 
 
-def _rows(lines: Iterable[str]) -> Iterator[dict[str, str]]:
+def _rows(lines: Iterable[str], csv_path: Path) -> Iterator[dict[str, str]]:
     """Yield the cells of each row by the names of their columns, without blanks around either."""
-    for row in csv.DictReader(lines):
-        yield {name.strip(): (cell or "").strip() for name, cell in row.items() if name}
+    reader = csv.DictReader(lines)
+    columns = [name.strip() for name in reader.fieldnames or ()]
+    if not _NEEDED.issubset(columns):
+        message = (
+            f"{csv_path} needs the columns file, label, patient_id and source; found {', '.join(columns) or 'nothing'}"
+        )
+        raise TrainingDataError(message)
+    for row in reader:
+        cells = {name.strip(): (cell or "").strip() for name, cell in row.items() if name}
+        for name in ("file", "patient_id"):
+            if not cells[name]:
+                message = f"{csv_path}, line {reader.line_num}: the cell {name} is empty, expected a value"
+                raise TrainingDataError(message)
+        yield cells
 
 
 def _labelled_image(row: dict[str, str], csv_path: Path) -> LabelledImage:
-    file, label, patient_id = row.get("file"), row.get("label"), row.get("patient_id")
-    if not file or not patient_id:
-        message = (
-            f"{csv_path} needs the columns file, label, patient_id and source; found {', '.join(filter(None, row))}"
-        )
-        raise TrainingDataError(message)
+    file, label = row["file"], row["label"]
     if label not in TARGETS:
         message = f"{csv_path}: label of {file} is {label!r}, expected one of {', '.join(TARGETS)}"
         raise TrainingDataError(message)
     return LabelledImage(
         path=csv_path.parent / file,
         label=label,
-        patient_id=patient_id,
+        patient_id=row["patient_id"],
         source=row.get("source") or "unnamed",
         side=_side(row.get("split"), file, csv_path),
     )

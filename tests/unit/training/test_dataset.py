@@ -76,6 +76,14 @@ def test_no_list(tmp_path):
     )
 
 
+def test_empty_file(tmp_path):
+    """A list without even the names of the columns is refused."""
+    (tmp_path / "labels.csv").write_text("")
+    assert refusal(read_labels, tmp_path) == (
+        f"{tmp_path}/labels.csv needs the columns file, label, patient_id and source; found nothing"
+    )
+
+
 def test_empty_list(make_data):
     """A list of no images is refused."""
     data = make_data([])
@@ -89,24 +97,31 @@ def test_list_that_is_not_text(make_data):
     assert refusal(read_labels, data).startswith(f"the list of labels {data}/labels.csv is not CSV in UTF-8: ")
 
 
+@pytest.mark.parametrize("header", ["name,label,patient_id", "file,label,patient,source", "file,patient_id,source"])
+def test_columns_that_are_missing(header, make_data):
+    """A list without one of the columns is refused with those that it has."""
+    data = make_data(ROWS)
+    (data / "labels.csv").write_text(f"{header}\n1.png,normal,P1\n", encoding="utf-8")
+    assert refusal(read_labels, data) == (
+        f"{data}/labels.csv needs the columns file, label, patient_id and source; found {header.replace(',', ', ')}"
+    )
+
+
 @pytest.mark.parametrize(
-    "text",
+    ("row", "cell"),
     [
-        "name,label,patient_id\n1.png,normal,P1\n",
-        "file,label,patient,source\n1.png,normal,P1,clinic\n",
-        "file,label,patient_id,source\n1.png,normal,,clinic\n",
-        "file,label,patient_id,source\n1.png,normal\n",
-        "file,label,patient_id,source\n,normal,P1,clinic,too,many\n",
+        ("1.png,normal,,clinic", "patient_id"),
+        ("1.png,normal, ,clinic", "patient_id"),
+        ("1.png,normal", "patient_id"),
+        (",normal,P1,clinic,too,many", "file"),
     ],
 )
-def test_file_or_patient_is_not_named(text, make_data):
-    """An image without a name or a patient is refused: it could not be kept on one side of the split."""
+def test_file_or_patient_is_not_named(row, cell, make_data):
+    """An image without a name or a patient is refused by its line: it could not be kept on one side of the split."""
     data = make_data(ROWS)
-    (data / "labels.csv").write_text(text, encoding="utf-8")
-    header = text.splitlines()[0].replace(",", ", ")
-    assert refusal(read_labels, data) == (
-        f"{data}/labels.csv needs the columns file, label, patient_id and source; found {header}"
-    )
+    lines = (data / "labels.csv").read_text(encoding="utf-8").splitlines()
+    (data / "labels.csv").write_text("\n".join([*lines, row, *lines[1:]]), encoding="utf-8")
+    assert refusal(read_labels, data) == f"{data}/labels.csv, line 5: the cell {cell} is empty, expected a value"
 
 
 def test_unknown_label(make_data):
