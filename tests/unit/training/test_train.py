@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections import Counter
 from dataclasses import asdict, replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -331,11 +332,16 @@ class TestCrossValidation:
 
 
 def test_notes_are_in_the_card(order, tmp_path, monkeypatch):
-    """What the maker of a bundle notes stands in its card; notes that are not there are refused."""
+    """What the maker of a bundle notes stands in its card; notes that are not there are refused.
+
+    The data are named by their folder, also where it is given as `.`.
+    """
     monkeypatch.setattr(metrics, "_RESAMPLES", 20)
     notes = tmp_path / "notes.md"
     notes.write_text("## Reference standard\n\nTwo readers.\n", encoding="utf-8")
-    train(replace(order, options=options(notes=notes)))
+    monkeypatch.chdir(order.data)
+    train(replace(order, data=Path(), options=options(notes=notes)))
+    assert Bundle(order.out).manifest.training.name == "data"
     assert "## Reference standard\n\nTwo readers.\n\n## Licence" in (order.out / "MODEL_CARD.md").read_text(
         encoding="utf-8"
     )
