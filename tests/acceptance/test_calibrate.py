@@ -92,6 +92,7 @@ def test_the_json_object_has_both_calibrations(shared_data, tmp_path):
     assert facts["before"]["temperature"] == packaged["temperature"]
     assert facts["after"]["operating_points"] == new["operating_points"]
     assert facts["calibration"] == new["calibration"]
+    assert (facts["set_aside"], facts["copies"]) == (0, 0)
     for figures in (facts["before"], facts["after"], facts["cross_fitted"]):
         error = figures["expected_calibration_error"]
         assert error["low"] <= error["value"] <= error["high"]

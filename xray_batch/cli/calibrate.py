@@ -57,7 +57,7 @@ def calibrate(
     """Fit temperature, shift, thresholds and limit of disagreement to your own films, and write a new bundle.
 
     The weights stay as they are, byte for byte.  At least 50 images of normal and 50 of pneumonia are needed,
-    each of 30 patients; what the service would refuse is left out.
+    each of 30 patients; what the service would refuse is left out, and what the list has on the side `test`.
     Films that the bundle was trained on are refused.
     """
     if version is not None and not _VERSION.fullmatch(version):
@@ -87,6 +87,7 @@ def _facts(done: "Recalibrated") -> dict[str, object]:
         "model_id": manifest.model_id,
         "model_sha256": done.bundle.sha256,
         "calibration": calibration.model_dump(mode="json") if calibration else None,
+        "set_aside": done.set_aside,
         "copies": done.copies,
         "before": _calibration_facts(done.before, done.errors["before"]),
         "after": _calibration_facts(done.after, done.errors["after"]),
@@ -135,6 +136,8 @@ def _print(done: "Recalibrated", settings: "Settings") -> None:
             typer.echo(f"{count:8} {name}")
         for reason, count in facts.left_out.items():
             typer.echo(f"{count:8} left out: {reason}")
+    if done.set_aside:
+        typer.echo(f"{done.set_aside:8} left out: of the side 'test'")
     if done.copies:
         typer.echo(f"{done.copies:8} left out: the same bytes as another file of the list")
     was = facts.derived_from if facts else "before"

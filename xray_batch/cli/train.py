@@ -45,7 +45,7 @@ def train(
     ] = None,
     reference_source: Annotated[
         str | None,
-        typer.Option(help="Calibrate and measure on held-out images of this source only; all if not given."),
+        typer.Option(help="Choose temperature, shift and thresholds on held-out images of this source only."),
     ] = None,
     pretrained: Annotated[
         bool | None,

@@ -5,7 +5,9 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
+from functools import cached_property
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Protocol
 
 import safetensors.torch
@@ -66,9 +68,9 @@ class FileBackbone:
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
 
-    @property
+    @cached_property
     def description(self) -> str:
-        """What the manifest says of them: the files and their hashes."""
+        """What the manifest says of them: the files and their hashes, as they were when it was first asked for."""
         return ", ".join(f"{path.name} (SHA-256 {_sha256(path)})" for path in self._paths)
 
     def weights(self, architecture: str) -> Mapping[str, Tensor]:
@@ -99,11 +101,20 @@ def _torchvision_file(path: Path) -> Mapping[str, Tensor]:
     if name is None or not actual.startswith(name["prefix"]):
         message = f"{path} is neither safetensors nor an unchanged file of torchvision (its SHA-256 is {actual})"
         raise TrainingDataError(message)
-    state: Mapping[str, Tensor] = torch.hub.load_state_dict_from_url(
-        path.resolve().as_uri(), model_dir=str(path.resolve().parent), map_location="cpu", weights_only=True
-    )
+    try:
+        state: Mapping[str, Tensor] = torch.hub.load_state_dict_from_url(
+            path.resolve().as_uri(), model_dir=str(path.resolve().parent), map_location="cpu", weights_only=True
+        )
+    except (UnpicklingError, RuntimeError, EOFError) as error:
+        # torch's own text advises to load it unsafely, which could run code.
+        message = f"{path} cannot be loaded: it is damaged, or holds something else than the tensors of a network"
+        raise TrainingDataError(message) from error
     return state
 
 
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        message = f"cannot read the starting weights {path}: {error.strerror}"
+        raise TrainingDataError(message) from error

@@ -2,7 +2,7 @@
 
 import csv
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, get_args
@@ -30,11 +30,11 @@ SIDES: Final[tuple[Side, ...]] = get_args(Side)
 
 LIST_NAME: Final = "labels.csv"
 
+#: Columns of a list; without `source` its images are of one that is not named.
+_NEEDED: Final = frozenset({"file", "label", "patient_id"})
+
 #: Of files that name patients: for their owner and group alone.
 PATIENT_DATA_MODE: Final = 0o640
-
-#: Image files in the folders of a data set without a list; others are left.
-_SUFFIXES: Final = frozenset({".dcm", ".dicom", ".png", ".jpg", ".jpeg"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +72,9 @@ def read_images(data: Path) -> list[LabelledImage]:
 
 
 def read_folders(data: Path) -> list[LabelledImage]:
-    """List the images in the folders of `data` that are named for a label, at any depth.
+    """List the files in the folders of `data` that are named for a label, at any depth.
 
+    All but hidden ones and lists are taken for images: many a DICOM file has no suffix.
     Nothing says who they show, so each file is a patient of its own, named by its path.
 
     Raises
@@ -98,12 +99,16 @@ def read_folders(data: Path) -> list[LabelledImage]:
         )
         for folder in folders
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix.lower() in _SUFFIXES
+        if path.is_file() and path.name != LIST_NAME and not _is_hidden(path.relative_to(folder))
     ]
     if not images:
-        message = f"the folders in {data} hold no image ({', '.join(sorted(_SUFFIXES))})"
+        message = f"the folders in {data} hold no files; expected images in {' and '.join(f.name for f in folders)}"
         raise TrainingDataError(message)
     return images
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def read_labels(data: Path) -> list[LabelledImage]:
@@ -120,7 +125,7 @@ def read_labels(data: Path) -> list[LabelledImage]:
     csv_path = data / LIST_NAME if data.is_dir() else data
     try:
         with csv_path.open(newline="", encoding="utf-8-sig") as lines:
-            images = [_labelled_image(row, csv_path) for row in csv.DictReader(lines)]
+            images = [_labelled_image(row, csv_path) for row in _rows(lines, csv_path)]
     except OSError as error:
         message = f"cannot read the list of labels {csv_path}: {error.strerror}"
         raise TrainingDataError(message) from error
@@ -137,20 +142,33 @@ def read_labels(data: Path) -> list[LabelledImage]:
     return images
 
 
-def _labelled_image(row: dict[str, str | None], csv_path: Path) -> LabelledImage:
-    file, label, patient_id = row.get("file"), row.get("label"), row.get("patient_id")
-    if not file or not patient_id:
+def _rows(lines: Iterable[str], csv_path: Path) -> Iterator[dict[str, str]]:
+    """Yield the cells of each row by the names of their columns, without blanks around either."""
+    reader = csv.DictReader(lines)
+    columns = [name.strip() for name in reader.fieldnames or ()]
+    if not _NEEDED.issubset(columns):
         message = (
-            f"{csv_path} needs the columns file, label, patient_id and source; found {', '.join(filter(None, row))}"
+            f"{csv_path} needs the columns file, label, patient_id and source; found {', '.join(columns) or 'nothing'}"
         )
         raise TrainingDataError(message)
+    for row in reader:
+        cells = {name.strip(): (cell or "").strip() for name, cell in row.items() if name}
+        for name in ("file", "patient_id"):
+            if not cells[name]:
+                message = f"{csv_path}, line {reader.line_num}: the cell {name} is empty, expected a value"
+                raise TrainingDataError(message)
+        yield cells
+
+
+def _labelled_image(row: dict[str, str], csv_path: Path) -> LabelledImage:
+    file, label = row["file"], row["label"]
     if label not in TARGETS:
         message = f"{csv_path}: label of {file} is {label!r}, expected one of {', '.join(TARGETS)}"
         raise TrainingDataError(message)
     return LabelledImage(
         path=csv_path.parent / file,
         label=label,
-        patient_id=patient_id,
+        patient_id=row["patient_id"],
         source=row.get("source") or "unnamed",
         side=_side(row.get("split"), file, csv_path),
     )

@@ -7,7 +7,7 @@ those as JPEG of quality 40, and 99 % of those under noise were.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,7 +15,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from xray_batch.errors import TrainingDataError
 from xray_batch.standardize import resize
+from xray_batch.training.dataset import LabelledImage
 
 #: Pictures whose hashes differ by so many of 256 bits at most are copies of one film.
 SAME_PICTURE: Final = 8
@@ -76,6 +78,33 @@ def find_copies(first: ImageHashes, second: ImageHashes) -> npt.NDArray[np.intp]
         found[:, 0] += start
         pairs.append(found)
     return np.concatenate(pairs)
+
+
+def merge_copies(images: Sequence[LabelledImage], contents: Sequence[Hashable]) -> list[LabelledImage]:
+    """Keep one of the files with the same bytes: the first of those with the finest label.
+
+    Parameters
+    ----------
+    contents
+        Length N: equal for files with the same bytes, and for those alone.
+
+    Raises
+    ------
+    TrainingDataError
+        If their labels contradict each other; `pneumonia` does not contradict a cause of it.
+    """
+    kept: dict[Hashable, LabelledImage] = {}
+    for image, content in zip(images, contents, strict=True):
+        other = kept.setdefault(content, image)
+        if not (image.target & other.target).any():
+            message = (
+                f"{other.path} and {image.path} have the same bytes and not the same label: "
+                f"{other.label} and {image.label}; a film has one label"
+            )
+            raise TrainingDataError(message)
+        if image.target.sum() < other.target.sum():
+            kept[content] = image
+    return list(kept.values())
 
 
 def group_images(patients: Sequence[str], hashes: ImageHashes) -> npt.NDArray[np.intp]:

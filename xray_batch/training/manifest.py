@@ -100,7 +100,7 @@ def make_manifest(order: TrainingOrder, spec: InputSpec, evidence: Evidence) -> 
 
 def _training_facts(order: TrainingOrder, evidence: Evidence) -> TrainingFacts:
     return TrainingFacts(
-        name=order.data.name,
+        name=order.data.absolute().name,
         sha256=evidence.sha256,
         images=_counts(evidence.training),
         held_out_images=_counts(evidence.held_out.images),

@@ -18,6 +18,9 @@ from xray_batch.training.backbone import BackboneSource, FileBackbone, Torchvisi
 from xray_batch.training.optimize import Recipe, Stage
 from xray_batch.training.pixels import Decoding
 
+#: Below it the deepest feature maps of the networks are single pixels.
+_SMALLEST_SIDE: Final = 32
+
 _STAGE: Final = re.compile(r"^(?P<side>[1-9]\d*)x(?P<epochs>[1-9]\d*)@(?P<rate>0?\.\d+)$")
 
 #: About an hour and a half for both members and 6,000 images on two quiet cores; a GPU affords more, at larger sides.
@@ -73,7 +76,7 @@ class TrainingOptions(BaseModel):
         (0.5, 99.5), description="Percentiles of the picture that become black and white; `false`: gray levels stay"
     )
     smooth: bool = Field(True, description="Whether the finest detail is averaged out")
-    seed: int = Field(0, ge=0, description="Of the split, the order and the augmentation")
+    seed: int = Field(0, ge=0, lt=2**32, description="Of the split, the order and the augmentation")
     folds: int | None = Field(
         None, ge=2, description="Cross-validate in so many parts, then train on all; without it a tenth is held out"
     )
@@ -83,7 +86,8 @@ class TrainingOptions(BaseModel):
         "patient", description="`image` leaks, and is only for comparison with work that did so"
     )
     reference_source: str | None = Field(
-        None, description="Calibrate and measure on held-out images of this source only; all if not given"
+        None,
+        description="Choose temperature, shift and thresholds on held-out images of this source only; all if not given",
     )
     pretrained: bool = Field(False, description="Start from torchvision's ImageNet weights (cached, or downloaded)")
     backbone_weights: tuple[Path, ...] = Field(
@@ -98,6 +102,13 @@ class TrainingOptions(BaseModel):
             _parse_ages(ages)
         return ages
 
+    @field_validator("stretch")
+    @classmethod
+    def _check_stretch(cls, stretch: tuple[float, float] | Literal[False]) -> tuple[float, float] | Literal[False]:
+        if stretch and not 0 <= stretch[0] < stretch[1] <= 100:
+            raise ValueError(f"{list(stretch)} is not two growing percentiles from 0 to 100, such as [0.5, 99.5]")
+        return stretch
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         sides = {recipe.stages[-1].side for recipe in self.recipes.values()}
@@ -109,6 +120,8 @@ class TrainingOptions(BaseModel):
             raise ValueError(f"run_folds is {self.run_folds}, but there are {self.folds} folds")
         if self.split_by == "image" and not self.only_cross_validate:
             raise ValueError("a split by image leaks: it measures (only_cross_validate), and makes no bundle")
+        if self.pretrained and self.backbone_weights:
+            raise ValueError("pretrained and backbone_weights are two kinds of starting weights; leave one of them out")
         return self
 
     @property
@@ -173,6 +186,8 @@ def make_options(table: Mapping[str, object], command_line: Mapping[str, object]
         Naming the first option that is unknown or wrong, and what is accepted.
     """
     given = {name: value for name, value in command_line.items() if value is not None}
+    if "stages" in given:
+        given["stages"] = _merge_stages(table.get("stages"), given["stages"])
     try:
         return TrainingOptions.model_validate({**table, **given})
     except ValidationError as error:
@@ -180,6 +195,15 @@ def make_options(table: Mapping[str, object], command_line: Mapping[str, object]
         name = ".".join(str(part) for part in first["loc"])
         message = f"wrong training option{f' {name!r}' if name else ''}: {first['msg'].removeprefix('Value error, ')}"
         raise ConfigurationError(message) from error
+
+
+def _merge_stages(of_table: object, given: object) -> object:
+    """Let stages of one member replace those of the table for that member alone."""
+    if not isinstance(given, Mapping):
+        return given
+    if isinstance(of_table, str):
+        of_table = dict.fromkeys(ARCHITECTURES, of_table)
+    return {**of_table, **given} if isinstance(of_table, Mapping) else given
 
 
 def _parse_ages(text: str) -> AgeRange:
@@ -193,8 +217,15 @@ def _parse_stages(text: str) -> tuple[Stage, ...]:
     stages = []
     for part in text.split(","):
         match = _STAGE.match(part.strip())
-        if match is None:
-            raise ValueError(f"stages has {part!r}, expected SIDExEPOCHS@LEARNING_RATE such as 224x10@0.01")
-        side, epochs, rate = int(match["side"]), int(match["epochs"]), float(match["rate"])
-        stages.append(Stage(side=side, epochs=epochs, learning_rate=rate))
+        rate = float(match["rate"]) if match else 0.0
+        if match is None or not rate:
+            message = (
+                f"stages has {part!r}, expected SIDExEPOCHS@LEARNING_RATE such as 224x10@0.01, "
+                "the rate a decimal fraction between 0 and 1"
+            )
+            raise ValueError(message)
+        stages.append(Stage(side=int(match["side"]), epochs=int(match["epochs"]), learning_rate=rate))
+    sides = [stage.side for stage in stages]
+    if min(sides) < _SMALLEST_SIDE or sides != sorted(sides):
+        raise ValueError(f"the sides of the stages are {sides}, expected {_SMALLEST_SIDE} or more, none below the last")
     return tuple(stages)

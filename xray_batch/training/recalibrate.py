@@ -31,6 +31,7 @@ from xray_batch.training.calibration import (
     measure_calibration,
 )
 from xray_batch.training.dataset import CLASSES, LabelledImage, fingerprint, read_labels
+from xray_batch.training.duplicates import merge_copies
 from xray_batch.training.evaluation.predictions import FilmPrediction, predict
 from xray_batch.training.metrics import auroc, calibration_error, share
 from xray_batch.training.model_card import model_card
@@ -59,6 +60,7 @@ class Recalibrated:
     """The new bundle, and what calibrations old and new achieve on the sample."""
 
     bundle: Bundle
+    set_aside: int  #: images that the list has on the side `test`: nothing is fitted to them
     copies: int  #: files that had the same bytes as another, and were counted once
     before: Calibration  #: the old one, measured on the sample
     after: Calibration  #: fitted to the sample, and measured on it
@@ -96,10 +98,13 @@ def recalibrate(
     version = next_version(bundle.manifest.version, order.version)
     _check_empty(order.out)
     listed = read_labels(order.labels)
-    images = without_copies(listed)
-    check_size(images, {})
+    usable = [image for image in listed if image.side != "test"]
+    set_aside = len(listed) - len(usable)
+    not_asked = {"of the side 'test'": set_aside} if set_aside else {}
+    images = without_copies(usable)
+    check_size(images, not_asked)
     answered = _answer(images, bundle, settings, task)
-    check_size(answered.images, answered.left_out)
+    check_size(answered.images, not_asked | answered.left_out)
     sample = Sample(
         members=answered.members,
         targets=np.stack([image.target for image in answered.images])[
@@ -116,7 +121,8 @@ def recalibrate(
     )
     return Recalibrated(
         bundle=_write(bundle, manifest, order.out),
-        copies=len(listed) - len(images),
+        set_aside=set_aside,
+        copies=len(usable) - len(images),
         before=measure_calibration(bundle.manifest, sample),
         after=after,
         crossed=crossed,
@@ -157,23 +163,24 @@ def without_copies(images: Sequence[LabelledImage]) -> list[LabelledImage]:
     Raises
     ------
     TrainingDataError
-        If their labels, or their patients, differ.
+        If their labels contradict each other, or their patients differ.
     """
-    kept: dict[str, LabelledImage] = {}
-    for image in images:
-        with image.path.open("rb") as file:
-            first = kept.setdefault(hashlib.file_digest(file, "sha256").hexdigest(), image)
-        for what, one, other in (
-            ("label", first.label, image.label),
-            ("patient", first.patient, image.patient),
-        ):
-            if one != other:
-                message = (
-                    f"{first.path} and {image.path} have the same bytes and not the same {what}: "
-                    f"{one} and {other}; a film has one {what}"
-                )
-                raise TrainingDataError(message)
-    return list(kept.values())
+    contents = [_sha256(image.path) for image in images]
+    first: dict[str, LabelledImage] = {}
+    for image, content in zip(images, contents, strict=True):
+        other = first.setdefault(content, image)
+        if image.patient != other.patient:
+            message = (
+                f"{other.path} and {image.path} have the same bytes and not the same patient: "
+                f"{other.patient} and {image.patient}; a film has one patient"
+            )
+            raise TrainingDataError(message)
+    return merge_copies(images, contents)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_size(images: Sequence[LabelledImage], left_out: dict[str, int]) -> None:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from xray_batch.errors import TrainingDataError
+from xray_batch.records import Finding
 from xray_batch.spreadsheet import safe_cell
 from xray_batch.training.dataset import PATIENT_DATA_MODE, LabelledImage, Side
 
@@ -35,8 +36,12 @@ def check_images(images: Sequence[LabelledImage], folds: int) -> None:
     ------
     TrainingDataError
         If there are fewer than two labels, too few patients or images for the folds, one patient has most
-        of the images, or only some images have a side.
+        of the images, only some images have a side, or one side lacks images with or without pneumonia.
     """
+    listed, images = len(images), [image for image in images if image.side != "test"]
+    if not images:
+        message = f"all {listed} images have the side 'test'; none is left for training"
+        raise TrainingDataError(message)
     if len({image.label for image in images}) < 2:
         message = f"all images have the label {images[0].label!r}; a classifier needs at least two"
         raise TrainingDataError(message)
@@ -52,9 +57,27 @@ def check_images(images: Sequence[LabelledImage], folds: int) -> None:
     if len(patients) < folds:
         message = f"{len(patients)} patients cannot be split into {folds} parts"
         raise TrainingDataError(message)
-    placed = [image.side for image in images if image.side != "test"]
-    if any(placed) and not all(side == "training" or side == "validation" for side in placed):
+    placed = [image.side for image in images]
+    if any(placed) and None in placed:
         message = f"{placed.count(None)} images have no side in the column split, but others have; name all or none"
+        raise TrainingDataError(message)
+    if not has_own_split(images):
+        _check_labels(images, "the images")
+        return
+    for side in ("training", "validation"):
+        _check_labels([image for image in images if image.side == side], f"the images of the side {side!r}")
+
+
+def has_own_split(images: Sequence[LabelledImage]) -> bool:
+    """Tell whether the list says which images are held out."""
+    return any(image.side == "validation" for image in images)
+
+
+def _check_labels(images: Sequence[LabelledImage], what: str) -> None:
+    labels = sorted({image.label for image in images})
+    if Finding.NORMAL not in labels or len(labels) < 2:
+        found = " and ".join(labels) or "nothing"
+        message = f"{what} need both normal and a pneumonia among their labels; found {found}"
         raise TrainingDataError(message)
 
 
@@ -76,7 +99,7 @@ def make_splits(images: Sequence[LabelledImage], groups: npt.NDArray[np.intp], *
     """
     _check_sides(images, groups)
     sides = np.array([image.side or "" for image in images])
-    if (sides == "validation").any():
+    if has_own_split(images):
         return [Split(training=np.flatnonzero(sides == "training"), validation=np.flatnonzero(sides == "validation"))]
     indices = np.flatnonzero(sides != "test")
     if len(set(groups[indices].tolist())) < folds:
@@ -118,18 +141,18 @@ def write_split(
     """Save where each image is, as CSV: file, label, patient_id, source, group, split, fold.
 
     With one split, `split` is training or validation; with several, `fold` is the one that holds the image
-    out, and every image is for training in the others.
+    out, counted from 1 as the folders `fold-1`, ... are, and every image is for training in the others.
     """
-    folds = np.full(len(images), -1)
-    for number, split in enumerate(splits):
+    folds = np.zeros(len(images), dtype=np.intp)
+    for number, split in enumerate(splits, start=1):
         folds[split.validation] = number
     with path.open("w", newline="", encoding="utf-8") as lines:
         writer = csv.writer(lines)
         writer.writerow(["file", "label", "patient_id", "source", "group", "split", "fold"])
         for image, group, fold in zip(images, groups, folds, strict=True):
-            side: Side = "test" if image.side == "test" else "validation" if fold >= 0 else "training"
-            row = [str(image.path), image.label, image.patient_id, image.source]
-            writer.writerow([*map(safe_cell, row), group, side, fold if fold >= 0 else ""])
+            side: Side = "test" if image.side == "test" else "validation" if fold else "training"
+            row = [str(image.path.absolute()), image.label, image.patient_id, image.source]
+            writer.writerow([*map(safe_cell, row), group, side, fold or ""])
     path.chmod(PATIENT_DATA_MODE)
 
 

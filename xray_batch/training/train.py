@@ -3,22 +3,32 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import ValidationError
 from torch import nn
 
-from xray_batch.bundle import GATE_NAME, HASHES_NAME, member_files, save_hashes, save_weights, write_manifest
+from xray_batch.bundle import (
+    GATE_NAME,
+    HASHES_NAME,
+    MANIFEST_NAME,
+    Manifest,
+    member_files,
+    save_hashes,
+    save_weights,
+    write_manifest,
+)
 from xray_batch.classify import predict_logits, softmax
-from xray_batch.errors import TrainingDataError
+from xray_batch.errors import ConfigurationError, TrainingDataError
 from xray_batch.networks import ARCHITECTURES, build_network, load_backbone
 from xray_batch.standardize import standardize
 from xray_batch.training.dataset import CLASSES, LabelledImage, fingerprint, read_images
-from xray_batch.training.duplicates import ImageHashes, group_images, hash_images
+from xray_batch.training.duplicates import ImageHashes, group_images, hash_images, merge_copies
 from xray_batch.training.gate import GATE_ARCHITECTURE, fit_gate
 from xray_batch.training.held_out import HeldOut, check_reference, is_positive, join, p_pneumonia, write_held_out
 from xray_batch.training.manifest import Evidence, calibrate_on, make_manifest
@@ -30,6 +40,7 @@ from xray_batch.training.split import (
     Split,
     check_images,
     find_test_images,
+    has_own_split,
     make_leaking_splits,
     make_splits,
     write_split,
@@ -71,6 +82,8 @@ def train_bundle(order: TrainingOrder, *, device: torch.device, dtype: torch.dty
     ------
     TrainingDataError
         If the data cannot be used; the message names the file or label.
+    ConfigurationError
+        If the folder holds a bundle that is not of this order.
     """
     return _Training(order, device=device, dtype=dtype, progress=progress).run()
 
@@ -110,10 +123,15 @@ class _Training:
     def _prepare(self) -> _Material:
         """Read, decode, group and split the images; also refuse what cannot be trained on."""
         options = self._options
-        self._work.mkdir(parents=True, exist_ok=True)
         images = read_images(self._order.data)
         parts = options.folds or _HOLD_OUT_PARTS
         check_images(images, parts)
+        if options.folds and has_own_split(images):
+            message = "the list has a split of its own; folds would be another one: leave one of them out"
+            raise TrainingDataError(message)
+        _check_out(self._order, images)
+        self._check_backbone()
+        self._work.mkdir(parents=True, exist_ok=True)
         pixels = load_pixels(
             images,
             options.input_spec(0.0, 1.0),
@@ -121,14 +139,12 @@ class _Training:
             progress=self._progress.task("decode", len(images)),
         )
         hashes = hash_images([image.path for image in images], pixels)
+        copies = len(images) - len(merge_copies(images, hashes.content.tolist()))
         groups = group_images([image.patient for image in images], hashes)
         if options.split_by == "image":
             splits = make_leaking_splits(images, folds=parts, seed=options.seed)
         else:
             splits = make_splits(images, groups, folds=parts, seed=options.seed)
-        if options.folds and len(splits) < options.folds:
-            message = "the list has a split of its own; folds would be another one: leave one of them out"
-            raise TrainingDataError(message)
         how = f"{options.folds} folds by {options.split_by}" if options.folds else "held out by patient"
         if options.run_folds:
             how = f"{options.run_folds} of {how}"
@@ -136,7 +152,6 @@ class _Training:
         write_split(self._work / "split.csv", images, groups, splits)
         held_out = [images[index] for split in splits for index in split.validation]
         check_reference(held_out, options.reference_source)
-        copies = len(images) - len(np.unique(hashes.content))
         self._progress.report(
             f"{len(images)} images of {len(set(groups.tolist()))} groups (patients, and copies of images: "
             f"{copies} files are there twice)"
@@ -150,6 +165,13 @@ class _Training:
             how_held_out=how,
             sha256=fingerprint(images),
         )
+
+    def _check_backbone(self) -> None:
+        """Refuse starting weights that are missing or do not fit before hours of training, not after them."""
+        if self._order.backbone is not None:
+            for architecture in ARCHITECTURES:
+                self._build(architecture)
+            self._progress.report(f"starting weights: {self._order.backbone.description}")
 
     def _train_members(
         self, material: _Material, training: npt.NDArray[np.intp], validation: npt.NDArray[np.intp], folder: str
@@ -276,6 +298,29 @@ class _Watched:
         right = targets[np.arange(len(targets)), probabilities.argmax(axis=1)]
         called = p_pneumonia(probabilities) >= 0.5
         return float((called == is_positive(targets)).mean()), float(right.mean())
+
+
+def _check_out(order: TrainingOrder, images: Sequence[LabelledImage]) -> None:
+    """Refuse to write over a bundle, unless it is the one that this order made."""
+    path = order.out / MANIFEST_NAME
+    if not path.exists():
+        return
+    if not (order.out / "training").is_dir():
+        message = f"{order.out} holds a bundle that was not trained there; choose another folder with --out"
+        raise ConfigurationError(message)
+    try:
+        facts = Manifest.model_validate_json(path.read_bytes()).training
+    except ValidationError as error:
+        message = f"{path} is no manifest that this version knows; choose another folder with --out"
+        raise ConfigurationError(message) from error
+    recipes = {architecture: asdict(recipe) for architecture, recipe in order.options.recipes.items()}
+    for what, is_same in (
+        ("recipes", facts.recipes == json.loads(json.dumps(recipes))),
+        ("images", facts.sha256 == fingerprint(images)),
+    ):
+        if not is_same:
+            message = f"{order.out} holds a bundle that was trained with other {what}; choose another folder with --out"
+            raise ConfigurationError(message)
 
 
 def _read_notes(path: Path | None) -> str:

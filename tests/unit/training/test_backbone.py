@@ -1,7 +1,6 @@
 """Starting weights: from files that the user has, or from torchvision."""
 
 import hashlib
-import pickle
 from urllib.error import URLError
 
 import pytest
@@ -64,6 +63,25 @@ def test_safetensors(tmp_path):
     assert torch.equal(source.weights("resnet50")["conv1.weight"], 2 * STATE["conv1.weight"])
 
 
+def test_description(tmp_path):
+    """The files are described by their hashes, also when they are gone after a long training."""
+    path = tmp_path / "resnet34.safetensors"
+    path.write_bytes(b"weights")
+    source = FileBackbone([path])
+    described = f"resnet34.safetensors (SHA-256 {hashlib.sha256(b'weights').hexdigest()})"
+    assert source.description == described
+    path.unlink()
+    assert source.description == described
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    """A file that does not exist is refused by its name."""
+    path = tmp_path / "more.safetensors"
+    with pytest.raises(TrainingDataError) as refused:
+        _ = FileBackbone([path]).description
+    assert str(refused.value) == f"cannot read the starting weights {path}: No such file or directory"
+
+
 def test_safetensors_that_are_none(tmp_path):
     """A file that only has the name of safetensors is refused."""
     path = tmp_path / "resnet34.safetensors"
@@ -107,12 +125,21 @@ def test_changed_file(tmp_path):
 
 
 def test_hostile_file(tmp_path):
-    """A .pth with the right hash that holds more than tensors runs no code."""
+    """A .pth with the right hash that holds more than tensors runs no code, and no hint says how it could."""
     effect = tmp_path / "effect"
     path = write_pth(tmp_path, {"conv1.weight": Hostile(effect)})
-    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
-        FileBackbone([path]).weights("resnet34")
+    assert refusal(FileBackbone([path])) == (
+        f"{path} cannot be loaded: it is damaged, or holds something else than the tensors of a network"
+    )
     assert not effect.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"no pickle", b"PK\x03\x04 no zip"])
+def test_file_that_is_no_tensor_file(content, tmp_path):
+    """A .pth with the right hash that is nothing that torch knows is refused."""
+    path = tmp_path / f"resnet34-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+    path.write_bytes(content)
+    assert refusal(FileBackbone([path])).startswith(f"{path} cannot be loaded: ")
 
 
 def test_torchvision_without_a_network(no_network):

@@ -59,10 +59,28 @@ def test_labels_with_byte_order_mark(make_data):
     assert len(read_labels(data)) == len(ROWS)
 
 
+def test_blanks_around_cells(make_data):
+    """Blanks around a cell or the name of a column mean nothing: `P1` and `P1 ` are one patient."""
+    data = make_data([("1.png", "normal", "P1", "clinic")])
+    lines = "file, label ,patient_id,source,split\n 1.png,normal ,P1 ,\tclinic, test \n"
+    (data / "labels.csv").write_text(lines, encoding="utf-8")
+    assert read_labels(data) == [
+        LabelledImage(path=data / "1.png", label="normal", patient_id="P1", source="clinic", side="test")
+    ]
+
+
 def test_no_list(tmp_path):
     """A folder without `labels.csv` is refused by the name that was looked for."""
     assert refusal(read_labels, tmp_path) == (
         f"cannot read the list of labels {tmp_path}/labels.csv: No such file or directory"
+    )
+
+
+def test_empty_file(tmp_path):
+    """A list without even the names of the columns is refused."""
+    (tmp_path / "labels.csv").write_text("")
+    assert refusal(read_labels, tmp_path) == (
+        f"{tmp_path}/labels.csv needs the columns file, label, patient_id and source; found nothing"
     )
 
 
@@ -79,24 +97,31 @@ def test_list_that_is_not_text(make_data):
     assert refusal(read_labels, data).startswith(f"the list of labels {data}/labels.csv is not CSV in UTF-8: ")
 
 
+@pytest.mark.parametrize("header", ["name,label,patient_id", "file,label,patient,source", "file,patient_id,source"])
+def test_columns_that_are_missing(header, make_data):
+    """A list without one of the columns is refused with those that it has."""
+    data = make_data(ROWS)
+    (data / "labels.csv").write_text(f"{header}\n1.png,normal,P1\n", encoding="utf-8")
+    assert refusal(read_labels, data) == (
+        f"{data}/labels.csv needs the columns file, label, patient_id and source; found {header.replace(',', ', ')}"
+    )
+
+
 @pytest.mark.parametrize(
-    "text",
+    ("row", "cell"),
     [
-        "name,label,patient_id\n1.png,normal,P1\n",
-        "file,label,patient,source\n1.png,normal,P1,clinic\n",
-        "file,label,patient_id,source\n1.png,normal,,clinic\n",
-        "file,label,patient_id,source\n1.png,normal\n",
-        "file,label,patient_id,source\n,normal,P1,clinic,too,many\n",
+        ("1.png,normal,,clinic", "patient_id"),
+        ("1.png,normal, ,clinic", "patient_id"),
+        ("1.png,normal", "patient_id"),
+        (",normal,P1,clinic,too,many", "file"),
     ],
 )
-def test_file_or_patient_is_not_named(text, make_data):
-    """An image without a name or a patient is refused: it could not be kept on one side of the split."""
+def test_file_or_patient_is_not_named(row, cell, make_data):
+    """An image without a name or a patient is refused by its line: it could not be kept on one side of the split."""
     data = make_data(ROWS)
-    (data / "labels.csv").write_text(text, encoding="utf-8")
-    header = text.splitlines()[0].replace(",", ", ")
-    assert refusal(read_labels, data) == (
-        f"{data}/labels.csv needs the columns file, label, patient_id and source; found {header}"
-    )
+    lines = (data / "labels.csv").read_text(encoding="utf-8").splitlines()
+    (data / "labels.csv").write_text("\n".join([*lines, row, *lines[1:]]), encoding="utf-8")
+    assert refusal(read_labels, data) == f"{data}/labels.csv, line 5: the cell {cell} is empty, expected a value"
 
 
 def test_unknown_label(make_data):
@@ -166,22 +191,26 @@ class TestFolders:
 
     @pytest.fixture
     def folders(self, tmp_path):
-        """Make such folders, with other files beside the images."""
-        for file in ("NORMAL/1.png", "NORMAL/deep/2.JPG", "Bacterial_Pneumonia/3.dcm", "NORMAL/notes.txt"):
+        """Make such folders, with hidden files and a list beside the images."""
+        for file in (
+            *("NORMAL/1.png", "NORMAL/deep/2.JPG", "NORMAL/IM0001", "Bacterial_Pneumonia/3.dcm"),
+            *("NORMAL/.DS_Store", "NORMAL/.thumbnails/1.png", "NORMAL/labels.csv"),
+        ):
             path = tmp_path / "set" / file
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"")
         return tmp_path / "set"
 
     def test_labels_are_the_folders(self, folders):
-        """Each image has the label of its folder, in whatever case, and is a patient of its own."""
+        """Each file, of any suffix, has the label of its folder, in whatever case, and is a patient of its own."""
         images = read_images(folders)
         assert [(image.path.name, image.label, image.source) for image in images] == [
             ("3.dcm", "bacterial_pneumonia", "set"),
             ("1.png", "normal", "set"),
+            ("IM0001", "normal", "set"),
             ("2.JPG", "normal", "set"),
         ]
-        assert len({image.patient for image in images}) == 3
+        assert len({image.patient for image in images}) == 4
 
     def test_a_list_comes_first(self, make_data):
         """A folder with a list is read by its list, whatever folders it has."""
@@ -203,9 +232,7 @@ class TestFolders:
     def test_empty_folders(self, tmp_path):
         """Folders without any image are refused."""
         (tmp_path / "normal").mkdir()
-        assert refusal(read_images, tmp_path) == (
-            f"the folders in {tmp_path} hold no image (.dcm, .dicom, .jpeg, .jpg, .png)"
-        )
+        assert refusal(read_images, tmp_path) == f"the folders in {tmp_path} hold no files; expected images in normal"
 
 
 def test_fingerprint_is_of_the_content(make_data):

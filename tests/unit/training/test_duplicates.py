@@ -1,6 +1,7 @@
 """Copies of an image are found, byte for byte or encoded anew; different films are not taken for copies."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ from scipy import ndimage
 
 from xray_batch.decode import decode_file
 from xray_batch.demo import sample_files
+from xray_batch.errors import TrainingDataError
 from xray_batch.standardize import make_picture
-from xray_batch.training.duplicates import ImageHashes, find_copies, group_images, hash_images
+from xray_batch.training.dataset import LabelledImage
+from xray_batch.training.duplicates import ImageHashes, find_copies, group_images, hash_images, merge_copies
 
 SPEC = make_spec(96, 96, trim_borders=True, stretch=(0.5, 99.5), smooth=True)
 
@@ -90,3 +93,35 @@ def test_part_of_hashes():
     hashes = ImageHashes(content=np.arange(4, dtype=np.uint64), picture=np.zeros((4, 32), np.uint8))
     assert hashes[np.array([2, 0])].content.tolist() == [2, 0]
     assert len(hashes) == 4
+
+
+def labelled(*labels):
+    """List images of these labels that exist nowhere, each of another patient."""
+    return [
+        LabelledImage(path=Path(f"{number}.png"), label=label, patient_id=f"P{number}", source="clinic")
+        for number, label in enumerate(labels)
+    ]
+
+
+def test_copies_are_merged():
+    """One file of each content is kept, the one that says most; a coarse label does not contradict a finer one."""
+    images = labelled("pneumonia", "normal", "viral_pneumonia", "pneumonia", "normal")
+    assert merge_copies(images, ["a", "b", "a", "a", "c"]) == [images[2], images[1], images[4]]
+
+
+@pytest.mark.parametrize(
+    ("labels", "first", "second"),
+    [
+        (("normal", "pneumonia"), 0, 1),
+        (("covid19_pneumonia", "pneumonia"), 0, 1),
+        (("pneumonia", "viral_pneumonia", "bacterial_pneumonia"), 1, 2),
+    ],
+)
+def test_copies_whose_labels_contradict_each_other(labels, first, second):
+    """The same bytes with labels that cannot both be right are refused with both files named."""
+    with pytest.raises(TrainingDataError) as refused:
+        merge_copies(labelled(*labels), ["a"] * len(labels))
+    assert str(refused.value) == (
+        f"{first}.png and {second}.png have the same bytes and not the same label: "
+        f"{labels[first]} and {labels[second]}; a film has one label"
+    )

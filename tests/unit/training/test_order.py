@@ -35,6 +35,20 @@ def test_recipes():
     assert (spec.rows, spec.columns, spec.mean, spec.std) == (128, 128, 0.5, 0.25)
 
 
+@pytest.mark.parametrize("table", ["64x3@0.03", {"resnet34": "64x3@0.03"}, {"resnet34": "64x3@0.03", "resnet50": "x"}])
+def test_stages_of_one_member_on_the_command_line(table):
+    """Stages of one member leave those that the table has for the other."""
+    recipes = make_options({"stages": table}, {"stages": {"resnet50": "64x5@0.01"}}).recipes
+    assert recipes["resnet34"].stages == (Stage(side=64, epochs=3, learning_rate=0.03),)
+    assert recipes["resnet50"].stages == (Stage(side=64, epochs=5, learning_rate=0.01),)
+
+
+def test_stages_of_all_on_the_command_line():
+    """Stages without the name of a member are those of both, whatever the table has."""
+    recipes = make_options({"stages": {"resnet34": "64x3@0.03"}}, {"stages": "32x1@0.1"}).recipes
+    assert {recipe.stages for recipe in recipes.values()} == {(Stage(side=32, epochs=1, learning_rate=0.1),)}
+
+
 def test_picture_rules():
     """Each rule of the picture can be left out."""
     spec = make_options({"trim_borders": False, "stretch": False, "smooth": False}, {}).input_spec(0.5, 0.25)
@@ -64,6 +78,21 @@ def test_ages():
             "the stages end at [64, 96] pixels: all members see the same input",
         ),
         ({"stages": {"resnet18": "64x1@0.1"}}, "stages names 'resnet18', expected resnet34 or resnet50"),
+        (
+            {"stages": "64x1@1e-3"},
+            "stages has '64x1@1e-3', expected SIDExEPOCHS@LEARNING_RATE such as 224x10@0.01, "
+            "the rate a decimal fraction between 0 and 1",
+        ),
+        ({"stages": "64x1@0.0"}, "stages has '64x1@0.0', expected"),
+        ({"stages": "8x1@0.05"}, "the sides of the stages are [8], expected 32 or more, none below the last"),
+        ({"stages": "224x1@0.1,64x1@0.1"}, "the sides of the stages are [224, 64], expected 32 or more, none below"),
+        ({"stretch": [99.5, 0.5]}, "'stretch': [99.5, 0.5] is not two growing percentiles from 0 to 100, such as"),
+        ({"stretch": [-5, 500]}, "'stretch': [-5.0, 500.0] is not two growing percentiles"),
+        ({"seed": 2**32}, "'seed': Input should be less than 4294967296"),
+        (
+            {"pretrained": True, "backbone_weights": ["resnet34.safetensors"]},
+            "pretrained and backbone_weights are two kinds of starting weights; leave one of them out",
+        ),
         ({"ages": "five"}, "'ages': 'five' is not two numbers of years such as 1-5"),
         ({"ages": "5-1"}, "'ages': '5-1' is not two numbers of years such as 1-5"),
         ({"run_folds": 2}, "run_folds and only_cross_validate need folds"),

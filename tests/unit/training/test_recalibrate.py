@@ -160,6 +160,33 @@ def test_refused_files_are_left_out_and_counted(bundle_folder, make_data, tmp_pa
     assert "1 lateral_view" in (done.bundle.folder / "MODEL_CARD.md").read_text(encoding="utf-8")
 
 
+def set_aside(data, names):
+    """Put images of a list on the side `test`."""
+    lines = (data / "labels.csv").read_text(encoding="utf-8").splitlines()
+    marked = [f"{line},{'test' if line.split(',')[0] in names else ''}" for line in lines[1:]]
+    (data / "labels.csv").write_text("\n".join([f"{lines[0]},split", *marked]), encoding="utf-8")
+
+
+def test_images_of_the_test_side_are_left_out(bundle_folder, make_data, tmp_path):
+    """Nothing is fitted to what the list sets aside for a last measurement; it is counted."""
+    aside = [(f"aside{number}.png", "normal", f"A{number}", "ward") for number in range(3)]
+    data = make_data([*ROWS, *aside])
+    set_aside(data, {file for file, *_ in aside})
+    done = run(bundle_folder, data, tmp_path / "new")
+    assert (done.set_aside, done.copies) == (3, 0)
+    facts = done.bundle.manifest.calibration
+    assert sum(facts.images.values()) == len(ROWS)
+    assert facts.sha256 == fingerprint(read_labels(data)[: len(ROWS)])
+
+
+def test_too_few_images_beside_the_test_side(bundle_folder, make_data, tmp_path):
+    """Where too few are left beside the side `test`, the message says how many are on it."""
+    data = make_data(ROWS)
+    set_aside(data, {f"n{number}.png" for number in range(10)})
+    with pytest.raises(TrainingDataError, match=r"has 42 images of .*; 10 listed files were left out: 10 of the side"):
+        run(bundle_folder, data, tmp_path / "new")
+
+
 def test_copies_count_once(bundle_folder, make_data, tmp_path):
     """The same bytes listed again, with the same label and patient, are one film; an empty folder is used."""
     data = make_data([*ROWS, ("again.png", *ROWS[0][1:])])
@@ -168,6 +195,13 @@ def test_copies_count_once(bundle_folder, make_data, tmp_path):
     done = run(bundle_folder, data, tmp_path / "new")
     assert done.copies == 1
     assert sum(done.bundle.manifest.calibration.images.values()) == len(ROWS)
+
+
+def test_the_finer_label_of_a_copy_counts(make_data):
+    """The same bytes as `pneumonia` and as a cause of it, of one patient, are one film of that cause."""
+    data = make_data([("1.png", "pneumonia", "P1", "ward"), ("2.png", "viral_pneumonia", "P1", "ward")])
+    shutil.copy(data / "1.png", data / "2.png")
+    assert [image.path.name for image in without_copies(read_labels(data))] == ["2.png"]
 
 
 @pytest.mark.parametrize(

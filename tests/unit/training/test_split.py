@@ -43,6 +43,11 @@ def refusal(action, *arguments, **options):
     return str(refused.value)
 
 
+def on_side(side, images):
+    """Put images on a side."""
+    return [replace(image, side=side) for image in images]
+
+
 MIXED = [
     *labelled(200, label="normal", source="clinic", images_per_patient=4),
     *labelled(120, label="viral_pneumonia", source="clinic", images_per_patient=3),
@@ -182,6 +187,28 @@ def test_leaking_splits():
             [replace(labelled(1)[0], side="training"), *labelled(30), *labelled(30, label="pneumonia")],
             "60 images have no side in the column split, but others have; name all or none",
         ),
+        (
+            [*labelled(30, label="bacterial_pneumonia"), *labelled(30, label="viral_pneumonia")],
+            "the images need both normal and a pneumonia among their labels; "
+            "found bacterial_pneumonia and viral_pneumonia",
+        ),
+        (
+            [*on_side("training", labelled(30, label="pneumonia")), *on_side("validation", MIXED)],
+            "the images of the side 'training' need both normal and a pneumonia among their labels; found pneumonia",
+        ),
+        (
+            [*on_side("training", MIXED), *on_side("validation", labelled(30))],
+            "the images of the side 'validation' need both normal and a pneumonia among their labels; found normal",
+        ),
+        (
+            on_side("validation", MIXED),
+            "the images of the side 'training' need both normal and a pneumonia among their labels; found nothing",
+        ),
+        (on_side("test", MIXED), "all 400 images have the side 'test'; none is left for training"),
+        (
+            [*on_side("test", MIXED), *labelled(8), *labelled(8, label="pneumonia")],
+            "no label of any source has as many as 10 images; the held-out part would be a matter of luck",
+        ),
     ],
 )
 def test_what_cannot_be_split(images, sentence):
@@ -193,6 +220,8 @@ def test_what_can_be_split():
     """Enough images of several labels pass, also where some are set aside for a test."""
     check_images(MIXED, 10)
     check_images([replace(MIXED[0], side="test"), *MIXED[1:]], 10)
+    check_images(with_sides({0, 1}), 10)
+    check_images(on_side("training", MIXED), 10)
 
 
 def test_split_is_written(tmp_path):
@@ -203,9 +232,9 @@ def test_split_is_written(tmp_path):
     write_split(tmp_path / "split.csv", images, groups, splits[:2])
     with (tmp_path / "split.csv").open(encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines))
-    assert [row["file"] for row in rows] == [str(image.path) for image in images]
+    assert [row["file"] for row in rows] == [str(image.path.absolute()) for image in images]
     assert Counter(row["split"] for row in rows) == {"training": 32, "validation": 8, "test": 1}
-    for number, fold in enumerate(splits[:2]):
+    for number, fold in enumerate(splits[:2], start=1):
         assert all(rows[i]["fold"] == str(number) for i in fold.validation)
     assert {row["fold"] for row in rows if row["split"] != "validation"} == {""}
     assert len({row["group"] for row in rows}) == len(set(groups))

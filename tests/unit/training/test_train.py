@@ -4,21 +4,26 @@ import csv
 import hashlib
 import json
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
+from bundle_factory import make_manifest as manifest
 
-from xray_batch.bundle import Bundle
+from xray_batch.bundle import Bundle, write_manifest
 from xray_batch.classify import Ensemble
 from xray_batch.decode import decode_file
 from xray_batch.errors import ConfigurationError, TrainingDataError
+from xray_batch.networks import ARCHITECTURES, build_network
 from xray_batch.records import Finding
 from xray_batch.settings import Settings
 from xray_batch.standardize import prepare
 from xray_batch.training import metrics
+from xray_batch.training.backbone import FileBackbone
 from xray_batch.training.dataset import fingerprint, read_labels
 from xray_batch.training.duplicates import ImageHashes, find_copies, hash_images
 from xray_batch.training.evaluation.predictions_file import read_predictions
@@ -105,6 +110,52 @@ def test_train_bundle(order, monkeypatch):
     assert Bundle(order.out).manifest.model_dump(exclude=facts) == bundle.manifest.model_dump(exclude=facts)
 
 
+class TestFolderWithABundle:
+    """A bundle is never written over, unless the same order made it."""
+
+    @pytest.fixture
+    def facts(self, order):
+        """Return what the manifest of this order's bundle says of its training."""
+        recipes = {name: asdict(recipe) for name, recipe in order.options.recipes.items()}
+        facts = manifest().training
+        return facts.model_copy(update={"sha256": fingerprint(read_labels(order.data)), "recipes": recipes})
+
+    @pytest.fixture
+    def refused(self, order):
+        """Put a manifest there and return the sentence with which the training is refused."""
+
+        def put_and_train(facts, *, trained_there=True):
+            (order.out / "training" if trained_there else order.out).mkdir(parents=True)
+            write_manifest(order.out, manifest(training=facts), "")
+            before = sorted(order.out.rglob("*")), (order.out / "manifest.json").read_bytes()
+            with pytest.raises(ConfigurationError) as error:
+                train(order)
+            assert (sorted(order.out.rglob("*")), (order.out / "manifest.json").read_bytes()) == before
+            return str(error.value)
+
+        return put_and_train
+
+    def test_a_bundle_that_was_not_trained_there(self, order, facts, refused):
+        """A copy of a bundle, without the folder of its training, is left as it is."""
+        assert refused(facts, trained_there=False) == (
+            f"{order.out} holds a bundle that was not trained there; choose another folder with --out"
+        )
+
+    @pytest.mark.parametrize(("what", "change"), [("images", {"sha256": "1" * 64}), ("recipes", {"recipes": {}})])
+    def test_a_bundle_of_another_order(self, what, change, order, facts, refused):
+        """A bundle of other images or another recipe is left as it is."""
+        assert refused(facts.model_copy(update=change)) == (
+            f"{order.out} holds a bundle that was trained with other {what}; choose another folder with --out"
+        )
+
+    def test_a_manifest_that_is_none(self, order):
+        """A manifest that cannot be read is left as it is."""
+        (order.out / "training").mkdir(parents=True)
+        (order.out / "manifest.json").write_text("{}")
+        with pytest.raises(ConfigurationError, match="is no manifest that this version knows; choose another folder"):
+            train(order)
+
+
 def check_facts(bundle, order):
     """Check that the manifest's facts are those of the order, the data and the training split."""
     manifest, images = bundle.manifest, read_labels(order.data)
@@ -179,11 +230,35 @@ def test_reference_without_both_classes(source, order, make_data):
     assert [path.name for path in (order.out / "training").iterdir()] == ["split.csv"]
 
 
+def test_one_film_with_two_labels(order):
+    """A film that is listed as normal and as pneumonia is refused before the training."""
+    copy = order.data / "kids" / "b0.png"
+    copy.write_bytes((order.data / "kids" / "0.png").read_bytes())
+    with pytest.raises(TrainingDataError, match=r"b0\.png have the same bytes and not the same label: normal and bact"):
+        train(order)
+    assert not list((order.out / "training").iterdir())
+
+
 def test_wrong_starting_weights(order):
     """Starting weights that do not fit the architecture are refused by its name."""
     backbone = SimpleNamespace(weights=lambda architecture: {})
     with pytest.raises(TrainingDataError, match=r"^the starting weights are not those of a resnet34: "):
         train(replace(order, backbone=backbone))
+
+
+def test_missing_starting_weights(order, tmp_path):
+    """Weights for one member alone, and a further file that does not exist, are refused before anything is decoded."""
+    for architecture in ARCHITECTURES:
+        network = build_network(architecture, 1000)
+        safetensors.torch.save_file(network.state_dict(), tmp_path / f"{architecture}.safetensors")
+    first, second = (tmp_path / f"{architecture}.safetensors" for architecture in ARCHITECTURES)
+    for files, sentence in (
+        ([first], "no file among --backbone-weights is named resnet50"),
+        ([first, second, tmp_path / "more.safetensors"], "cannot read the starting weights .*more"),
+    ):
+        with pytest.raises(TrainingDataError, match=sentence):
+            train(replace(order, backbone=FileBackbone(files)))
+        assert not order.out.exists()
 
 
 class TestCrossValidation:
@@ -238,15 +313,17 @@ class TestCrossValidation:
         (figure,) = [m for m in manifest.metrics if m.name == "AUROC pneumonia" and m.data == "test side, kids"]
         assert figure.n == 8
 
-    def test_a_list_with_its_own_split_has_no_folds(self, order):
-        """Folds and a split of the list are two answers to one question: refused."""
+    @pytest.mark.parametrize("others", [{}, {"split_by": "image", "only_cross_validate": True}])
+    def test_a_list_with_its_own_split_has_no_folds(self, others, order):
+        """Folds, by patient or by image, and a split of the list are two answers to one question: refused."""
         path = order.data / "labels.csv"
         lines = path.read_text(encoding="utf-8").splitlines()
         marked = [f"{line},{'validation' if '/b1' in line or 'kids/1' in line else 'training'}" for line in lines[1:]]
         marked = [line for line in marked if "adults" not in line]
         path.write_text("\n".join([f"{lines[0]},split", *marked]), encoding="utf-8")
         with pytest.raises(TrainingDataError, match="the list has a split of its own"):
-            train(replace(order, options=options(folds=2)))
+            train(replace(order, options=options(folds=2, **others)))
+        assert not order.out.exists()
 
     def test_a_split_by_image_makes_no_bundle(self):
         """The leaking split of older work measures only."""
@@ -255,11 +332,16 @@ class TestCrossValidation:
 
 
 def test_notes_are_in_the_card(order, tmp_path, monkeypatch):
-    """What the maker of a bundle notes stands in its card; notes that are not there are refused."""
+    """What the maker of a bundle notes stands in its card; notes that are not there are refused.
+
+    The data are named by their folder, also where it is given as `.`.
+    """
     monkeypatch.setattr(metrics, "_RESAMPLES", 20)
     notes = tmp_path / "notes.md"
     notes.write_text("## Reference standard\n\nTwo readers.\n", encoding="utf-8")
-    train(replace(order, options=options(notes=notes)))
+    monkeypatch.chdir(order.data)
+    train(replace(order, data=Path(), options=options(notes=notes)))
+    assert Bundle(order.out).manifest.training.name == "data"
     assert "## Reference standard\n\nTwo readers.\n\n## Licence" in (order.out / "MODEL_CARD.md").read_text(
         encoding="utf-8"
     )
