@@ -67,6 +67,9 @@ def test_an_interrupted_training_goes_on(folders, config, tmp_path):
         "process", folders, "--home", tmp_path / "home", "--bundle", out, "--device", "cpu", "--format", "json"
     )
     assert {row["model_id"] for row in answers.rows} == {"striped-1.0.0"}
+    assert "the figures are too good" in (out / "MODEL_CARD.md").read_text(
+        encoding="utf-8"
+    )  # nobody knows the patients
     assert len(answers.rows) == COUNT
 
 

@@ -31,6 +31,10 @@ INTENDED_USE: Final = (
     "Research on frontal chest radiographs like those of the training data. "
     "Not a medical device; not for diagnosis, triage or rule-out."
 )
+
+#: Added to how images were held out where no two are of one patient: then nothing may be known of patients.
+NO_TWO_OF_ONE_PATIENT: Final = "no two images of one patient"
+
 _LIBRARIES: Final = ("torch", "torchvision", "numpy", "pillow", "pydicom", "imagecodecs")
 
 

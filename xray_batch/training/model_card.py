@@ -3,6 +3,7 @@
 from xray_batch import DISCLAIMER
 from xray_batch.bundle import CalibrationFacts, GateRate, Manifest, OperatingPoint
 from xray_batch.records import Finding
+from xray_batch.training.manifest import NO_TWO_OF_ONE_PATIENT
 
 
 def model_card(manifest: Manifest) -> str:
@@ -57,6 +58,11 @@ def _data(manifest: Manifest) -> str:
 def _how_held_out(manifest: Manifest) -> str:
     how = manifest.training.held_out
     text = f"Measured on images {how}: no patient, and no copy of an image, is on both sides of a split."
+    if NO_TWO_OF_ONE_PATIENT in how:
+        text += (
+            " By the list every image is of another patient, as it is for images in folders, of which nobody knows: "
+            "where that is not so, the figures are too good."
+        )
     if "folds" in how:
         text += (
             " The figures are those of networks trained in the same way on the other folds; the members of this "

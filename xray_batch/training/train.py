@@ -31,7 +31,7 @@ from xray_batch.training.dataset import CLASSES, LabelledImage, fingerprint, rea
 from xray_batch.training.duplicates import ImageHashes, group_images, hash_images, merge_copies
 from xray_batch.training.gate import GATE_ARCHITECTURE, fit_gate
 from xray_batch.training.held_out import HeldOut, check_reference, is_positive, join, p_pneumonia, write_held_out
-from xray_batch.training.manifest import Evidence, calibrate_on, make_manifest
+from xray_batch.training.manifest import NO_TWO_OF_ONE_PATIENT, Evidence, calibrate_on, make_manifest
 from xray_batch.training.model_card import model_card
 from xray_batch.training.optimize import EpochReport, TrainingData, at_side, train_member
 from xray_batch.training.order import Progress, TrainingOrder
@@ -145,9 +145,6 @@ class _Training:
             splits = make_leaking_splits(images, folds=parts, seed=options.seed)
         else:
             splits = make_splits(images, groups, folds=parts, seed=options.seed)
-        how = f"{options.folds} folds by {options.split_by}" if options.folds else "held out by patient"
-        if options.run_folds:
-            how = f"{options.run_folds} of {how}"
         splits = splits[: options.run_folds] if options.folds else splits[:1]
         write_split(self._work / "split.csv", images, groups, splits)
         held_out = [images[index] for split in splits for index in split.validation]
@@ -162,9 +159,16 @@ class _Training:
             hashes=hashes,
             splits=splits,
             test=find_test_images(images),
-            how_held_out=how,
+            how_held_out=self._how_held_out(images),
             sha256=fingerprint(images),
         )
+
+    def _how_held_out(self, images: Sequence[LabelledImage]) -> str:
+        options = self._options
+        how = f"{options.folds} folds by {options.split_by}" if options.folds else "held out by patient"
+        if options.run_folds:
+            how = f"{options.run_folds} of {how}"
+        return how if len({image.patient for image in images}) < len(images) else f"{how}, {NO_TWO_OF_ONE_PATIENT}"
 
     def _check_backbone(self) -> None:
         """Refuse starting weights that are missing or do not fit before hours of training, not after them."""

@@ -85,6 +85,14 @@ def test_ages():
     assert "ages of the training patients are not recorded" in model_card(make_manifest(intended_ages=None))
 
 
+def test_images_of_unknown_patients():
+    """Where every image is of another patient, as in folders, the card says what that means for the figures."""
+    training = make_manifest().training
+    unknown = training.model_copy(update={"held_out": "held out by patient, no two images of one patient"})
+    assert "the figures are too good" in model_card(make_manifest(training=unknown))
+    assert "the figures are too good" not in model_card(make_manifest())
+
+
 def limits_of(**changes):
     """Return the section of limits."""
     return model_card(make_manifest(**changes)).partition("## Limits\n")[2].partition("\n## ")[0]
