@@ -62,6 +62,21 @@ def test_nothing_that_can_be_analysed(tmp_path):
     assert not (tmp_path / "report").exists()
 
 
+@pytest.mark.parametrize("joined", [False, True], ids=["two words", "one word"])
+def test_no_password_in_the_report(data, tmp_path, joined):
+    """The report tells how it was made, without the URL of the database, which may hold a password."""
+    url = "postgresql+psycopg://reader:hunter2@localhost/films"
+    database = [f"--database-url={url}"] if joined else ["--database-url", url]
+    options = ["--home", tmp_path, "--stress-films", "0", "--top-losses", "0", "--seed", "3", "--covid19"]
+    done = run_command("evaluate", "--data", data, "--out", tmp_path / "report", *options, *database)
+    assert done.code == 0, done.err
+    for name in ("report.json", "report.html"):
+        text = (tmp_path / "report" / name).read_text(encoding="utf-8")
+        assert "hunter2" not in text
+        assert "--covid19" in text
+        assert "--stress-films 0 --top-losses 0 --seed 3" in text
+
+
 @pytest.mark.parametrize("options", [[], ["--data", "a", "--predictions", "b"]])
 def test_one_source_of_predictions(tmp_path, options):
     """Neither a list of labels nor predictions, or both, is wrong usage."""

@@ -1,7 +1,6 @@
 """`xray-batch evaluate`."""
 
 import shlex
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Device, Home
 from xray_batch.cli.output import progress_columns
 
 if TYPE_CHECKING:
+    from xray_batch.settings import Settings
     from xray_batch.training.evaluation.facts import Estimate, Report
     from xray_batch.training.evaluation.predictions import Task
 
@@ -59,11 +59,12 @@ def evaluate(
     torch_device = select_device(settings.device)
     dtype = select_dtype(settings.precision, torch_device)
     ensemble = Ensemble(found, device=torch_device, dtype=dtype, batch_size=settings.batch_size)
+    source = ("--data", data) if data else ("--predictions", predictions)
     order = ReportOrder(
         out=out,
         data=str(data or predictions),
         predictions=f"read from {predictions}" if predictions else "computed for this report",
-        command=shlex.join(["xray-batch", *sys.argv[1:]]),
+        command=_command(settings, source, out, covid19=covid19, stress_films=stress_films, worst=worst, seed=seed),
         covid19=covid19,
         stress_films=stress_films,
         top_losses=worst,
@@ -77,6 +78,28 @@ def evaluate(
         check_analysed(films)
         report = make_report(order, films, found, ensemble, task=task)
     _print_summary(report, out)
+
+
+def _command(
+    settings: "Settings",
+    source: tuple[str, Path | None],
+    out: Path,
+    *,
+    covid19: bool,
+    stress_films: int,
+    worst: int,
+    seed: int,
+) -> str:
+    """Name what decides the report, and no URL of a database, which may hold a password."""
+    options: dict[str, object] = {
+        "--bundle": settings.bundle,
+        "--device": settings.device,
+        "--stress-films": stress_films,
+        "--top-losses": worst,
+        "--seed": seed,
+    }
+    words = ["xray-batch", "evaluate", *source, "--out", out, *(["--covid19"] if covid19 else [])]
+    return shlex.join(map(str, [*words, *(word for option in options.items() for word in option)]))
 
 
 @contextmanager
