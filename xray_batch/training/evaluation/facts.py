@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 from xray_batch.records import Finding, Outcome
 
 #: Raised by one when a key changes its name or its meaning.
-REPORT_VERSION: Final = 1
+REPORT_VERSION: Final = 2
 
 
 class _Facts(BaseModel):
@@ -112,7 +112,7 @@ class PneumoniaFacts(_Facts):
     log_loss: Estimate | None  #: natural logarithm
     calibration_error: Estimate | None  #: expected calibration error, 15 equally filled bins
     calibration_slope: Estimate | None  #: 1 is perfect
-    calibration_intercept: Estimate | None  #: 0 is perfect
+    calibration_in_the_large: Estimate | None  #: intercept with the slope held at 1; 0 is perfect, above 0: too low
     member_auroc: dict[str, Estimate | None]  #: of each member alone, by its architecture
     operating_points: tuple[OperatingPointFacts, ...]  #: balanced, high sensitivity, high specificity
     band: BandFacts

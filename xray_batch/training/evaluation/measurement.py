@@ -183,7 +183,7 @@ class _Measured:
     def pneumonia(self) -> PneumoniaFacts:
         """Measure pneumonia against normal."""
         positive, probability = self.positive, self.probability
-        slope, intercept = recalibration(positive, probability)
+        slope, in_the_large = recalibration(positive, probability)
         statistics = {
             "AUROC": area_under_roc(positive, probability, self._all),
             "average precision": average_precision(positive, probability, self._all),
@@ -191,7 +191,7 @@ class _Measured:
             "log loss": mean(log_loss(positive, probability), self._all),
             "expected calibration error": calibration_error(positive, probability),
             "calibration slope": slope,
-            "calibration intercept": intercept,
+            "calibration in the large": in_the_large,
         }
         architectures = [member.architecture for member in self._manifest.members]
         members = {
@@ -210,7 +210,7 @@ class _Measured:
             log_loss=found.get("log loss"),
             calibration_error=found.get("expected calibration error"),
             calibration_slope=found.get("calibration slope"),
-            calibration_intercept=found.get("calibration intercept"),
+            calibration_in_the_large=found.get("calibration in the large"),
             member_auroc={name: found.get(f"AUROC of {name} alone") for name in architectures},
             operating_points=tuple(self._operating_point(key) for key in OPERATING_POINTS),
             band=self._band(),

@@ -3,6 +3,7 @@
 import datetime as dt
 import importlib.metadata
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from xray_batch.training.dataset import fingerprint
 from xray_batch.training.evaluation.facts import REPORT_VERSION, Loss, NotMeasured, Provenance, Report
 from xray_batch.training.evaluation.figures import draw_figures
 from xray_batch.training.evaluation.measurement import RESAMPLES, headline_films, measure
-from xray_batch.training.evaluation.page import render_page
+from xray_batch.training.evaluation.page import CAPTIONS, render_page
 from xray_batch.training.evaluation.predictions import Predictions, Task
 from xray_batch.training.evaluation.predictions_file import write_predictions
 from xray_batch.training.evaluation.stress_set import StressSet, measure_stress
@@ -31,6 +32,9 @@ PREDICTIONS_NAME: Final = "predictions.csv"
 #: Films and their patients are patient data.
 _MODE: Final = 0o640
 _FOLDER_MODE: Final = 0o750
+
+#: Names of the pictures of films that were most wrong, without suffix.
+_LOSS: Final = re.compile(r"loss-\d{2,}(-heat)?")
 
 _LIBRARIES: Final = ("xray-batch", "torch", "torchvision", "numpy", "scipy", "pillow", "pydicom", "matplotlib")
 
@@ -182,12 +186,13 @@ def _png(picture: Image.Image) -> bytes:
 
 
 def _write(out: Path, report: Report, pictures: dict[str, bytes]) -> None:
-    """Write page, JSON and pictures; pictures of an earlier report that has more of them are removed."""
+    """Write page, JSON and pictures; pictures of an earlier report that has more of them are removed, no others."""
     folder = out / "figures"
     for path in (out, folder):
         path.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
     for stale in folder.glob("*.png"):
-        stale.unlink()
+        if stale.stem in CAPTIONS or _LOSS.fullmatch(stale.stem):
+            stale.unlink()
     contents = {
         "report.html": render_page(report, pictures).encode(),
         "report.json": (report.model_dump_json(indent=2) + "\n").encode(),

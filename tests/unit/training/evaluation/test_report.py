@@ -200,8 +200,15 @@ def test_a_smaller_report_replaces_a_larger(predictions, bundle, ensemble, tmp_p
     """No picture of an earlier report stays beside a later one; what else lies in the folder does."""
     make_report(order(tmp_path, stress_films=0, top_losses=4), predictions, bundle, ensemble, task=silent)
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    foreign = [tmp_path / "figures" / name for name in ("holiday.png", "loss-of-signal.png")]
+    for path in foreign:
+        path.write_bytes(b"mine")
+    (tmp_path / "figures" / "findings.png").write_bytes(b"of an earlier report")
     report = make_report(order(tmp_path, stress_films=0, top_losses=1), predictions, bundle, ensemble, task=silent)
+    assert [path.read_bytes() for path in foreign] == [b"mine"] * 2
+    foreign[1].unlink()
     assert {path.name for path in (tmp_path / "figures").glob("loss*")} == {"loss-01.png", "loss-01-heat.png"}
+    assert (tmp_path / "figures" / "findings.png").read_bytes() != b"of an earlier report"
     assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "mine"
     assert report.stress is None
     assert "stress set" not in {missing.figure for missing in report.not_measured}
