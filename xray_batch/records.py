@@ -7,6 +7,7 @@ import datetime as dt
 import enum
 import uuid
 from dataclasses import dataclass, fields
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -107,7 +108,7 @@ class GrayscaleImage:
     """
     rendering: str
     """How stored values became gray: `voi_lut`, `window:LINEAR`, `identity`, ..."""
-    bits: int | None = None  #: of one stored value; None where the image comes from no file
+    bits: int | None = None  #: of one decoded value before rendering; None where the image comes from no file
     steps: tuple[str, ...] = ()
     """What was done in turn and why, one clause each, for people; no patient attribute."""
     warnings: tuple[ImageWarning, ...] = ()
@@ -243,7 +244,7 @@ class Computation:
     device: str  #: `cpu AVX2, 2 threads` or `cuda NVIDIA H100 80GB HBM3`
     precision: str  #: of the convolutions: `float32` or `bfloat16`
     libraries: str  #: this package and those that decode and compute: `imagecodecs 2026.3.6, numpy 2.4.6, ...`
-    batch_images: int  #: images of the forward pass that it was computed in; 0 where no network saw it
+    batch_images: int  #: images that were classified together with it, itself included; 0 where no network saw it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,7 +257,7 @@ class Finished:
     warnings: tuple[ImageWarning, ...]
     classified_at: dt.datetime  #: aware, UTC
     processing_seconds: float  #: decode, standardize and its share of the forward pass
-    computation: Computation | None = None  #: None where the file did not come as far as a decoder
+    computation: Computation | None = None  #: None where the file did not come as far as a decoder, or was given up
 
 
 class Disposition(enum.StrEnum):
@@ -380,6 +381,14 @@ class StoredResult:
     filed_paths: tuple[str, ...]  #: where its content was filed, relative to the home folder, newest first
     in_place_names: tuple[str, ...]  #: names under which its content was classified in place, newest first
 
+
+#: Columns of the probabilities that are stored, and what each is of.
+PROBABILITY_COLUMNS: Final = {
+    "p_normal": Finding.NORMAL,
+    "p_bacterial": Finding.BACTERIAL_PNEUMONIA,
+    "p_viral": Finding.VIRAL_PNEUMONIA,
+    "p_covid19": Finding.COVID19_PNEUMONIA,
+}
 
 RESULT_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(ResultRecord))
 """Column names of the view `results`, in its order."""

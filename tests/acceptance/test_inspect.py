@@ -112,6 +112,18 @@ def test_png(tmp_path):
     assert (tmp_path / "film.png").stat().st_mode & 0o777 == 0o640
 
 
+def test_no_film_is_overwritten(tmp_path):
+    """`--png` that names the film, itself or by the name of the picture beside it, is refused before any work."""
+    film = tmp_path / "film.model-input.png"
+    film.write_bytes((sample_files() / "06-16-bit.png").read_bytes())
+    before = film.read_bytes()
+    for png in (film, tmp_path / "film.png"):
+        done = run_command("inspect", film, "--home", tmp_path, "--png", png, TERMINAL_WIDTH="200")
+        assert done.code == 2
+        assert "names the film itself" in " ".join(done.err.split())
+    assert film.read_bytes() == before
+
+
 def test_png_of_no_picture(tmp_path):
     """Nothing is written for a file without a picture, and stderr says so."""
     cut = write_dicom(tmp_path / "cut.dcm", RAMP.stored)

@@ -108,8 +108,25 @@ def test_one_file_has_no_summary(tmp_path):
 def test_nothing_is_stored(tmp_path):
     """The home folder is not even made."""
     (film,) = make_films(tmp_path / "films", 1)
-    run_command("stats", film, "--home", tmp_path / "home")
+    done = run_command("stats", film, "--home", tmp_path / "home")
+    assert done.code == 0, done.err
     assert not (tmp_path / "home").exists()
+
+
+def test_no_film_is_overwritten(tmp_path):
+    """`--out` that names a film, by whatever name, or a folder that is not there is refused before any work."""
+    (film,) = make_films(tmp_path / "films", 1)
+    before = film.read_bytes()
+    (tmp_path / "link.png").symlink_to(film)
+    for out, sentence in (
+        (film, "names the film itself"),
+        (tmp_path / "link.png", "names the film itself"),
+        (tmp_path / "nowhere" / "a.png", "in a folder that is not there"),
+    ):
+        done = run_command("stats", film.parent, "--out", out, "--home", tmp_path, TERMINAL_WIDTH="200")
+        assert done.code == 2
+        assert sentence in " ".join(done.err.split())
+    assert film.read_bytes() == before
 
 
 def test_figure(tmp_path):

@@ -78,7 +78,9 @@ def test_an_early_end(tmp_path):
     found = survey_files(make_films(tmp_path / "films", 12), SPEC, SETTINGS)
     next(found)
     found.close()
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    children = [
+        child for task in Path("/proc/self/task").iterdir() for child in (task / "children").read_text().split()
+    ]
     commands = [Path(f"/proc/{child}/cmdline").read_bytes() for child in children]
     assert not [command for command in commands if b"xray_batch.pipeline.worker" in command]
 

@@ -1,6 +1,8 @@
 """When a recomputed answer agrees with the stored one, and where original and bundle are looked for."""
 
 import hashlib
+import os
+import socket
 from dataclasses import replace
 
 import pytest
@@ -9,8 +11,8 @@ from bundle_factory import copy_bundle, write_facts
 from xray_batch.bundle import Bundle
 from xray_batch.errors import ConfigurationError, ReplayError
 from xray_batch.pipeline.replay import (
-    CPU_TOLERANCE,
-    CUDA_TOLERANCE,
+    FLOAT32_TOLERANCE,
+    TOLERANCE,
     VALUES,
     Answer,
     Replayed,
@@ -22,6 +24,7 @@ from xray_batch.records import RESULT_COLUMNS, Computation, Outcome, ResultRecor
 from xray_batch.settings import Settings
 
 ALONE = Computation(device="cpu AVX2, 1 threads", precision="float32", libraries="torch 2.14.1", batch_images=1)
+HALF = replace(ALONE, precision="bfloat16")
 CONTENT = b"the original"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
@@ -44,6 +47,7 @@ def answer(p_pneumonia=0.75, **facts):
         "outcome": Outcome.PNEUMONIA,
         "reason_code": None,
         "warnings": "",
+        "heat_in_thorax": 0.5,
         "values": dict.fromkeys(VALUES, p_pneumonia),
         "preprocess_sha256": "1" * 64,
         "computation": ALONE,
@@ -51,7 +55,7 @@ def answer(p_pneumonia=0.75, **facts):
     return Answer(**(known | facts))
 
 
-def compare(then, now, allowed=CPU_TOLERANCE):
+def compare(then, now, allowed=FLOAT32_TOLERANCE):
     """Return what a replay says of two answers."""
     return Replayed(record=record(), then=then, now=now, tolerance=allowed)
 
@@ -61,12 +65,15 @@ def compare(then, now, allowed=CPU_TOLERANCE):
     [
         (ALONE, ALONE, 0.0),
         (replace(ALONE, batch_images=0), replace(ALONE, batch_images=0), 0.0),
-        (replace(ALONE, batch_images=6), ALONE, CPU_TOLERANCE),
-        (replace(ALONE, libraries="torch 2.13.0"), ALONE, CPU_TOLERANCE),
-        (replace(ALONE, device="cpu AVX512, 1 threads"), ALONE, CPU_TOLERANCE),
-        (None, ALONE, CPU_TOLERANCE),
-        (replace(ALONE, device="cuda NVIDIA H100 80GB HBM3"), ALONE, CUDA_TOLERANCE),
-        (ALONE, replace(ALONE, device="cuda NVIDIA H100 80GB HBM3"), CUDA_TOLERANCE),
+        (replace(ALONE, batch_images=6), ALONE, FLOAT32_TOLERANCE),
+        (replace(ALONE, libraries="torch 2.13.0"), ALONE, FLOAT32_TOLERANCE),
+        (replace(ALONE, device="cpu AVX512, 1 threads"), ALONE, FLOAT32_TOLERANCE),
+        (None, ALONE, TOLERANCE),
+        (HALF, HALF, 0.0),
+        (replace(HALF, batch_images=6), HALF, TOLERANCE),
+        (HALF, ALONE, TOLERANCE),
+        (replace(ALONE, device="cuda NVIDIA H100 80GB HBM3"), ALONE, TOLERANCE),
+        (ALONE, replace(ALONE, device="cuda NVIDIA H100 80GB HBM3"), TOLERANCE),
     ],
 )
 def test_tolerance(then, now, allowed):
@@ -78,8 +85,8 @@ def test_the_largest_difference_counts():
     """Each value is compared; up to the tolerance the answers agree, beyond it they do not."""
     then = answer()
     for name in VALUES:
-        near, far = (answer(values=then.values | {name: 0.75 + change}) for change in (CPU_TOLERANCE / 2, 1e-5))
-        assert compare(then, near).difference == pytest.approx(CPU_TOLERANCE / 2)
+        near, far = (answer(values=then.values | {name: 0.75 + change}) for change in (FLOAT32_TOLERANCE / 2, 1e-5))
+        assert compare(then, near).difference == pytest.approx(FLOAT32_TOLERANCE / 2)
         assert compare(then, near).agrees
         assert not compare(then, near).is_bit_equal
         assert not compare(then, far).agrees
@@ -95,14 +102,22 @@ def test_bit_equal():
     "facts",
     [
         {"outcome": Outcome.INDETERMINATE},
+        {"warnings": "suspect_polarity"},
         {"preprocess_sha256": "2" * 64},
         {"outcome": Outcome.NOT_ANALYSED, "reason_code": "truncated", "values": dict.fromkeys(VALUES)},
     ],
 )
 def test_other_ends_differ(facts):
-    """Another outcome, or other rules of preparation, is a difference even where no probability says so."""
+    """Another outcome or warning, or other rules of preparation, is a difference even where no probability says so."""
     assert not compare(answer(), answer(**facts)).agrees
     assert not compare(answer(), answer(**facts)).is_bit_equal
+
+
+def test_heat():
+    """Another share of heat is not the last bit; an answer from before it was stored has none to compare."""
+    assert not compare(answer(), answer(heat_in_thorax=0.25)).is_bit_equal
+    assert compare(answer(), answer(heat_in_thorax=0.25)).agrees
+    assert compare(answer(heat_in_thorax=None), answer()).is_bit_equal
 
 
 def test_refusals_agree_by_their_code():
@@ -139,6 +154,18 @@ def test_original_that_is_gone(tmp_path):
     with pytest.raises(ReplayError, match=rf"^the original of result 7 is not where .* --file .*{SHA256}\)$") as gone:
         find_original(places, tmp_path, None)
     assert "Kowalska" not in str(gone.value)
+
+
+def test_places_that_cannot_be_read_are_passed_over(tmp_path):
+    """A pipe or a socket at a recorded place neither ends the search nor keeps it waiting."""
+    os.mkfifo(tmp_path / "pipe.dcm")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s.dcm"))
+        writer = os.open(tmp_path / "pipe.dcm", os.O_RDWR)
+        (tmp_path / "film.dcm").write_bytes(CONTENT)
+        places = stored(filed_paths=("pipe.dcm", "s.dcm", "film.dcm"))
+        assert find_original(places, tmp_path, None) == tmp_path / "film.dcm"
+        os.close(writer)
 
 
 @pytest.mark.parametrize(("content", "found"), [(b"other", r"has SHA-256 [0-9a-f]{64}"), (None, "cannot be read")])

@@ -8,7 +8,7 @@ import typer
 
 from xray_batch.cli.memory import limited_memory
 from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Device, Home, open_settings
-from xray_batch.cli.output import Format, json_line, visible
+from xray_batch.cli.output import Format, check_picture_path, json_line, visible
 from xray_batch.errors import ReasonCode, RejectedInputError
 from xray_batch.records import HeatMap, ImageWarning, Outcome, Rejection
 
@@ -76,9 +76,7 @@ def explain(
     if member is not None and member not in architectures:
         message = f"--member is {member!r}, the bundle has {' and '.join(architectures)}"
         raise typer.BadParameter(message)
-    if out.exists() and file.exists() and out.samefile(file):
-        message = f"--out names the film itself, {out}; name another file"
-        raise typer.BadParameter(message)
+    check_picture_path(out, [file], "--out")
     answer = _explain(file, found, settings, member)
     if isinstance(answer, Rejection):
         _report_refusal(file, answer, form)

@@ -8,7 +8,7 @@ import typer
 
 from xray_batch.cli.memory import limited_memory
 from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Device, Home, open_settings
-from xray_batch.cli.output import Format, json_line, visible
+from xray_batch.cli.output import Format, check_picture_path, json_line, visible
 from xray_batch.records import GateCheck, ImageWarning, Outcome, Rejection
 
 if TYPE_CHECKING:
@@ -64,6 +64,9 @@ def inspect(
     gate with its value, the transfer syntax and its decoder.
     """
     settings = open_settings(home, config, database_url, bundle=bundle, device=device)
+    if png is not None:
+        for path in (png, _beside(png)):
+            check_picture_path(path, [file], "--png")
 
     from xray_batch.decode.inspection import inspect_file
 
@@ -207,6 +210,11 @@ def _items(value: object) -> list[tuple[str, object]]:
     return list(value.items()) if isinstance(value, dict) else []
 
 
+def _beside(png: Path) -> Path:
+    """Return where the picture of the model's input goes."""
+    return png.with_name(f"{png.stem}.model-input.png")
+
+
 def _write_pictures(png: Path, inspection: "Inspection", judged: _Judged, bundle: "Bundle") -> None:
     """Write what the model sees before and after standardize, 8 bits each.
 
@@ -219,7 +227,6 @@ def _write_pictures(png: Path, inspection: "Inspection", judged: _Judged, bundle
         typer.echo(f"{png} is not written: the file has no picture that can be shown", err=True)
         return
     shown = (judged.model_input.pixels + _SHOWN_SD) / (2 * _SHOWN_SD)
-    beside = png.with_name(f"{png.stem}.model-input.png")
-    for path, pixels in ((png, inspection.image.pixels), (beside, shown)):
+    for path, pixels in ((png, inspection.image.pixels), (_beside(png), shown)):
         Image.fromarray((np.clip(pixels, 0, 1) * 255).round().astype(np.uint8)).save(path, format="PNG")
         path.chmod(0o640)  # a film is patient data

@@ -123,6 +123,20 @@ def _plain(value: object) -> object:
     return value
 
 
+def check_picture_path(out: Path, films: Iterable[Path], option: str) -> None:
+    """Refuse to write a picture over a film, or to a folder that is not there, before any work is done.
+
+    Raises
+    ------
+    typer.BadParameter
+        Naming the option and what is wrong with it.
+    """
+    if not out.absolute().parent.is_dir():
+        raise typer.BadParameter(f"{option} is in a folder that is not there: {out.absolute().parent}")
+    if out.exists() and any(film.exists() and out.samefile(film) for film in films):
+        raise typer.BadParameter(f"{option} names the film itself, {out}; name another file")
+
+
 def csv_cell(value: object) -> object:
     """Return a value as CSV has it, and text so that no spreadsheet runs it."""
     text = _plain(value)

@@ -8,13 +8,16 @@ import typer
 from xray_batch import DISCLAIMER
 from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Device, Home, open_settings, open_store
 from xray_batch.cli.output import Format, json_line
+from xray_batch.errors import ReasonCode
 
 if TYPE_CHECKING:
     from xray_batch.pipeline.replay import Answer, Replayed
 
 
 def replay(
-    result_id: Annotated[int, typer.Argument(help="Number of the row in the view `results`.", show_default=False)],
+    result_id: Annotated[
+        int, typer.Argument(help="Number of the row in the view `results`.", min=1, max=2**63 - 1, show_default=False)
+    ],
     file: Annotated[
         Path | None, typer.Option(help="The original, where it is no longer where it was filed or classified.")
     ] = None,
@@ -27,8 +30,8 @@ def replay(
 ) -> None:
     """Recompute one stored result from its original, and report the difference; nothing is stored.
 
-    Exit code 0 when outcome and reason are the same and no probability differs by more than the stated
-    tolerance.
+    Exit code 0 when outcome, reason and warnings are the same and no probability differs by more than the
+    stated tolerance.
     """
     settings = open_settings(home, config, database_url, bundle=bundle, device=device)
 
@@ -72,6 +75,7 @@ def _answer_facts(answer: "Answer") -> dict[str, object]:
         "outcome": answer.outcome,
         "reason_code": answer.reason_code,
         **answer.values,
+        "heat_in_thorax": answer.heat_in_thorax,
         "warnings": answer.warnings,
         "preprocess_sha256": answer.preprocess_sha256,
         "device": computation.device if computation else None,
@@ -120,5 +124,7 @@ def _sentence(replayed: "Replayed") -> str:
         found = "there are not two probabilities to compare"
     else:
         found = f"the largest difference is {replayed.difference:.1e}, tolerated here is {replayed.tolerance:g}"
-    rules = "" if replayed.is_prepared_alike else "; this version prepares pictures by other rules (preprocess_sha256)"
-    return f"{subject}: {verdict}; {found}{rules}"
+    why = "" if replayed.is_prepared_alike else "; this version prepares pictures by other rules (preprocess_sha256)"
+    if ReasonCode.AGE_OUT_OF_RANGE in (replayed.then.reason_code, replayed.now.reason_code):
+        why += "; whether an age is refused is the setting age_policy, which is not recorded"
+    return f"{subject}: {verdict}; {found}{why}"

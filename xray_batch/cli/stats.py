@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Home, open_settings
-from xray_batch.cli.output import csv_cell, json_line, progress_columns, visible
+from xray_batch.cli.output import check_picture_path, csv_cell, json_line, progress_columns, visible
 from xray_batch.cli.process import TABLE_FILES, short_name
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ def stats(
     from xray_batch.pipeline.in_place import find_files
     from xray_batch.pipeline.survey import Totals, survey_files
 
+    if out is not None:
+        check_picture_path(out, find_files(paths), "--out")
     found = find_bundle(settings.bundle, Folders(settings.home).bundles)
     check_fit(found)
     spec = found.manifest.input_spec

@@ -88,7 +88,7 @@ class DicomSource(Source):
                 header=self.header,
                 pixels=placed.pixels,
                 rendering=rendering.name,
-                bits=layout.bits_stored,
+                bits=rendering.bits,
                 steps=rendering.steps + placed.steps,
                 warnings=find_warnings(self._file) + rendering.warnings + placed.warnings,
             )
@@ -109,4 +109,10 @@ class DicomSource(Source):
         pixels = gray.astype(np.float32) / np.float32(np.iinfo(gray.dtype).max)
         check_not_blank(pixels)
         steps = (f"stored: {stored.bits} bits, three equal colour channels", "voi: none in colour")
-        return Rendering(pixels=pixels, name="identity", steps=steps, warnings=(ImageWarning.GRAY_AS_COLOR,))
+        return Rendering(
+            pixels=pixels,
+            name="identity",
+            bits=stored.bits,
+            steps=steps,
+            warnings=(ImageWarning.GRAY_AS_COLOR,),
+        )

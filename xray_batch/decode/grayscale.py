@@ -44,6 +44,7 @@ class Rendering:
     pixels: npt.NDArray[np.float32]
     """Shape (rows, columns), values in [0, 1], larger is brighter (MONOCHROME2)."""
     name: str  #: `voi_lut`, `window:LINEAR`, `window:LINEAR_EXACT`, `window:SIGMOID`, `identity`
+    bits: int  #: of a stored value, as it was decoded
     steps: tuple[str, ...]  #: what was done in turn and why, for people
     warnings: tuple[ImageWarning, ...]
 
@@ -103,6 +104,7 @@ def render_grayscale(stored: StoredValues, attributes: Attributes) -> Rendering:
     return Rendering(
         pixels=pixels,
         name=display.name,
+        bits=stored.bits,
         steps=(*steps, *display.steps),
         warnings=(*warnings, *display.warnings),
     )

@@ -10,7 +10,6 @@ unpacked each time, whether or not it has an answer: after a kill its members ma
 import datetime as dt
 import hashlib
 import os
-import stat
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -22,6 +21,7 @@ from xray_batch.decode import is_zip
 from xray_batch.errors import DatabaseRefusedError
 from xray_batch.intake import UnpackFolder, is_ignored, printable
 from xray_batch.pipeline.engine import Failure, Job, Pipeline, give_up, not_analysed
+from xray_batch.pipeline.regular_file import open_regular_file
 from xray_batch.pipeline.unpack import UnpackEnd, Unpacking
 from xray_batch.records import Arrival, Disposition, Finished, Outcome, ResultRecord
 from xray_batch.store import Store
@@ -273,11 +273,8 @@ class _Run:
 
 
 def _hash_file(name: Path, path: Path) -> tuple[Arrival, tuple[int, ...]]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a named pipe must not block
-    with open(descriptor, "rb") as file:  # noqa: PTH123 - opened by descriptor
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(0, "not a regular file")
+    with open_regular_file(path) as file:
+        status = os.fstat(file.fileno())
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     arrival = Arrival(
         arrival_id=uuid.uuid4(),

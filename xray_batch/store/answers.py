@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from xray_batch.records import (
+    PROBABILITY_COLUMNS,
     Computation,
-    Finding,
     Finished,
     ImageHeader,
     ModelIdentity,
@@ -200,7 +200,7 @@ def _answer_values(answer: Prediction | Rejection) -> dict[str, object]:
     """Return every column that the kind of answer decides, so that all rows have the same keys."""
     values: dict[str, object] = dict.fromkeys(
         (
-            *("outcome", "reason_code", "reason", "p_normal", "p_bacterial", "p_viral", "p_covid19"),
+            *("outcome", "reason_code", "reason", *PROBABILITY_COLUMNS),
             *("threshold_low", "threshold_high", "disagreement", "heat_in_thorax"),
         )
     )
@@ -213,10 +213,7 @@ def _answer_values(answer: Prediction | Rejection) -> dict[str, object]:
     # float(): the classifier may hand over numpy scalars, which no driver knows.
     return values | {
         "outcome": answer.outcome.value,
-        "p_normal": float(answer.probabilities[Finding.NORMAL]),
-        "p_bacterial": float(answer.probabilities[Finding.BACTERIAL_PNEUMONIA]),
-        "p_viral": float(answer.probabilities[Finding.VIRAL_PNEUMONIA]),
-        "p_covid19": float(answer.probabilities[Finding.COVID19_PNEUMONIA]),
+        **{name: float(answer.probabilities[finding]) for name, finding in PROBABILITY_COLUMNS.items()},
         "threshold_low": float(answer.threshold_low),
         "threshold_high": float(answer.threshold_high),
         "disagreement": float(answer.disagreement),

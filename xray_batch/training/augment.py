@@ -117,16 +117,16 @@ def add_noise(images: Tensor, random: torch.Generator) -> Tensor:
 
 
 def mask_border(images: Tensor, random: torch.Generator) -> Tensor:
-    """Cover 0-12 % at each side of 40 % of the images with one random gray."""
+    """Cover 0-12 % at each side of half of the images: with black as a collimator does, or with one random gray."""
     count, rows, columns = len(images), *images.shape[-2:]
-    widths = _uniform(count * 4, 0.0, 0.12, random).reshape(4, count) * _chance(count, 0.4, random)
+    widths = _uniform(count * 4, 0.0, 0.12, random).reshape(4, count) * _chance(count, 0.5, random)
     top, bottom, left, right = (width.reshape(count, 1) for width in widths)
     y = (torch.arange(rows) + 0.5) / rows
     x = (torch.arange(columns) + 0.5) / columns
     inside_y = (y > top) & (y < 1 - bottom)
     inside_x = (x > left) & (x < 1 - right)
     inside = inside_y[:, None, :, None] & inside_x[:, None, None, :]
-    fill = _per_image(torch.rand(count, generator=random), images)
+    fill = _per_image(torch.rand(count, generator=random) * _chance(count, 0.5, random), images)
     return torch.where(inside.to(images.device), images, fill)
 
 

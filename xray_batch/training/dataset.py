@@ -30,6 +30,9 @@ SIDES: Final[tuple[Side, ...]] = get_args(Side)
 
 LIST_NAME: Final = "labels.csv"
 
+#: Of files that name patients: for their owner and group alone.
+PATIENT_DATA_MODE: Final = 0o640
+
 #: Image files in the folders of a data set without a list; others are left.
 _SUFFIXES: Final = frozenset({".dcm", ".dicom", ".png", ".jpg", ".jpeg"})
 

@@ -14,7 +14,7 @@ from xray_batch.errors import TrainingDataError
 from xray_batch.networks import ARCHITECTURES
 from xray_batch.records import Finding, Scaling
 from xray_batch.spreadsheet import safe_cell
-from xray_batch.training.dataset import CLASSES, LabelledImage
+from xray_batch.training.dataset import CLASSES, PATIENT_DATA_MODE, LabelledImage
 from xray_batch.training.evaluation.predictions_file import member_column
 from xray_batch.training.metrics import auroc, calibration_error, share
 
@@ -120,3 +120,4 @@ def write_held_out(path: Path, held_out: HeldOut) -> None:
             probabilities = held_out.members[:, index].ravel().tolist()
             facts = [str(image.path.absolute()), image.label, image.patient_id, image.source]
             writer.writerow([*map(safe_cell, facts), *probabilities])
+    path.chmod(PATIENT_DATA_MODE)

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +19,8 @@ import numpy.typing as npt
 from xray_batch.bundle import Bundle, CalibrationFacts, Manifest, Metric, write_manifest
 from xray_batch.classify import Ensemble, select_device, select_dtype
 from xray_batch.errors import ConfigurationError, TrainingDataError
-from xray_batch.pipeline.engine import as_model_input, check_fit
-from xray_batch.pipeline.patient_age import judge_age
-from xray_batch.pipeline.pool import Decoded, DecodePool, WorkerLimits
-from xray_batch.records import Finding, ModelInput, Rejection, Scaling
+from xray_batch.pipeline.engine import check_fit
+from xray_batch.records import Finding, Scaling
 from xray_batch.settings import Settings
 from xray_batch.training.calibration import (
     Calibration,
@@ -33,9 +31,9 @@ from xray_batch.training.calibration import (
     measure_calibration,
 )
 from xray_batch.training.dataset import CLASSES, LabelledImage, fingerprint, read_labels
+from xray_batch.training.evaluation.predictions import FilmPrediction, predict
 from xray_batch.training.metrics import auroc, calibration_error, share
 from xray_batch.training.model_card import model_card
-from xray_batch.training.seen import find_seen
 
 #: Images of normal, and of pneumonia, without which a threshold at 98 % would be a matter of luck.
 MIN_IMAGES: Final = 50
@@ -43,13 +41,8 @@ MIN_IMAGES: Final = 50
 #: Patients of each, likewise.
 MIN_PATIENTS: Final = 30
 
-_WAIT_SECONDS: Final = 1.0
-
 #: In the data of a figure, in front of the bundle that it was measured with.
 _AS: Final = ", as "
-
-#: Probabilities of one image, shape (members, classes).
-_Members: TypeAlias = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +98,7 @@ def recalibrate(
     listed = read_labels(order.labels)
     images = without_copies(listed)
     check_size(images, {})
-    answered = _answer(images, bundle, settings, task("calibrate", len(images)))
+    answered = _answer(images, bundle, settings, task)
     check_size(answered.images, answered.left_out)
     sample = Sample(
         members=answered.members,
@@ -209,92 +202,42 @@ def check_size(images: Sequence[LabelledImage], left_out: dict[str, int]) -> Non
 
 
 def _answer(
-    images: Sequence[LabelledImage], bundle: Bundle, settings: Settings, advance: Callable[[int], None]
+    images: Sequence[LabelledImage],
+    bundle: Bundle,
+    settings: Settings,
+    task: Callable[[str, int], Callable[[int], None]],
 ) -> _Answered:
-    """Decode and run the images batch by batch in their order, so that the same list gives the same bits."""
+    """Ask the members about the images as the service does."""
     device = select_device(settings.device)
     dtype = select_dtype(settings.precision, device)
     ensemble = Ensemble(bundle, device=device, dtype=dtype, batch_size=settings.batch_size)
-    limits = WorkerLimits(seconds=settings.decode_seconds, address_space=settings.decode_memory_mb << 20)
-    answers: list[_Members | str] = []
-    with DecodePool[int](settings.decode_workers, bundle.manifest.input_spec, limits) as pool:
-        for start in range(0, len(images), settings.batch_size):
-            batch = images[start : start + settings.batch_size]
-            decoded = _decode(pool, batch)
-            refuse_seen(bundle, batch, decoded)
-            answers += _answer_batch(decoded, ensemble, settings)
-            advance(len(batch))
-    kept = [(image, answer) for image, answer in zip(images, answers, strict=True) if not isinstance(answer, str)]
+    predictions = predict(images, bundle, ensemble, settings, task=task)
+    refuse_seen(bundle, predictions.films)
+    answered = predictions.analysed
     return _Answered(
-        images=[image for image, _ in kept],
-        members=np.stack([answer for _, answer in kept], axis=1) if kept else np.empty((0, 0, 0)),
-        left_out=dict(sorted(Counter(answer for answer in answers if isinstance(answer, str)).items())),
+        images=[film.image for film in answered.films],
+        members=answered.members if answered.films else np.empty((0, 0, 0)),
+        left_out=dict(
+            sorted(Counter(film.rejection.reason_code.value for film in predictions.films if film.rejection).items())
+        ),
     )
 
 
-def refuse_seen(bundle: Bundle, images: Sequence[LabelledImage], decoded: Sequence[Decoded[int]]) -> None:
-    """Refuse images that the bundle was trained on: its answers to them are too good to calibrate on.
+def refuse_seen(bundle: Bundle, films: Sequence[FilmPrediction]) -> None:
+    """Refuse films that the bundle was trained on: its answers to them are too good to calibrate on.
 
     Raises
     ------
     TrainingDataError
         Naming the first.
     """
-    read = [(image, found.pixels) for image, found in zip(images, decoded, strict=True) if found.pixels is not None]
-    if not read:
-        return
-    seen = find_seen(bundle, [image for image, _ in read], np.stack([pixels for _, pixels in read]))
-    if seen is not None and seen.any():
-        first = read[int(seen.argmax())][0]
-        message = (
-            f"{first.path} is, or is a copy of, an image that {bundle.manifest.model_id} was trained on; "
-            "calibrate on films that it has not seen"
-        )
-        raise TrainingDataError(message)
-
-
-def _decode(pool: DecodePool[int], batch: Sequence[LabelledImage]) -> list[Decoded[int]]:
-    """Decode images in the workers; the results are in their order."""
-    for index, image in enumerate(batch):
-        pool.submit(index, image.path)
-    decoded: dict[int, Decoded[int]] = {}
-    while len(decoded) < len(batch):
-        found = pool.take(_WAIT_SECONDS)
-        if found is not None:
-            decoded[found.job] = found
-    return [decoded[index] for index in range(len(batch))]
-
-
-def _answer_batch(batch: Sequence[Decoded[int]], ensemble: Ensemble, settings: Settings) -> list[_Members | str]:
-    """Return what the members say of each image, or why the service would not answer it."""
-    prepared = [_prepare(decoded, ensemble.manifest, settings) for decoded in batch]
-    inputs = [each for each in prepared if isinstance(each, ModelInput)]
-    if not inputs:
-        return [each for each in prepared if isinstance(each, str)]
-    try:
-        members, judgements = ensemble.examine_members(inputs)
-    except FloatingPointError as error:
-        message = f"the networks of {ensemble.manifest.model_id} gave no finite numbers for an image of the sample"
-        raise TrainingDataError(message) from error
-    found = iter(zip(members.swapaxes(0, 1), judgements, strict=True))
-    answers: list[_Members | str] = []
-    for each in prepared:
-        if isinstance(each, str):
-            answers.append(each)
-        else:
-            probabilities, judgement = next(found)
-            answers.append(judgement.rejection.reason_code.value if judgement.rejection else probabilities)
-    return answers
-
-
-def _prepare(decoded: Decoded[int], manifest: Manifest, settings: Settings) -> ModelInput | str:
-    """Return the model input of a decoded image, or why there is none."""
-    model_input = as_model_input(decoded)
-    if model_input is None:
-        rejection = decoded.reply.rejection
-        return rejection.reason_code.value if rejection else decoded.reply.failure or "unknown"
-    age = judge_age(model_input.header.patient_age, manifest.ages, settings.age_policy)
-    return age.reason_code.value if isinstance(age, Rejection) else model_input
+    for film in films:
+        if film.seen:
+            message = (
+                f"{film.image.path} is, or is a copy of, an image that {bundle.manifest.model_id} was trained on; "
+                "calibrate on films that it has not seen"
+            )
+            raise TrainingDataError(message)
 
 
 def _facts(bundle: Bundle, order: CalibrationOrder, answered: _Answered, patients: int) -> CalibrationFacts:

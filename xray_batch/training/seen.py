@@ -10,10 +10,22 @@ from xray_batch.training.dataset import LabelledImage
 from xray_batch.training.duplicates import ImageHashes, find_copies, hash_images
 
 
+def training_hashes(bundle: Bundle) -> ImageHashes | None:
+    """Return the hashes of the images that `bundle` was trained on, None where it does not record them.
+
+    Raises
+    ------
+    BundleError
+        If they are damaged.
+    """
+    known = bundle.load_hashes()
+    return None if known is None else ImageHashes(content=known[0], picture=known[1])
+
+
 def find_seen(
-    bundle: Bundle, images: Sequence[LabelledImage], pixels: npt.NDArray[np.float32]
-) -> npt.NDArray[np.bool_] | None:
-    """Tell which images, or copies of them, `bundle` was trained on.
+    known: ImageHashes, images: Sequence[LabelledImage], pixels: npt.NDArray[np.float32]
+) -> npt.NDArray[np.bool_]:
+    """Tell which images are, or are copies of, those of `known`.
 
     Parameters
     ----------
@@ -22,21 +34,10 @@ def find_seen(
 
     Returns
     -------
-    numpy.ndarray or None
-        Shape (N,); None where the bundle does not know what it was trained on.
-
-    Raises
-    ------
-    BundleError
-        If the bundle's hashes are damaged.
+    numpy.ndarray
+        Shape (N,).
     """
-    known = bundle.load_hashes()
-    if known is None:
-        return None
-    content, picture = known
-    copies = find_copies(
-        hash_images([image.path for image in images], pixels), ImageHashes(content=content, picture=picture)
-    )
+    copies = find_copies(hash_images([image.path for image in images], pixels), known)
     seen = np.zeros(len(images), dtype=np.bool_)
     seen[copies[:, 0]] = True
     return seen

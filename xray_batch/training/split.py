@@ -13,7 +13,8 @@ import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from xray_batch.errors import TrainingDataError
-from xray_batch.training.dataset import LabelledImage, Side
+from xray_batch.spreadsheet import safe_cell
+from xray_batch.training.dataset import PATIENT_DATA_MODE, LabelledImage, Side
 
 #: Largest share of the images that one group may have: more, and there is nothing to hold out.
 _LARGEST_GROUP: Final = 0.5
@@ -127,8 +128,9 @@ def write_split(
         writer.writerow(["file", "label", "patient_id", "source", "group", "split", "fold"])
         for image, group, fold in zip(images, groups, folds, strict=True):
             side: Side = "test" if image.side == "test" else "validation" if fold >= 0 else "training"
-            row = [image.path, image.label, image.patient_id, image.source, group, side]
-            writer.writerow([*row, fold if fold >= 0 else ""])
+            row = [str(image.path), image.label, image.patient_id, image.source]
+            writer.writerow([*map(safe_cell, row), group, side, fold if fold >= 0 else ""])
+    path.chmod(PATIENT_DATA_MODE)
 
 
 def _check_sides(images: Sequence[LabelledImage], groups: npt.NDArray[np.intp]) -> None:

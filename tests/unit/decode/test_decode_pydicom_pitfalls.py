@@ -168,6 +168,7 @@ class TestP12:
         options = {"BitsStored": 16, "HighBit": 15, "transfer_syntax": uid.JPEG2000Lossless, "stream": stream}
         image = render(STORED, **options)
         RAMP.check(image.pixels)
+        assert image.bits == 12
         assert ImageWarning.CODESTREAM_CONFLICT in image.warnings
 
 

@@ -209,3 +209,12 @@ def test_split_is_written(tmp_path):
         assert all(rows[i]["fold"] == str(number) for i in fold.validation)
     assert {row["fold"] for row in rows if row["split"] != "validation"} == {""}
     assert len({row["group"] for row in rows}) == len(set(groups))
+    assert (tmp_path / "split.csv").stat().st_mode & 0o777 == 0o640
+
+
+def test_no_cell_of_a_split_is_a_formula(tmp_path):
+    """A Patient ID that a spreadsheet would run gets an apostrophe."""
+    images = [replace(image, patient_id=f"=1+{image.patient_id}") for image in MIXED]
+    write_split(tmp_path / "split.csv", images, by_patient(images), [split(images)])
+    with (tmp_path / "split.csv").open(encoding="utf-8", newline="") as lines:
+        assert {row["patient_id"][:3] for row in csv.DictReader(lines)} == {"'=1"}

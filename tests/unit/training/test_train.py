@@ -201,6 +201,7 @@ class TestCrossValidation:
         with (order.out / "training" / "held_out.csv").open(encoding="utf-8", newline="") as lines:
             rows = list(csv.DictReader(lines))
         assert sorted(row["file"] for row in rows) == sorted(str(order.data / file) for file, *_ in ROWS)
+        assert (order.out / "training" / "held_out.csv").stat().st_mode & 0o777 == 0o640
         read = read_predictions(order.out / "training" / "held_out.csv", manifest)
         assert [film.image.patient for film in read.films] == [f"{row['source']}:{row['patient_id']}" for row in rows]
         assert np.allclose(read.analysed.members.sum(axis=2), 1.0)

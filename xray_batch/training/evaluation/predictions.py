@@ -1,6 +1,5 @@
 """What the members of an ensemble say about labelled films, and what became of every one of them."""
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -17,7 +16,8 @@ from xray_batch.pipeline.pool import Decoded, DecodePool, WorkerLimits
 from xray_batch.records import Finding, ModelInput, Outcome, Rejection, SourceFormat
 from xray_batch.settings import Settings
 from xray_batch.training.dataset import LabelledImage
-from xray_batch.training.seen import find_seen
+from xray_batch.training.duplicates import ImageHashes
+from xray_batch.training.seen import find_seen, training_hashes
 
 #: Announces a piece of work of so many films, and returns a function to advance it.
 Task = Callable[[str, int], Callable[[int], None]]
@@ -153,24 +153,26 @@ def predict(
 ) -> Predictions:
     """Decode, judge and classify films as the service does; one that is refused keeps its reason.
 
+    Batches are filled in the order of the list, so that the same list gives the same bits.
+
     Raises
     ------
     BundleError
-        If the bundle was trained on pictures that this version does not make.
+        If the bundle was trained on pictures that this version does not make, or a file of it is damaged.
     DecoderDiedError
         If decode workers cannot even be started.
     DeviceMemoryError
         If the device has not the memory for one image.
     """
     check_fit(bundle)
+    known = training_hashes(bundle)
     advance = task("classify", len(images))
-    films: dict[int, FilmPrediction] = {}
+    films: list[FilmPrediction] = []
     for group in _groups(images, bundle.manifest, settings):
-        for index, film in _answer(group, images, bundle, ensemble, settings):
-            films[index] = film
+        films += _answer(group, images[len(films) : len(films) + len(group)], known, ensemble, settings)
         advance(len(group))
     return Predictions(
-        films=tuple(films[index] for index in range(len(images))),
+        films=tuple(films),
         architectures=tuple(member.architecture for member in bundle.manifest.members),
         classes=bundle.manifest.classes,
         model_sha256=bundle.sha256,
@@ -178,60 +180,51 @@ def predict(
 
 
 def _groups(images: Sequence[LabelledImage], manifest: Manifest, settings: Settings) -> Iterator[list[Decoded[int]]]:
-    """Decode all images in workers, and yield a batch at a time; two batches at most are in memory."""
+    """Decode all images in workers, and yield a batch at a time in their order; two batches at most are in memory."""
     limits = WorkerLimits(seconds=settings.decode_seconds, address_space=settings.decode_memory_mb << 20)
-    waiting, outstanding = deque(range(len(images))), 0
-    with DecodePool[int](min(settings.decode_workers, len(images)), manifest.input_spec, limits) as workers:
-        group: list[Decoded[int]] = []
-        while waiting or outstanding:
-            while waiting and outstanding < 2 * settings.batch_size:
-                index = waiting.popleft()
+    count, submitted = len(images), 0
+    with DecodePool[int](min(settings.decode_workers, count), manifest.input_spec, limits) as workers:
+        decoded: dict[int, Decoded[int]] = {}
+        for start in range(0, count, settings.batch_size):
+            group = range(start, min(start + settings.batch_size, count))
+            ahead = min(group.stop + settings.batch_size, count)
+            for index in range(submitted, ahead):
                 workers.submit(index, images[index].path)
-                outstanding += 1
-            decoded = workers.take(_WAIT_SECONDS)
-            if decoded is None:
-                continue
-            outstanding -= 1
-            group.append(decoded)
-            if len(group) == settings.batch_size:
-                yield group
-                group = []
-        if group:
-            yield group
+            submitted = ahead
+            while not all(index in decoded for index in group):
+                found = workers.take(_WAIT_SECONDS)
+                if found is not None:
+                    decoded[found.job] = found
+            yield [decoded.pop(index) for index in group]
 
 
 def _answer(
     group: Sequence[Decoded[int]],
     images: Sequence[LabelledImage],
-    bundle: Bundle,
+    known: ImageHashes | None,
     ensemble: Ensemble,
     settings: Settings,
-) -> Iterator[tuple[int, FilmPrediction]]:
-    seen = _find_seen(group, images, bundle)
+) -> Iterator[FilmPrediction]:
+    seen = _find_seen(group, images, known)
     prepared = [_prepared(decoded, ensemble.manifest, settings) for decoded in group]
     classified = iter(_classify([found for found in prepared if isinstance(found, ModelInput)], ensemble))
-    for decoded, found in zip(group, prepared, strict=True):
+    for image, decoded, found, is_seen in zip(images, group, prepared, seen, strict=True):
         answer = next(classified) if isinstance(found, ModelInput) else found
         members, rejection = (None, answer) if isinstance(answer, Rejection) else (answer, None)
-        yield (
-            decoded.job,
-            FilmPrediction(
-                image=images[decoded.job],
-                facts=_facts(decoded),
-                members=members,
-                rejection=rejection,
-                seen=seen.get(decoded.job),
-            ),
-        )
+        yield FilmPrediction(image=image, facts=_facts(decoded), members=members, rejection=rejection, seen=is_seen)
 
 
-def _find_seen(group: Sequence[Decoded[int]], images: Sequence[LabelledImage], bundle: Bundle) -> dict[int, bool]:
-    """Tell which films the bundle was trained on, by their index; those that were not decoded are left out."""
-    read = [(decoded.job, decoded.pixels) for decoded in group if decoded.pixels is not None]
-    if not read:
-        return {}
-    seen = find_seen(bundle, [images[index] for index, _ in read], np.stack([pixels for _, pixels in read]))
-    return {} if seen is None else {index: bool(found) for (index, _), found in zip(read, seen, strict=True)}
+def _find_seen(
+    group: Sequence[Decoded[int]], images: Sequence[LabelledImage], known: ImageHashes | None
+) -> list[bool | None]:
+    """Tell which films are among those of `known`; None for each that was not decoded, and where nothing is known."""
+    seen: list[bool | None] = [None] * len(group)
+    read = [(index, decoded.pixels) for index, decoded in enumerate(group) if decoded.pixels is not None]
+    if known is not None and read:
+        found = find_seen(known, [images[index] for index, _ in read], np.stack([pixels for _, pixels in read]))
+        for (index, _), is_seen in zip(read, found, strict=True):
+            seen[index] = bool(is_seen)
+    return seen
 
 
 def _prepared(decoded: Decoded[int], manifest: Manifest, settings: Settings) -> ModelInput | Rejection:

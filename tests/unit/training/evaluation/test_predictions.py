@@ -6,6 +6,7 @@ import torch
 from bundle_factory import copy_bundle, know_images, read_facts, write_facts
 from dicom_factory import write_dicom
 from installed_command import make_bad_files, make_films
+from PIL import Image
 
 from xray_batch.bundle import Bundle
 from xray_batch.classify import Ensemble
@@ -74,6 +75,22 @@ def test_every_file_has_an_answer_in_its_place(bundle, ensemble, tmp_path):
     expected, _ = ensemble.examine_members(inputs)
     assert np.abs(found.analysed.members - expected).max() < 1e-6
     assert found.model_sha256 == bundle.sha256
+
+
+def test_batches_are_filled_in_the_order_of_the_list(bundle, ensemble, tmp_path, monkeypatch):
+    """However long each film takes to decode, the same list makes the same batches, and so the same bits."""
+    films = make_films(tmp_path / "films", 7)
+    Image.open(films[0]).resize((4000, 4000)).save(films[0])  # the others are decoded long before it
+    seen = []
+
+    def examine(inputs):
+        seen.extend(inputs)
+        return Ensemble.examine_members(ensemble, inputs)
+
+    monkeypatch.setattr(ensemble, "examine_members", examine)
+    predict(labelled(films), bundle, ensemble, settings(tmp_path), task=Counter().task)
+    expected = [prepare(decode_file(path), bundle.manifest.input_spec).pixels for path in films]
+    assert all(np.array_equal(found.pixels, wanted) for found, wanted in zip(seen, expected, strict=True))
 
 
 def test_the_verdict_is_that_of_the_service(bundle, ensemble, tmp_path):
