@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from xray_batch.heat_map import THORAX
 
-#: Stands in the pixels of every picture that leaves the program.
+#: Stands in the pixels of every picture with a heat map that is written to a file; :func:`overlay` leaves it out.
 CAPTION: Final = "Where the model is sensitive, not where disease is. Research use only."
 
 #: Every fifteenth of the 256 colours, from no heat to the hottest point; those between are interpolated.

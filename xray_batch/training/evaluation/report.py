@@ -25,7 +25,7 @@ from xray_batch.training.evaluation.page import CAPTIONS, render_page
 from xray_batch.training.evaluation.predictions import Predictions, Task
 from xray_batch.training.evaluation.predictions_file import write_predictions
 from xray_batch.training.evaluation.stress_set import StressSet, measure_stress
-from xray_batch.training.evaluation.top_losses import TopLoss, draw_pictures, heat_of, top_losses
+from xray_batch.training.evaluation.top_losses import TopLoss, draw_pictures, top_losses
 
 PREDICTIONS_NAME: Final = "predictions.csv"
 
@@ -125,9 +125,8 @@ def _stress(order: ReportOrder, predictions: Predictions, ensemble: Ensemble, ta
 def _draw_losses(worst: Sequence[TopLoss], ensemble: Ensemble) -> tuple[tuple[Loss, ...], dict[str, bytes]]:
     losses: list[Loss] = []
     pictures: dict[str, bytes] = {}
-    heat = heat_of(ensemble)
     for number, case in enumerate(worst, start=1):
-        drawn = draw_pictures(case.film.image.path, heat)
+        drawn = draw_pictures(case.film.image.path, ensemble)
         picture, heat_picture = f"figures/loss-{number:02}.png", f"figures/loss-{number:02}-heat.png"
         if drawn:
             pictures |= {picture: _png(drawn.film), heat_picture: _png(drawn.heat)}
