@@ -1,7 +1,8 @@
 """What a report holds: `report.json` is a :class:`Report` as JSON, keys as the fields here.
 
-Shares, probabilities and areas are from 0 to 1.  `null` says that a figure could not be measured; `not_measured`
-says why.
+Shares, probabilities and areas are from 0 to 1.  `null` says that a figure could not be measured; of pneumonia,
+findings and COVID-19, `not_measured` says why.  Of subgroups, the stress set and the curves there is one reason:
+too few films or patients, by the bounds that stand beside them here.
 """
 
 from typing import Final
@@ -155,7 +156,7 @@ class CalibrationBin(_Facts):
 
 
 class Curves(_Facts):
-    """What the drawings show."""
+    """What the drawings show; null where under 10 patients have films with pneumonia, or without."""
 
     roc: Curve | None  #: sensitivity over 1 - specificity
     precision_recall: Curve | None  #: PPV over sensitivity
@@ -174,12 +175,12 @@ class Subgroup(_Facts):
     films: int
     with_pneumonia: int
     without_pneumonia: int
-    sensitivity: Estimate | None  #: null under 30 films with pneumonia
-    specificity: Estimate | None  #: null under 30 films without
+    sensitivity: Estimate | None  #: null under 30 films with pneumonia, or under 10 patients with such
+    specificity: Estimate | None  #: likewise, films without
 
 
 class StressRow(_Facts):
-    """The same films, all changed in one way."""
+    """The same films, all changed in one way; null where under 10 patients have films of the kind that it takes."""
 
     name: str
     is_control: bool  #: whether the change takes the evidence away

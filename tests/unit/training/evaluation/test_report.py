@@ -122,6 +122,8 @@ def test_the_page_says_what_it_must(page, bundle):
     assert "Nothing was fitted to these films" in text
     assert "50 samples of the patients" in text
     assert "where the model is sensitive, not where disease is" in text
+    assert "Under 30 films, or 10 patients with such films, a figure is not given" in text
+    assert "A figure is not given where under 10 patients have films of the kind that it takes" in text
 
 
 def test_report_json(folder, predictions, bundle):

@@ -57,6 +57,15 @@ def test_small_groups_have_no_figures():
     assert small.specificity is None
 
 
+def test_many_films_of_few_patients_have_no_figures():
+    """Sixty films with pneumonia of nine patients say nothing about others."""
+    films = films_with([FilmFacts()])
+    films = [replace(film, image=replace(film.image, patient_id=str(number % 18))) for number, film in enumerate(films)]
+    groups, _ = measure(films)
+    assert groups["label", "viral pneumonia"].with_pneumonia == 60
+    assert groups["label", "viral pneumonia"].sensitivity is None
+
+
 def test_nothing_is_invented():
     """An attribute that no film states forms no group, and is named."""
     groups, unknown = measure(films_with([FilmFacts(source_format=SourceFormat.PNG)]))
