@@ -5,18 +5,21 @@ patients are drawn, since films of one patient resemble each other (Davison and 
 their Application", 1997, section 3.8).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from xray_batch.training.evaluation.facts import Estimate
-from xray_batch.training.evaluation.statistics import Statistic
+from xray_batch.training.evaluation.statistics import Statistic, Values
 from xray_batch.training.metrics import proportion
 
 #: Fewer patients than this say too little for an interval.
 LEAST_PATIENTS: Final = 10
+
+#: Where fewer of the samples than this give a number, those that do are no sample of what could have been.
+_LEAST_MEASURED: Final = 0.95
 
 _INTERVAL: Final = (2.5, 97.5)
 
@@ -56,17 +59,27 @@ class PatientBootstrap:
         missing = {name: why for name, statistic in statistics.items() if (why := self._obstacle(statistic))}
         values = {name: statistic.of(statistic.unweighted) for name, statistic in statistics.items()}
         missing |= {
-            name: "the probabilities do not allow it: classes wholly apart, or all films alike"
+            name: statistics[name].undefined
             for name, value in values.items()
             if name not in missing and not np.isfinite(value)
         }
         measured = {name: statistic for name, statistic in statistics.items() if name not in missing}
-        spread = np.array([[statistic.of(weights) for statistic in measured.values()] for weights in self.weights()])
-        estimates = {
-            name: self._estimate(statistic, values[name], spread[:, index])
-            for index, (name, statistic) in enumerate(measured.items())
-        }
+        spread = self._spread(measured.values())
+        estimates = {}
+        for name, statistic in measured.items():
+            interval = self._interval(statistic, spread)
+            if isinstance(interval, str):
+                missing[name] = interval
+            else:
+                low, high = interval
+                estimates[name] = Estimate(value=values[name], low=low, high=high, n=int(statistic.films.sum()))
         return estimates, missing
+
+    def _spread(self, statistics: Iterable[Statistic]) -> dict[int, Values]:
+        """Return, by the id of each statistic and of the shares that it is made of, its value in every sample."""
+        all_of_them = {id(part): part for statistic in statistics for part in (statistic, *statistic.shares)}
+        samples = [[part.of(weights) for part in all_of_them.values()] for weights in self.weights()]
+        return dict(zip(all_of_them, np.array(samples).T, strict=True))
 
     def _obstacle(self, statistic: Statistic) -> str | None:
         for what, films in (statistic.needs or {"at all": statistic.films}).items():
@@ -83,12 +96,27 @@ class PatientBootstrap:
     def _patients(self, films: npt.NDArray[np.bool_]) -> int:
         return len(np.unique(self._patient[films]))
 
-    def _estimate(self, statistic: Statistic, value: float, spread: npt.NDArray[np.float64]) -> Estimate:
-        finite = spread[np.isfinite(spread)]
-        low, high = np.percentile(finite, _INTERVAL) if len(finite) else (value, value)
-        if statistic.is_share and value in (0.0, 1.0):
+    def _interval(self, statistic: Statistic, spread: Mapping[int, Values]) -> tuple[float, float] | str:
+        """Return the bounds, or why there are none."""
+        if statistic.combine and any(_is_certain(share) for share in statistic.shares):
+            bounds = [self._interval(share, spread) for share in statistic.shares]
+            known = [each for each in bounds if not isinstance(each, str)]
+            if len(known) < len(bounds):
+                return next(each for each in bounds if isinstance(each, str))
+            low, high = (statistic.combine(*(each[side] for each in known)) for side in (0, 1))
+            return low, high
+        if statistic.is_share and _is_certain(statistic):
             # All films are alike, so all samples are: Wilson's interval over the patients says what that is worth.
             patients = self._patients(statistic.films)
-            wilson = proportion(round(value * patients), patients)
-            low, high = wilson.low, wilson.high
-        return Estimate(value=value, low=float(low), high=float(high), n=int(statistic.films.sum()))
+            wilson = proportion(round(statistic.of(statistic.unweighted) * patients), patients)
+            return wilson.low, wilson.high
+        values = spread[id(statistic)]
+        finite = values[np.isfinite(values)]
+        if len(finite) < _LEAST_MEASURED * self.resamples:
+            return f"only {len(finite)} of {self.resamples} samples of the patients allow it, too few for an interval"
+        low, high = np.percentile(finite, _INTERVAL).tolist()
+        return low, high
+
+
+def _is_certain(share: Statistic) -> bool:
+    return share.of(share.unweighted) in (0.0, 1.0)

@@ -42,7 +42,6 @@ from xray_batch.training.evaluation.statistics import (
     predictive_values,
     recalibration,
     share,
-    two_classes,
 )
 from xray_batch.training.evaluation.subgroups import measure_subgroups
 
@@ -227,9 +226,8 @@ class _Measured:
             f"{name}: specificity": specificity,
         }
         for prevalence in PREVALENCES:
-            ppv, npv = predictive_values(sensitivity.of, specificity.of, prevalence)
-            statistics[f"{name}: PPV at {prevalence:.0%}"] = two_classes(ppv, positive, self._all)
-            statistics[f"{name}: NPV at {prevalence:.0%}"] = two_classes(npv, positive, self._all)
+            ppv, npv = predictive_values(sensitivity, specificity, prevalence)
+            statistics |= {f"{name}: PPV at {prevalence:.0%}": ppv, f"{name}: NPV at {prevalence:.0%}": npv}
         found = self._estimate(statistics)
         return OperatingPointFacts(
             name=name,

@@ -7,7 +7,7 @@ does not have what it takes: both classes, for instance.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -37,6 +37,9 @@ class Statistic:
     films: Films  #: shape (N,): which films it is about
     needs: Mapping[str, Films] = field(default_factory=dict)  #: kinds of films that it takes, by name; none: any
     is_share: bool = False  #: whether it is a share of films
+    undefined: str = "these films do not allow it"  #: why the films that it takes do not give a number
+    shares: "tuple[Statistic, ...]" = ()  #: those that it is made of
+    combine: Callable[..., float] | None = None  #: makes it of them, and rises with each
 
     @property
     def unweighted(self) -> Values:
@@ -148,7 +151,9 @@ def recalibration(positive: Films, probability: Values) -> tuple[Statistic, Stat
     log_odds = np.log(clipped / (1 - clipped))
     fit = _LogisticFit(positive, log_odds)
     everything = np.ones(len(positive), np.bool_)
-    return two_classes(fit.slope, positive, everything), two_classes(fit.shift, positive, everything)
+    no_slope = "the probabilities do not allow it: classes wholly apart, or all films alike"
+    slope = replace(two_classes(fit.slope, positive, everything), undefined=no_slope)
+    return slope, two_classes(fit.shift, positive, everything)
 
 
 class _LogisticFit:
@@ -218,18 +223,33 @@ def macro_f1(target: npt.NDArray[np.intp], chosen: npt.NDArray[np.intp], classes
     return Statistic(of=function, films=films)
 
 
-def predictive_values(sensitivity: Function, specificity: Function, prevalence: float) -> tuple[Function, Function]:
-    """Return PPV and NPV at a prevalence, by Bayes' theorem from sensitivity and specificity."""
+def predictive_values(sensitivity: Statistic, specificity: Statistic, prevalence: float) -> tuple[Statistic, Statistic]:
+    """Return PPV and NPV at a prevalence, by Bayes' theorem from sensitivity and specificity, which are shares."""
 
-    def ppv(weights: Values) -> float:
-        true, false = prevalence * sensitivity(weights), (1 - prevalence) * (1 - specificity(weights))
+    def ppv(sensitivity: float, specificity: float) -> float:
+        true, false = prevalence * sensitivity, (1 - prevalence) * (1 - specificity)
         return _ratio(true, true + false)
 
-    def npv(weights: Values) -> float:
-        true, false = (1 - prevalence) * specificity(weights), prevalence * (1 - sensitivity(weights))
+    def npv(sensitivity: float, specificity: float) -> float:
+        true, false = (1 - prevalence) * specificity, prevalence * (1 - sensitivity)
         return _ratio(true, true + false)
 
-    return ppv, npv
+    shares = sensitivity, specificity
+    return (
+        _of_shares(ppv, shares, "no film is called pneumonia"),
+        _of_shares(npv, shares, "every film is called pneumonia"),
+    )
+
+
+def _of_shares(combine: Callable[..., float], shares: tuple[Statistic, ...], undefined: str) -> Statistic:
+    return Statistic(
+        of=lambda weights: combine(*(share.of(weights) for share in shares)),
+        films=np.logical_or.reduce([share.films for share in shares]),
+        needs={what: films for share in shares for what, films in share.needs.items()},
+        undefined=undefined,
+        shares=shares,
+        combine=combine,
+    )
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -176,9 +176,12 @@ def test_macro_f1_is_that_of_scikit_learn():
 
 def test_predictive_values():
     """At a prevalence of 20 %, sensitivity 0.9 and specificity 0.8 make a PPV of 18/34 and an NPV of 64/66."""
-    ppv, npv = predictive_values(lambda _: 0.9, lambda _: 0.8, 0.2)
-    assert ppv(np.ones(1)) == pytest.approx(18 / 34)
-    assert npv(np.ones(1)) == pytest.approx(64 / 66)
+    number = np.arange(200)
+    sensitivity = share(number < 90, number < 100, "with pneumonia")
+    specificity = share(number < 180, number >= 100, "without pneumonia")
+    ppv, npv = predictive_values(sensitivity, specificity, 0.2)
+    assert ppv.of(np.ones(200)) == pytest.approx(18 / 34)
+    assert npv.of(np.ones(200)) == pytest.approx(64 / 66)
 
 
 def test_log_loss_is_bounded():
