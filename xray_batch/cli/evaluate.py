@@ -13,7 +13,8 @@ from xray_batch.cli.output import progress_columns
 
 if TYPE_CHECKING:
     from xray_batch.settings import Settings
-    from xray_batch.training.evaluation.facts import Estimate, Report
+    from xray_batch.training.bootstrap import Estimate
+    from xray_batch.training.evaluation.facts import Report
     from xray_batch.training.evaluation.predictions import Task
 
 

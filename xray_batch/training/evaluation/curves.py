@@ -7,10 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from xray_batch.records import Finding
-from xray_batch.training.evaluation.bootstrap import PatientBootstrap
-from xray_batch.training.evaluation.facts import CalibrationBin, Curve, Curves, Estimate
-from xray_batch.training.evaluation.statistics import CALIBRATION_BINS
-from xray_batch.training.metrics import proportion
+from xray_batch.training.bootstrap import Estimate, PatientBootstrap, proportion
+from xray_batch.training.evaluation.facts import CalibrationBin, Curve, Curves
+from xray_batch.training.statistics import CALIBRATION_BINS
 
 #: Labels in the order in which drawings show them.
 LABEL_ORDER: Final = (Finding.NORMAL, Finding.BACTERIAL_PNEUMONIA, Finding.VIRAL_PNEUMONIA, "pneumonia")

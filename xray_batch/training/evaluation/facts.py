@@ -10,6 +10,7 @@ from typing import Final
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from xray_batch.records import Finding, Outcome
+from xray_batch.training.bootstrap import Estimate
 
 #: Raised by one when a key changes its name or its meaning.
 REPORT_VERSION: Final = 2
@@ -17,15 +18,6 @@ REPORT_VERSION: Final = 2
 
 class _Facts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Estimate(_Facts):
-    """One figure with its 95 % confidence interval."""
-
-    value: float
-    low: float
-    high: float
-    n: int  #: films that it was measured on
 
 
 class NotMeasured(_Facts):

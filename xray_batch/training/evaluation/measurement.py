@@ -15,13 +15,12 @@ from xray_batch.bundle import Manifest
 from xray_batch.classify import pool
 from xray_batch.errors import TrainingDataError
 from xray_batch.records import Finding, Outcome
-from xray_batch.training.evaluation.bootstrap import PatientBootstrap
+from xray_batch.training.bootstrap import RESAMPLES, Estimate, PatientBootstrap
 from xray_batch.training.evaluation.curves import measure_curves
 from xray_batch.training.evaluation.facts import (
     BandFacts,
     Covid19Facts,
     Curves,
-    Estimate,
     FindingFacts,
     NotMeasured,
     OperatingPointFacts,
@@ -31,7 +30,8 @@ from xray_batch.training.evaluation.facts import (
     Tally,
 )
 from xray_batch.training.evaluation.predictions import Analysed, Predictions, verdict
-from xray_batch.training.evaluation.statistics import (
+from xray_batch.training.evaluation.subgroups import measure_subgroups
+from xray_batch.training.statistics import (
     Statistic,
     area_under_roc,
     average_precision,
@@ -43,13 +43,9 @@ from xray_batch.training.evaluation.statistics import (
     recalibration,
     share,
 )
-from xray_batch.training.evaluation.subgroups import measure_subgroups
 
 #: Shares of patients with pneumonia that predictive values are given for.
 PREVALENCES: Final = (0.05, 0.20, 0.60)
-
-#: Samples of the bootstrap.
-RESAMPLES: Final = 2000
 
 #: Findings that are told apart; COVID-19 is not among them.
 TOLD_APART: Final = (Finding.NORMAL, Finding.BACTERIAL_PNEUMONIA, Finding.VIRAL_PNEUMONIA)

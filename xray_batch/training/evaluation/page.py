@@ -6,8 +6,8 @@ from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from xray_batch.training.evaluation.bootstrap import LEAST_PATIENTS
-from xray_batch.training.evaluation.facts import Estimate, Report
+from xray_batch.training.bootstrap import LEAST_PATIENTS, Estimate
+from xray_batch.training.evaluation.facts import Report
 from xray_batch.training.evaluation.subgroups import LEAST_FILMS
 
 #: What each drawing shows, under it.

@@ -17,10 +17,11 @@ from xray_batch import DISCLAIMER
 from xray_batch.bundle import Bundle
 from xray_batch.classify import Ensemble
 from xray_batch.errors import TrainingDataError
+from xray_batch.training.bootstrap import RESAMPLES
 from xray_batch.training.dataset import fingerprint
 from xray_batch.training.evaluation.facts import REPORT_VERSION, Loss, NotMeasured, Provenance, Report
 from xray_batch.training.evaluation.figures import draw_figures
-from xray_batch.training.evaluation.measurement import RESAMPLES, headline_films, measure
+from xray_batch.training.evaluation.measurement import headline_films, measure
 from xray_batch.training.evaluation.page import CAPTIONS, render_page
 from xray_batch.training.evaluation.predictions import Predictions, Task
 from xray_batch.training.evaluation.predictions_file import write_predictions

@@ -12,10 +12,10 @@ from xray_batch.decode import decode_file
 from xray_batch.errors import RejectedInputError, TransientError
 from xray_batch.records import Finding, GrayscaleImage, ImageHeader, SourceFormat
 from xray_batch.standardize import prepare, resize
-from xray_batch.training.evaluation.bootstrap import PatientBootstrap
+from xray_batch.training.bootstrap import PatientBootstrap
 from xray_batch.training.evaluation.facts import StressFacts, StressRow
 from xray_batch.training.evaluation.predictions import Analysed, Task
-from xray_batch.training.evaluation.statistics import area_under_roc, share
+from xray_batch.training.statistics import area_under_roc, share
 from xray_batch.training.stress import CONTROLS, STRESS_SIDE, STRESSES, Film, keep
 
 

@@ -7,10 +7,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from xray_batch.training.evaluation.bootstrap import PatientBootstrap
+from xray_batch.training.bootstrap import PatientBootstrap
 from xray_batch.training.evaluation.facts import Subgroup
 from xray_batch.training.evaluation.predictions import FilmPrediction
-from xray_batch.training.evaluation.statistics import Statistic, share
+from xray_batch.training.statistics import Statistic, share
 
 #: Fewer films than this say nothing about a group.
 LEAST_FILMS: Final = 30

@@ -16,8 +16,8 @@ from xray_batch.errors import RejectedInputError, TransientError
 from xray_batch.overlay import CAPTION, overlay
 from xray_batch.standardize import prepare, resize, trim
 from xray_batch.training.evaluation.predictions import Analysed, FilmPrediction, Verdict, verdict
-from xray_batch.training.evaluation.statistics import log_loss
 from xray_batch.training.evaluation.style import FOOTNOTE, GRAY
+from xray_batch.training.statistics import log_loss
 from xray_batch.training.stress import Film
 
 #: Longer side of a picture in the report, in pixels.

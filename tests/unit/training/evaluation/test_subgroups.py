@@ -7,7 +7,7 @@ import pytest
 from made_up_predictions import make_predictions
 
 from xray_batch.records import SourceFormat
-from xray_batch.training.evaluation.bootstrap import PatientBootstrap
+from xray_batch.training.bootstrap import PatientBootstrap
 from xray_batch.training.evaluation.predictions import FilmFacts
 from xray_batch.training.evaluation.subgroups import measure_subgroups
 

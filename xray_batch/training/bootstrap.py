@@ -1,4 +1,4 @@
-"""Confidence intervals by a bootstrap over patients.
+"""Confidence intervals: Wilson's of a share, and of everything by a bootstrap over patients.
 
 Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3 (percentile interval); whole
 patients are drawn, since films of one patient resemble each other (Davison and Hinkley, "Bootstrap Methods and
@@ -10,10 +10,14 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+from scipy.stats import binomtest
 
-from xray_batch.training.evaluation.facts import Estimate
-from xray_batch.training.evaluation.statistics import Statistic, Values
-from xray_batch.training.metrics import proportion
+from xray_batch.bundle import Proportion
+from xray_batch.training.statistics import Statistic, Values
+
+#: Samples of the bootstrap.
+RESAMPLES: Final = 2000
 
 #: Fewer patients than this say too little for an interval.
 LEAST_PATIENTS: Final = 10
@@ -22,6 +26,26 @@ LEAST_PATIENTS: Final = 10
 _LEAST_MEASURED: Final = 0.95
 
 _INTERVAL: Final = (2.5, 97.5)
+
+
+class Estimate(BaseModel):
+    """One figure with its 95 % confidence interval."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    value: float
+    low: float
+    high: float
+    n: int  #: films that it was measured on
+
+
+def proportion(successes: int, n: int) -> Proportion:
+    """Give a share with its Wilson interval.
+
+    Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927.
+    """
+    interval = binomtest(successes, n).proportion_ci(0.95, method="wilson")
+    return Proportion(value=successes / n, low=interval.low, high=interval.high, n=n)
 
 
 class PatientBootstrap:
@@ -75,6 +99,10 @@ class PatientBootstrap:
                 estimates[name] = Estimate(value=values[name], low=low, high=high, n=int(statistic.films.sum()))
         return estimates, missing
 
+    def percentiles(self, statistic: Statistic) -> tuple[float, float]:
+        """Return the bounds from the samples that allow it, however few patients there are."""
+        return _percentiles(self._spread([statistic])[id(statistic)])
+
     def _spread(self, statistics: Iterable[Statistic]) -> dict[int, Values]:
         """Return, by the id of each statistic and of the shares that it is made of, its value in every sample."""
         all_of_them = {id(part): part for statistic in statistics for part in (statistic, *statistic.shares)}
@@ -111,12 +139,16 @@ class PatientBootstrap:
             wilson = proportion(round(statistic.of(statistic.unweighted) * patients), patients)
             return wilson.low, wilson.high
         values = spread[id(statistic)]
-        finite = values[np.isfinite(values)]
-        if len(finite) < _LEAST_MEASURED * self.resamples:
-            return f"only {len(finite)} of {self.resamples} samples of the patients allow it, too few for an interval"
-        low, high = np.percentile(finite, _INTERVAL).tolist()
-        return low, high
+        finite = int(np.isfinite(values).sum())
+        if finite < _LEAST_MEASURED * self.resamples:
+            return f"only {finite} of {self.resamples} samples of the patients allow it, too few for an interval"
+        return _percentiles(values)
 
 
 def _is_certain(share: Statistic) -> bool:
     return share.of(share.unweighted) in (0.0, 1.0)
+
+
+def _percentiles(values: Values) -> tuple[float, float]:
+    low, high = np.percentile(values[np.isfinite(values)], _INTERVAL).tolist()
+    return low, high

@@ -112,22 +112,21 @@ class _SortedCounts:
         )
 
 
-def calibration_error(positive: Films, probability: Values) -> Statistic:
-    """Return the mean distance between probability and frequency over 15 equally filled bins.
+def calibration_error(positive: Films, probability: Values, bins: int = CALIBRATION_BINS) -> Statistic:
+    """Return the mean distance between probability and frequency over equally filled bins.
 
-    Nixon et al., "Measuring Calibration in Deep Learning", 2019, arXiv 1904.01685; the same as
-    :func:`xray_batch.training.metrics.expected_calibration_error`.
+    Nixon et al., "Measuring Calibration in Deep Learning", 2019, arXiv 1904.01685.
     """
     order = np.argsort(probability, kind="stable")
     gaps = positive[order] - probability[order]
 
     def function(weights: Values) -> float:
         repeated = np.repeat(gaps, weights[order].astype(np.int64))
-        bins = min(CALIBRATION_BINS, len(repeated))
-        if not bins:
+        filled = np.arange(min(bins, len(repeated)))
+        if not len(filled):
             return math.nan
-        size, larger = divmod(len(repeated), bins)
-        starts = np.arange(bins) * size + np.minimum(np.arange(bins), larger)
+        size, larger = divmod(len(repeated), len(filled))
+        starts = filled * size + np.minimum(filled, larger)
         return float(np.abs(np.add.reduceat(repeated, starts)).sum() / len(repeated))
 
     return Statistic(of=function, films=np.ones(len(positive), np.bool_))

@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from xray_batch.training.evaluation.bootstrap import LEAST_PATIENTS, PatientBootstrap
-from xray_batch.training.evaluation.statistics import area_under_roc, predictive_values, recalibration, share
+from xray_batch.training.bootstrap import LEAST_PATIENTS, PatientBootstrap
+from xray_batch.training.statistics import area_under_roc, predictive_values, recalibration, share
 
 
 def bootstrap(patients, resamples=400):

@@ -7,7 +7,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from xray_batch.training.evaluation.statistics import (
+from xray_batch.training.metrics import expected_calibration_error
+from xray_batch.training.statistics import (
     area_under_roc,
     average_precision,
     calibration_error,
@@ -18,7 +19,6 @@ from xray_batch.training.evaluation.statistics import (
     recalibration,
     share,
 )
-from xray_batch.training.metrics import expected_calibration_error
 
 EVERYTHING = np.ones(200, np.bool_)
 
