@@ -39,7 +39,7 @@ class Provenance(_Facts):
     seen: int | None  #: films that the bundle was trained on, or copies of such; null: not known of some
     created_at: AwareDatetime
     command: str
-    device: str
+    device: str  #: GPU, or instructions and threads of the CPU
     precision: str
     libraries: dict[str, str]  #: versions
     resamples: int  #: of the bootstrap

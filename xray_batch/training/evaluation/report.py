@@ -1,7 +1,6 @@
 """The folder of a report: report.html, report.json, predictions.csv and figures/*.png."""
 
 import datetime as dt
-import importlib.metadata
 import io
 import re
 from collections.abc import Sequence
@@ -9,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
 from xray_batch import DISCLAIMER
 from xray_batch.bundle import Bundle
-from xray_batch.classify import Ensemble
+from xray_batch.classify import Ensemble, describe_device
 from xray_batch.errors import TrainingDataError
+from xray_batch.libraries import COMPUTING, versions
 from xray_batch.training.bootstrap import RESAMPLES
 from xray_batch.training.dataset import fingerprint
 from xray_batch.training.evaluation.facts import REPORT_VERSION, Loss, NotMeasured, Provenance, Report
@@ -37,7 +36,8 @@ _FOLDER_MODE: Final = 0o750
 #: Names of the pictures of films that were most wrong, without suffix.
 _LOSS: Final = re.compile(r"loss-\d{2,}(-heat)?")
 
-_LIBRARIES: Final = ("xray-batch", "torch", "torchvision", "numpy", "scipy", "pillow", "pydicom", "matplotlib")
+#: Libraries that figures and drawings come from, besides those of the answers.
+_MEASURING: Final = ("scipy", "matplotlib")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +149,6 @@ def _draw_losses(worst: Sequence[TopLoss], ensemble: Ensemble) -> tuple[tuple[Lo
 def _provenance(order: ReportOrder, predictions: Predictions, bundle: Bundle, ensemble: Ensemble) -> Provenance:
     images = [film.image for film in predictions.films]
     is_complete = all(image.path.is_file() for image in images)
-    is_gpu = ensemble.device.type == "cuda"
     return Provenance(
         model_id=bundle.manifest.model_id,
         model_sha256=bundle.sha256,
@@ -160,9 +159,9 @@ def _provenance(order: ReportOrder, predictions: Predictions, bundle: Bundle, en
         seen=_count_seen(predictions),
         created_at=dt.datetime.now(dt.UTC),
         command=order.command,
-        device=torch.cuda.get_device_name(ensemble.device) if is_gpu else ensemble.device.type,
+        device=describe_device(ensemble.device),
         precision=str(ensemble.dtype).removeprefix("torch."),
-        libraries={name: importlib.metadata.version(name) for name in _LIBRARIES},
+        libraries=versions("xray-batch", *COMPUTING, *_MEASURING),
         resamples=order.resamples,
         seed=order.seed,
     )
