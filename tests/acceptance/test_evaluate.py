@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 
 import pytest
 from installed_command import make_bad_files, make_films, run_command
@@ -83,6 +84,28 @@ def test_one_source_of_predictions(tmp_path, options):
     done = run_command("evaluate", *options, "--out", tmp_path / "report", "--home", tmp_path)
     assert done.code == 2
     assert "give either --data or --predictions" in done.err
+
+
+@pytest.mark.parametrize("out", ["taken", "taken/report", "half"])
+def test_a_report_in_place_of_a_file(tmp_path, out):
+    """A file where the folder is to be is wrong usage, and said before any film is looked at."""
+    (tmp_path / "taken").write_bytes(b"mine")
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "figures").write_bytes(b"mine")
+    # The list is not there: had it been read before, that would be the error.
+    done = run_command("evaluate", "--data", tmp_path / "absent", "--out", tmp_path / out, "--home", tmp_path)
+    assert done.code == 2
+    assert "--out is to be a folder" in done.err
+    assert (tmp_path / "taken").read_bytes() == b"mine"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_is_not_ours(data, tmp_path):
+    """A folder without permission to write is wrong usage, and said before any film is looked at."""
+    (tmp_path / "theirs").mkdir(mode=0o500)
+    done = run_command("evaluate", "--data", data, "--out", tmp_path / "theirs" / "report", "--home", tmp_path)
+    assert done.code == 2
+    assert "no permission" in done.err
 
 
 def test_a_list_that_is_not_there(tmp_path):

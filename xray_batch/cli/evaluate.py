@@ -1,5 +1,6 @@
 """`xray-batch evaluate`."""
 
+import os
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,6 +46,7 @@ def evaluate(
     if (data is None) == (predictions is None):
         raise typer.BadParameter("give either --data or --predictions")
     settings = open_settings(home, config, database_url, bundle=bundle, device=device)
+    _check_out(out)
 
     from xray_batch.bundle import find_bundle
     from xray_batch.classify import Ensemble, select_device, select_dtype
@@ -70,6 +72,7 @@ def evaluate(
         stress_films=stress_films,
         top_losses=worst,
         seed=seed,
+        address_space=settings.decode_memory_mb << 20,
     )
     with _progress() as task:
         if predictions:
@@ -79,6 +82,22 @@ def evaluate(
         check_analysed(films)
         report = make_report(order, films, found, ensemble, task=task)
     _print_summary(report, out)
+
+
+def _check_out(out: Path) -> None:
+    """Refuse a folder that cannot be written to, before any work is done; none is made for a report that fails.
+
+    Raises
+    ------
+    typer.BadParameter
+        Naming what is wrong with it.
+    """
+    for folder in (out.absolute(), out.absolute() / "figures"):
+        nearest = next(path for path in (folder, *folder.parents) if path.exists())
+        if not nearest.is_dir():
+            raise typer.BadParameter(f"--out is to be a folder, {nearest} is none")
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise typer.BadParameter(f"--out cannot be written: no permission in {nearest}")
 
 
 def _command(

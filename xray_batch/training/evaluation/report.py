@@ -53,6 +53,7 @@ class ReportOrder:
     top_losses: int = 12
     resamples: int = RESAMPLES
     seed: int = 0
+    address_space: int = 2 << 30  #: bytes that decoding a film once more may take, to change or draw it
 
 
 def make_report(
@@ -80,12 +81,11 @@ def make_report(
         raise TrainingDataError(message)
     measured = measure(predictions, bundle.manifest, covid19=order.covid19, resamples=order.resamples, seed=order.seed)
     headline = headline_films(predictions.analysed)
-    stress = _stress(order, predictions, ensemble, task)
+    # What took longest is written first: from the predictions a report can be made again.
+    _write_predictions(order.out, predictions, bundle)
+    stress, no_stress = _stress(order, predictions, ensemble, task)
     worst = top_losses(headline, bundle.manifest, order.top_losses)
-    losses, pictures = _draw_losses(worst, ensemble)
-    not_measured = measured.not_measured
-    if order.stress_films and stress is None:
-        not_measured = (*not_measured, NotMeasured(figure="stress set", why="no file can be read any more"))
+    losses, pictures = _draw_losses(worst, ensemble, order.address_space)
     report = Report(
         version=REPORT_VERSION,
         disclaimer=DISCLAIMER,
@@ -99,35 +99,50 @@ def make_report(
         stress=stress.facts if stress else None,
         curves=measured.curves,
         top_losses=losses,
-        not_measured=not_measured,
+        not_measured=(*measured.not_measured, *no_stress),
     )
     figures = draw_figures(report, stress.example if stress else None)
     pictures |= {f"figures/{name}.png": _figure_png(figure) for name, figure in figures.items()}
     _write(order.out, report, pictures)
-    predictions_path = order.out / PREDICTIONS_NAME
-    write_predictions(predictions_path, predictions, bundle.manifest)
-    predictions_path.chmod(_MODE)
     return report
 
 
-def _stress(order: ReportOrder, predictions: Predictions, ensemble: Ensemble, task: Task) -> StressSet | None:
+def _write_predictions(out: Path, predictions: Predictions, bundle: Bundle) -> None:
+    out.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+    path = out / PREDICTIONS_NAME
+    write_predictions(path, predictions, bundle.manifest)
+    path.chmod(_MODE)
+
+
+def _stress(
+    order: ReportOrder, predictions: Predictions, ensemble: Ensemble, task: Task
+) -> tuple[StressSet | None, tuple[NotMeasured, ...]]:
+    """Return the stress set, or why there is none where one is wanted."""
     if not order.stress_films:
-        return None
-    return measure_stress(
-        headline_films(predictions.analysed),
-        ensemble,
-        per_class=order.stress_films,
-        resamples=order.resamples,
-        seed=order.seed,
-        task=task,
-    )
+        return None, ()
+    try:
+        stress = measure_stress(
+            headline_films(predictions.analysed),
+            ensemble,
+            per_class=order.stress_films,
+            resamples=order.resamples,
+            seed=order.seed,
+            address_space=order.address_space,
+            task=task,
+        )
+        why = "no file can be read any more"
+    except FloatingPointError:
+        stress, why = None, "the networks give no finite numbers for a film that was changed"
+    return stress, () if stress else (NotMeasured(figure="stress set", why=why),)
 
 
-def _draw_losses(worst: Sequence[TopLoss], ensemble: Ensemble) -> tuple[tuple[Loss, ...], dict[str, bytes]]:
+def _draw_losses(
+    worst: Sequence[TopLoss], ensemble: Ensemble, address_space: int
+) -> tuple[tuple[Loss, ...], dict[str, bytes]]:
     losses: list[Loss] = []
     pictures: dict[str, bytes] = {}
     for number, case in enumerate(worst, start=1):
-        drawn = draw_pictures(case.film.image.path, ensemble)
+        drawn = draw_pictures(case.film.image.path, ensemble, address_space=address_space)
         picture, heat_picture = f"figures/loss-{number:02}.png", f"figures/loss-{number:02}-heat.png"
         if drawn:
             pictures |= {picture: _png(drawn.film), heat_picture: _png(drawn.heat)}

@@ -11,10 +11,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from xray_batch.bundle import Manifest
 from xray_batch.classify import Ensemble
-from xray_batch.decode import decode_file
-from xray_batch.errors import RejectedInputError, TransientError
 from xray_batch.overlay import CAPTION, overlay
 from xray_batch.standardize import prepare, resize, trim
+from xray_batch.training.evaluation.decode_again import decode_again
 from xray_batch.training.evaluation.predictions import Analysed, FilmPrediction, Verdict, verdict
 from xray_batch.training.evaluation.style import FOOTNOTE, GRAY
 from xray_batch.training.statistics import log_loss
@@ -54,15 +53,28 @@ def top_losses(films: Analysed, manifest: Manifest, count: int) -> list[TopLoss]
     return [TopLoss(film=films.films[index], verdict=said[index], loss=float(losses[index])) for index in order]
 
 
-def draw_pictures(path: Path, ensemble: Ensemble) -> Pictures | None:
-    """Decode a film once more and draw the part that `ensemble` sees; None where the file cannot be read any more."""
-    try:
-        image = decode_file(path)
-    except (RejectedInputError, TransientError):
+def draw_pictures(path: Path, ensemble: Ensemble, *, address_space: int) -> Pictures | None:
+    """Decode a film once more and draw the part that `ensemble` sees.
+
+    Parameters
+    ----------
+    address_space
+        Bytes that decoding may take.
+
+    Returns
+    -------
+    Pictures or None
+        None where the file cannot be read any more, or the networks give no finite numbers for it.
+    """
+    image = decode_again(path, address_space)
+    if image is None:
         return None
     spec = ensemble.manifest.input_spec
     film = _small(trim(image.pixels, spec))
-    explanation = ensemble.explain(prepare(image, spec))
+    try:
+        explanation = ensemble.explain(prepare(image, spec))
+    except FloatingPointError:
+        return None
     below = _lines(FOOTNOTE, film), _lines(CAPTION, film)
     rows = max(map(len, below))
     return Pictures(

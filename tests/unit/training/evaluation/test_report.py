@@ -234,6 +234,34 @@ def test_films_that_are_gone(predictions, bundle, ensemble, tmp_path):
     assert "The file cannot be read any more" in text
 
 
+def test_films_without_finite_numbers(predictions, bundle, ensemble, tmp_path, monkeypatch):
+    """Where the networks fail on a film that is changed or drawn, the rest is there, and the page says so."""
+
+    def fail(inputs):
+        raise FloatingPointError
+
+    monkeypatch.setattr(ensemble, "examine_members", fail)
+    monkeypatch.setattr(ensemble, "explain", fail)
+    report = make_report(order(tmp_path), predictions, bundle, ensemble, task=silent)
+    why = {missing.figure: missing.why for missing in report.not_measured}
+    assert why["stress set"] == "the networks give no finite numbers for a film that was changed"
+    assert {case.picture for case in report.top_losses} == {None}
+    assert "or cannot be shown" in Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
+
+
+def test_predictions_are_written_first(predictions, bundle, ensemble, tmp_path):
+    """What is interrupted after the films were classified leaves what the members said."""
+
+    def interrupt(description, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_report(order(tmp_path / "report"), predictions, bundle, ensemble, task=interrupt)
+    read = read_predictions(tmp_path / "report" / "predictions.csv", bundle.manifest)
+    assert len(read.films) == len(predictions.films)
+    assert (tmp_path / "report" / "predictions.csv").stat().st_mode & 0o777 == 0o640
+
+
 @pytest.mark.parametrize("label", ["normal", "pneumonia", "viral_pneumonia"])
 def test_one_label(predictions, bundle, ensemble, tmp_path, label):
     """A list of one label has a report, with what can be measured and drawn."""

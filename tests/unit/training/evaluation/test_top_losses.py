@@ -12,6 +12,8 @@ from xray_batch.classify import Ensemble
 from xray_batch.training.evaluation import top_losses
 from xray_batch.training.evaluation.top_losses import draw_pictures
 
+ROOM = {"address_space": 2 << 30}
+
 
 @pytest.fixture(scope="module")
 def ensemble(bundle_folder, tmp_path_factory):
@@ -32,7 +34,7 @@ def test_film_and_heat_show_the_same_part(ensemble, film, tmp_path):
     """A border that is cut off before the model sees a film is in neither picture."""
     framed = tmp_path / "framed.png"
     ImageOps.expand(Image.open(film), (40, 0), fill=0).save(framed)
-    pictures, plain = draw_pictures(framed, ensemble), draw_pictures(film, ensemble)
+    pictures, plain = draw_pictures(framed, ensemble, **ROOM), draw_pictures(film, ensemble, **ROOM)
     assert pictures.film.size == pictures.heat.size
     # The row or column next to a border is cut off, too.
     assert np.abs(np.subtract(pictures.film.size, plain.film.size)).max() < 15
@@ -45,10 +47,10 @@ def test_film_and_heat_show_the_same_part(ensemble, film, tmp_path):
 
 def test_the_heat_picture_says_what_it_is(ensemble, film, monkeypatch):
     """Under the heat map stands that it is not where disease is; the film has the footnote of all drawings."""
-    with_caption = draw_pictures(film, ensemble)
+    with_caption = draw_pictures(film, ensemble, **ROOM)
     assert np.asarray(with_caption.heat)[384:].min() < 150
     monkeypatch.setattr(top_losses, "CAPTION", " ")
-    without = draw_pictures(film, ensemble)
+    without = draw_pictures(film, ensemble, **ROOM)
     assert np.array_equal(np.asarray(without.heat)[:384], np.asarray(with_caption.heat)[:384])
     assert np.asarray(without.heat)[384:].min() == 255
     assert np.asarray(without.film)[384:].min() < 150
@@ -59,8 +61,22 @@ def test_captions_fit(ensemble, film, tmp_path):
     for size in ((500, 100), (128, 128), (100, 500)):
         Image.open(film).resize(size).save(tmp_path / "film.png")
         for picture in (lambda drawn: drawn.film, lambda drawn: drawn.heat):
-            pixels = np.asarray(picture(draw_pictures(tmp_path / "film.png", ensemble)))
+            pixels = np.asarray(picture(draw_pictures(tmp_path / "film.png", ensemble, **ROOM)))
             caption = pixels[(pixels == 255).all(axis=(1, 2)).argmax() :]
             assert (caption[:, -2:] == 255).all()
             assert (caption[-2:] == 255).all()
             assert caption.min() < 150
+
+
+def test_films_that_cannot_be_shown(ensemble, film, tmp_path, monkeypatch):
+    """A file that is gone or takes too much memory, or that the networks have no numbers for, has no pictures."""
+    assert draw_pictures(tmp_path / "gone.png", ensemble, **ROOM) is None
+    huge = tmp_path / "huge.png"
+    Image.new("L", (10_000, 10_000)).save(huge)
+    assert draw_pictures(huge, ensemble, address_space=64 << 20) is None
+
+    def fail(model_input):
+        raise FloatingPointError
+
+    monkeypatch.setattr(ensemble, "explain", fail)
+    assert draw_pictures(film, ensemble, **ROOM) is None
