@@ -2,21 +2,18 @@
 
 import os
 import shlex
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Device, Home, open_settings
-from xray_batch.cli.output import progress_columns
+from xray_batch.cli.output import progress_bars
 
 if TYPE_CHECKING:
     from xray_batch.settings import Settings
     from xray_batch.training.bootstrap import Estimate
     from xray_batch.training.evaluation.facts import Report
-    from xray_batch.training.evaluation.predictions import Task
 
 
 def evaluate(
@@ -52,7 +49,6 @@ def evaluate(
     from xray_batch.classify import Ensemble, select_device, select_dtype
     from xray_batch.intake import Folders
     from xray_batch.training.dataset import read_images
-    from xray_batch.training.evaluation.measurement import check_analysed
     from xray_batch.training.evaluation.predictions import predict
     from xray_batch.training.evaluation.predictions_file import read_predictions
     from xray_batch.training.evaluation.report import ReportOrder, make_report
@@ -74,12 +70,11 @@ def evaluate(
         seed=seed,
         address_space=settings.decode_memory_mb << 20,
     )
-    with _progress() as task:
+    with progress_bars() as task:
         if predictions:
             films = read_predictions(predictions, found.manifest)
         else:
             films = predict(images, found, ensemble, settings, task=task)
-        check_analysed(films)
         report = make_report(order, films, found, ensemble, task=task)
     _print_summary(report, out)
 
@@ -120,22 +115,6 @@ def _command(
     }
     words = ["xray-batch", "evaluate", *source, "--out", out, *(["--covid19"] if covid19 else [])]
     return shlex.join(map(str, [*words, *(word for option in options.items() for word in option)]))
-
-
-@contextmanager
-def _progress() -> "Iterator[Task]":
-    """Show bars with the time left on a terminal's stderr."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(*progress_columns(), console=console, disable=not console.is_terminal) as bars:
-
-        def task(description: str, total: int) -> Callable[[int], None]:
-            identifier = bars.add_task(description, total=total)
-            return lambda films: bars.advance(identifier, films)
-
-        yield task
 
 
 def _print_summary(report: "Report", out: Path) -> None:

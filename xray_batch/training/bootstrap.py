@@ -65,6 +65,11 @@ class PatientBootstrap:
         _, self._patient = np.unique(np.asarray(patients), return_inverse=True)
         self._count = int(self._patient.max()) + 1
 
+    @property
+    def unweighted(self) -> Values:
+        """Weights of the films as they are: 1 each."""
+        return np.ones(len(self._patient))
+
     def weights(self) -> Iterator[npt.NDArray[np.float64]]:
         """Yield, for each sample, how often each film is in it: shape (N,)."""
         random = np.random.default_rng(self._seed)

@@ -107,7 +107,7 @@ def _net_benefit(found: Values | float, false: Values | float, films: float) -> 
 def _curve(x: Values, line: Callable[[Values], Values], bootstrap: PatientBootstrap) -> Curve:
     samples = np.array([line(weights) for weights in bootstrap.weights()])
     usable = samples[np.isfinite(samples).all(axis=1)]
-    y = line(np.ones(len(next(bootstrap.weights()))))
+    y = line(bootstrap.unweighted)
     low, high = np.percentile(usable, [2.5, 97.5], axis=0) if len(usable) else (y, y)
     return Curve(x=tuple(x.tolist()), y=tuple(y.tolist()), low=tuple(low.tolist()), high=tuple(high.tolist()))
 

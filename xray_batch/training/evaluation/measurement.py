@@ -92,7 +92,7 @@ def measure(
     TrainingDataError
         If no film was analysed; the message says why the first was not.
     """
-    check_analysed(predictions)
+    _check_analysed(predictions)
     analysed = predictions.analysed
     headline = headline_films(analysed)
     if not headline.films:
@@ -121,7 +121,7 @@ def headline_films(analysed: Analysed) -> Analysed:
     return analysed.take(analysed.labels != Finding.COVID19_PNEUMONIA)
 
 
-def check_analysed(predictions: Predictions) -> None:
+def _check_analysed(predictions: Predictions) -> None:
     """Refuse predictions without a single film that was analysed.
 
     Raises
@@ -274,12 +274,12 @@ class _Measured:
         labels, classes = self._films.labels, self._films.classes
         fine = np.isin(labels, TOLD_APART)
         target = np.array([TOLD_APART.index(label) if label in TOLD_APART else 0 for label in labels.tolist()])
-        scores = self._pooled[:, [classes.index(finding) for finding in TOLD_APART]]
-        chosen = scores.argmax(axis=1)
+        probabilities = self._pooled[:, [classes.index(finding) for finding in TOLD_APART]]
+        chosen = probabilities.argmax(axis=1)
         if not fine.any():
             self._miss("findings told apart", "no label names a finding")
             return None
-        bacterial, viral = scores[:, 1], scores[:, 2]
+        bacterial, viral = probabilities[:, 1], probabilities[:, 2]
         of_known_cause = fine & (target > 0)
         is_bacterial = target == 1
         share_of_bacterial = bacterial / np.maximum(bacterial + viral, np.finfo(np.float64).tiny)
