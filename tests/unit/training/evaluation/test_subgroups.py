@@ -92,3 +92,14 @@ def test_resolution_tertiles():
     }
     alike, _ = measure(films_with(facts[:1]))
     assert [group.films for (attribute, _), group in alike.items() if attribute == "resolution"] == [120]
+
+
+def test_resolutions_of_small_films():
+    """Films of a few thousand pixels fall in groups with names of their own."""
+    facts = [FilmFacts(rows=side, columns=64) for side in (64, 65, 66)]
+    groups, _ = measure(films_with(facts))
+    assert {name: group.films for (attribute, name), group in groups.items() if attribute == "resolution"} == {
+        "up to 0.00410 megapixels": 40,
+        "up to 0.00416 megapixels": 40,
+        "up to 0.00422 megapixels": 40,
+    }
