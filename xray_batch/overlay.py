@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from xray_batch.heat_map import THORAX
 
-#: Stands in the pixels of every picture that leaves the program.
+#: Stands in the pixels of every picture with a heat map that is written to a file; :func:`overlay` leaves it out.
 CAPTION: Final = "Where the model is sensitive, not where disease is. Research use only."
 
 #: Every fifteenth of the 256 colours, from no heat to the hottest point; those between are interpolated.
@@ -101,7 +101,8 @@ def draw_explanation(
     font = ImageFont.load_default(size=_FONT_SIZE)
     right, top = width - _MARGIN - columns, _MARGIN + _LINE_HEIGHT
     draw.text((_MARGIN, _MARGIN), "film", _TEXT, font)
-    draw.text((right, _MARGIN), title, _TEXT, font)
+    # Over a narrow film the title begins further left, to have room.
+    draw.text((min(right, width - _MARGIN - draw.textlength(title, font)), _MARGIN), title, _TEXT, font)
     canvas.paste(overlay(small, np.zeros((1, 1))), (_MARGIN, top))
     canvas.paste(overlay(small, heat), (right, top))
     frame = (right + THORAX.left * columns, top + THORAX.top * rows)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 
 import pytest
 from installed_command import make_bad_files, make_films, run_command
@@ -62,12 +63,49 @@ def test_nothing_that_can_be_analysed(tmp_path):
     assert not (tmp_path / "report").exists()
 
 
+@pytest.mark.parametrize("joined", [False, True], ids=["two words", "one word"])
+def test_no_password_in_the_report(data, tmp_path, joined):
+    """The report tells how it was made, without the URL of the database, which may hold a password."""
+    url = "postgresql+psycopg://reader:hunter2@localhost/films"
+    database = [f"--database-url={url}"] if joined else ["--database-url", url]
+    options = ["--home", tmp_path, "--stress-films", "0", "--top-losses", "0", "--seed", "3", "--covid19"]
+    done = run_command("evaluate", "--data", data, "--out", tmp_path / "report", *options, *database)
+    assert done.code == 0, done.err
+    for name in ("report.json", "report.html"):
+        text = (tmp_path / "report" / name).read_text(encoding="utf-8")
+        assert "hunter2" not in text
+        assert "--covid19" in text
+        assert "--stress-films 0 --top-losses 0 --seed 3" in text
+
+
 @pytest.mark.parametrize("options", [[], ["--data", "a", "--predictions", "b"]])
 def test_one_source_of_predictions(tmp_path, options):
     """Neither a list of labels nor predictions, or both, is wrong usage."""
     done = run_command("evaluate", *options, "--out", tmp_path / "report", "--home", tmp_path)
     assert done.code == 2
     assert "give either --data or --predictions" in done.err
+
+
+@pytest.mark.parametrize("out", ["taken", "taken/report", "half"])
+def test_a_report_in_place_of_a_file(tmp_path, out):
+    """A file where the folder is to be is wrong usage, and said before any film is looked at."""
+    (tmp_path / "taken").write_bytes(b"mine")
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "figures").write_bytes(b"mine")
+    # The list is not there: had it been read before, that would be the error.
+    done = run_command("evaluate", "--data", tmp_path / "absent", "--out", tmp_path / out, "--home", tmp_path)
+    assert done.code == 2
+    assert "--out is to be a folder" in done.err
+    assert (tmp_path / "taken").read_bytes() == b"mine"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_is_not_ours(data, tmp_path):
+    """A folder without permission to write is wrong usage, and said before any film is looked at."""
+    (tmp_path / "theirs").mkdir(mode=0o500)
+    done = run_command("evaluate", "--data", data, "--out", tmp_path / "theirs" / "report", "--home", tmp_path)
+    assert done.code == 2
+    assert "no permission" in done.err
 
 
 def test_a_list_that_is_not_there(tmp_path):

@@ -6,6 +6,7 @@ import sys
 import matplotlib as mpl
 import numpy as np
 import pytest
+from PIL import ImageFont
 
 from xray_batch.overlay import CAPTION, draw_explanation, overlay
 
@@ -60,6 +61,18 @@ def test_any_shape_of_film(shape):
     assert np.ptp(left) > 200
     # The outermost columns are without the frame.
     assert np.array_equal(left[:, :2], picture[52 : 52 + rows, -24 - columns : -22 - columns])
+
+
+@pytest.mark.parametrize("shape", [(60, 90), (2000, 64)])
+def test_the_title_has_room(shape):
+    """Over a film of any width the whole title stands, and ends before the margin."""
+    title = "heat map, mean of resnet34 and resnet50"
+    head = np.asarray(draw_explanation(np.zeros(shape), np.zeros((3, 3)), title, []))[:50, 100:]
+    bare = np.asarray(draw_explanation(np.zeros(shape), np.zeros((3, 3)), "", []))[:50, 100:]
+    written = np.flatnonzero((head != bare).any(axis=(0, 2)))
+    font = ImageFont.load_default(size=20)
+    assert np.ptp(written) == pytest.approx(font.getlength(title), abs=4)
+    assert written.max() < head.shape[1] - 24
 
 
 def test_a_long_line_is_broken():

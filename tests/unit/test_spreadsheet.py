@@ -5,9 +5,9 @@ import pytest
 from xray_batch.spreadsheet import cell_text, safe_cell
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "'-5", "''=1"])
 def test_a_formula_is_text(text):
-    """What a spreadsheet would run has an apostrophe in front, and comes back without it."""
+    """What a spreadsheet would run, or an apostrophe makes a text, has one more in front and comes back without it."""
     assert safe_cell(text) == "'" + text
     assert cell_text(safe_cell(text)) == text
 

@@ -1,8 +1,7 @@
 """`xray-batch calibrate`."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -10,7 +9,7 @@ import typer
 
 from xray_batch import DISCLAIMER
 from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Device, Home, open_settings
-from xray_batch.cli.output import Format, json_line, progress_columns
+from xray_batch.cli.output import Format, json_line, progress_bars
 
 if TYPE_CHECKING:
     from xray_batch.bundle import Metric, Proportion
@@ -70,7 +69,7 @@ def calibrate(
 
     found = find_bundle(settings.bundle, Folders(settings.home).bundles)
     order = CalibrationOrder(labels=labels, out=out, version=version)
-    with _progress() as task:
+    with progress_bars() as task:
         done = recalibrate(found, order, settings, task=task)
     if form is Format.JSON:
         typer.echo(json_line(_facts(done)))
@@ -195,20 +194,3 @@ def _how_to_install(done: "Recalibrated", settings: "Settings") -> str:
         f'Activate it: bundle = "{name}" in the configuration file, then start the service anew.\n'
         f"Try it:      xray-batch process FILE --home {settings.home.absolute()} --bundle {name}"
     )
-
-
-@contextmanager
-def _progress() -> "Iterator[Callable[[str, int], Callable[[int], None]]]":
-    """Show a bar with the time left, on a terminal's stderr."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    bars = Progress(*progress_columns(), console=console, disable=not console.is_terminal)
-
-    def task(description: str, total: int) -> Callable[[int], None]:
-        identifier = bars.add_task(description, total=total)
-        return lambda images: bars.advance(identifier, images)
-
-    with bars:
-        yield task

@@ -1,20 +1,19 @@
 """`xray-batch evaluate`."""
 
+import os
 import shlex
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Device, Home, open_settings
-from xray_batch.cli.output import progress_columns
+from xray_batch.cli.output import progress_bars
 
 if TYPE_CHECKING:
-    from xray_batch.training.evaluation.facts import Estimate, Report
-    from xray_batch.training.evaluation.predictions import Task
+    from xray_batch.settings import Settings
+    from xray_batch.training.bootstrap import Estimate
+    from xray_batch.training.evaluation.facts import Report
 
 
 def evaluate(
@@ -44,12 +43,12 @@ def evaluate(
     if (data is None) == (predictions is None):
         raise typer.BadParameter("give either --data or --predictions")
     settings = open_settings(home, config, database_url, bundle=bundle, device=device)
+    _check_out(out)
 
     from xray_batch.bundle import find_bundle
     from xray_batch.classify import Ensemble, select_device, select_dtype
     from xray_batch.intake import Folders
     from xray_batch.training.dataset import read_images
-    from xray_batch.training.evaluation.measurement import check_analysed
     from xray_batch.training.evaluation.predictions import predict
     from xray_batch.training.evaluation.predictions_file import read_predictions
     from xray_batch.training.evaluation.report import ReportOrder, make_report
@@ -59,40 +58,63 @@ def evaluate(
     torch_device = select_device(settings.device)
     dtype = select_dtype(settings.precision, torch_device)
     ensemble = Ensemble(found, device=torch_device, dtype=dtype, batch_size=settings.batch_size)
+    source = ("--data", data) if data else ("--predictions", predictions)
     order = ReportOrder(
         out=out,
         data=str(data or predictions),
         predictions=f"read from {predictions}" if predictions else "computed for this report",
-        command=shlex.join(["xray-batch", *sys.argv[1:]]),
+        command=_command(settings, source, out, covid19=covid19, stress_films=stress_films, worst=worst, seed=seed),
         covid19=covid19,
         stress_films=stress_films,
         top_losses=worst,
         seed=seed,
+        address_space=settings.decode_memory_mb << 20,
     )
-    with _progress() as task:
+    with progress_bars() as task:
         if predictions:
             films = read_predictions(predictions, found.manifest)
         else:
             films = predict(images, found, ensemble, settings, task=task)
-        check_analysed(films)
         report = make_report(order, films, found, ensemble, task=task)
     _print_summary(report, out)
 
 
-@contextmanager
-def _progress() -> "Iterator[Task]":
-    """Show bars with the time left on a terminal's stderr."""
-    from rich.console import Console
-    from rich.progress import Progress
+def _check_out(out: Path) -> None:
+    """Refuse a folder that cannot be written to, before any work is done; none is made for a report that fails.
 
-    console = Console(stderr=True)
-    with Progress(*progress_columns(), console=console, disable=not console.is_terminal) as bars:
+    Raises
+    ------
+    typer.BadParameter
+        Naming what is wrong with it.
+    """
+    for folder in (out.absolute(), out.absolute() / "figures"):
+        nearest = next(path for path in (folder, *folder.parents) if path.exists())
+        if not nearest.is_dir():
+            raise typer.BadParameter(f"--out is to be a folder, {nearest} is none")
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise typer.BadParameter(f"--out cannot be written: no permission in {nearest}")
 
-        def task(description: str, total: int) -> Callable[[int], None]:
-            identifier = bars.add_task(description, total=total)
-            return lambda films: bars.advance(identifier, films)
 
-        yield task
+def _command(
+    settings: "Settings",
+    source: tuple[str, Path | None],
+    out: Path,
+    *,
+    covid19: bool,
+    stress_films: int,
+    worst: int,
+    seed: int,
+) -> str:
+    """Name what decides the report, and no URL of a database, which may hold a password."""
+    options: dict[str, object] = {
+        "--bundle": settings.bundle,
+        "--device": settings.device,
+        "--stress-films": stress_films,
+        "--top-losses": worst,
+        "--seed": seed,
+    }
+    words = ["xray-batch", "evaluate", *source, "--out", out, *(["--covid19"] if covid19 else [])]
+    return shlex.join(map(str, [*words, *(word for option in options.items() for word in option)]))
 
 
 def _print_summary(report: "Report", out: Path) -> None:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xray_batch.cli.memory import limited_memory
 from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Device, Home, open_settings
 from xray_batch.cli.output import Format, check_picture_path, json_line, visible
+from xray_batch.decode.memory import limited_memory
 from xray_batch.errors import ReasonCode, RejectedInputError
 from xray_batch.records import HeatMap, ImageWarning, Outcome, Rejection
 
@@ -111,7 +111,12 @@ def _explain(file: Path, bundle: "Bundle", settings: "Settings", member: str | N
     ensemble = Ensemble(bundle, device=device, dtype=select_dtype(settings.precision, device), batch_size=1)
     spec = bundle.manifest.input_spec
     model_input = prepare(image, spec)
-    explanation = ensemble.explain(model_input)
+    try:
+        explanation = ensemble.explain(model_input)
+    except FloatingPointError:
+        return Rejection(
+            reason_code=ReasonCode.ATTEMPTS_EXHAUSTED, reason="The networks give no finite numbers for the picture."
+        )
     if explanation.judgement.rejection is not None:
         return explanation.judgement.rejection
     return _Explained(

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from xray_batch.cli.memory import limited_memory
 from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Device, Home, open_settings
 from xray_batch.cli.output import Format, check_picture_path, json_line, visible
+from xray_batch.decode.memory import limited_memory
 from xray_batch.records import GateCheck, ImageWarning, Outcome, Rejection
 
 if TYPE_CHECKING:

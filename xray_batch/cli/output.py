@@ -5,7 +5,8 @@ import datetime as dt
 import enum
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
+    Progress,
     ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
@@ -110,6 +112,19 @@ def progress_columns() -> list[ProgressColumn]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     ]
+
+
+@contextmanager
+def progress_bars() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
+    """Show bars on a terminal's stderr: announce a piece of work of so many films, and advance it by some."""
+    console = Console(stderr=True)
+    with Progress(*progress_columns(), console=console, disable=not console.is_terminal) as bars:
+
+        def task(description: str, total: int) -> Callable[[int], None]:
+            identifier = bars.add_task(description, total=total)
+            return lambda films: bars.advance(identifier, films)
+
+        yield task
 
 
 def json_line(row: Row) -> str:

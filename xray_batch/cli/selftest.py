@@ -105,15 +105,10 @@ def _print_table(verdicts: Sequence["Verdict"]) -> None:
 
 def _sentence(files: int, failed: Sequence[str]) -> str:
     """Say the result, and of which installation."""
-    from importlib.metadata import version
+    from xray_batch.libraries import versions
 
-    from xray_batch import __version__
-
-    libraries = ", ".join(
-        f"{name} {version(distribution)}"
-        for name, distribution in (("imagecodecs", "imagecodecs"), ("pydicom", "pydicom"), ("Pillow", "pillow"))
-    )
-    installation = f"{libraries}, xray-batch {__version__}"
+    found = versions("imagecodecs", "pydicom", "pillow", "xray-batch")
+    installation = ", ".join(f"{name} {version}" for name, version in found.items())
     if not failed:
         return f"all {files} golden files pass on this installation: {installation}"
     names = ", ".join(failed)

@@ -5,16 +5,15 @@ import time
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
-from xray_batch import __version__
 from xray_batch.bundle import Bundle
 from xray_batch.classify import Ensemble, describe_device, select_device, select_dtype
 from xray_batch.decode import RENDERING_VERSION
 from xray_batch.errors import BundleError, DeviceMemoryError, ReasonCode
+from xray_batch.libraries import COMPUTING, versions
 from xray_batch.pipeline.patient_age import judge_age
 from xray_batch.pipeline.pool import Decoded, DecodePool, WorkerLimits
 from xray_batch.pipeline.unpack import Unpacked
@@ -26,9 +25,6 @@ T = TypeVar("T")
 
 #: Longest time without a group of answers, empty or not.
 TICK_SECONDS = 1.0
-
-#: Distributions whose version can change an answer.
-_LIBRARIES: Final = ("imagecodecs", "numpy", "pillow", "pydicom", "torch", "torchvision")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +71,7 @@ class Pipeline:
         self._computation = Computation(
             device=describe_device(self.device),
             precision=str(dtype).removeprefix("torch."),
-            libraries=", ".join([f"xray-batch {__version__}", *(f"{name} {version(name)}" for name in _LIBRARIES)]),
+            libraries=", ".join(f"{name} {version}" for name, version in versions("xray-batch", *COMPUTING).items()),
             batch_images=0,
         )
         self._spec = bundle.manifest.input_spec

@@ -11,7 +11,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 from xray_batch.bundle import Manifest, OperatingPoints, Proportion
 from xray_batch.classify import pool
 from xray_batch.records import Finding, Scaling
-from xray_batch.training.metrics import fit_scaling, indeterminate_band, measure, operating_points, proportion
+from xray_batch.training.bootstrap import proportion
+from xray_batch.training.metrics import fit_scaling, indeterminate_band, measure, operating_points
 
 #: Parts of the patients in cross-fitting: fitted on all but one, measured on that one.
 FOLDS: Final = 5

@@ -1,7 +1,6 @@
 """Calibrate a trained ensemble and put its facts together."""
 
 import datetime as dt
-import importlib.metadata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from xray_batch.bundle import (
     TrainingFacts,
     member_files,
 )
+from xray_batch.libraries import COMPUTING, versions
 from xray_batch.networks import ARCHITECTURES
 from xray_batch.records import InputSpec
 from xray_batch.training.calibration import Calibration, Sample, fit_calibration
@@ -35,7 +35,6 @@ INTENDED_USE: Final = (
 #: Added to how images were held out where no two are of one patient: then nothing may be known of patients.
 NO_TWO_OF_ONE_PATIENT: Final = "no two images of one patient"
 
-_LIBRARIES: Final = ("torch", "torchvision", "numpy", "pillow", "pydicom", "imagecodecs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +97,7 @@ def make_manifest(order: TrainingOrder, spec: InputSpec, evidence: Evidence) -> 
         notes=evidence.notes,
         intended_use=INTENDED_USE,
         intended_ages=AgeFacts(**asdict(options.intended_ages)) if options.intended_ages else None,
-        libraries={name: importlib.metadata.version(name) for name in _LIBRARIES},
+        libraries=versions(*COMPUTING),
     )
 
 

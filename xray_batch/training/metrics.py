@@ -1,35 +1,24 @@
 """Figures that say how good the probabilities are, each with a 95 % confidence interval."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
-from scipy.stats import binomtest
-from sklearn.metrics import roc_auc_score
 
-from xray_batch.bundle import Metric, OperatingPoint, OperatingPoints, Proportion
+from xray_batch.bundle import Metric, OperatingPoint, OperatingPoints
 from xray_batch.classify import pool
 from xray_batch.errors import TrainingDataError
 from xray_batch.records import Finding, Scaling
+from xray_batch.training import bootstrap, statistics
+from xray_batch.training.bootstrap import proportion
 
 #: Sensitivity and specificity that the outer operating points are chosen for.
 OUTER_TARGET: Final = 0.98
 
 #: Largest shift of the log odds of pneumonia: nobody's films are as different as that.
 _LARGEST_SHIFT: Final = 5.0
-
-_RESAMPLES: Final = 2000
-
-
-def proportion(successes: int, n: int) -> Proportion:
-    """Give a share with its Wilson interval.
-
-    Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927.
-    """
-    interval = binomtest(successes, n).proportion_ci(0.95, method="wilson")
-    return Proportion(value=successes / n, low=interval.low, high=interval.high, n=n)
 
 
 def auroc(
@@ -50,7 +39,8 @@ def auroc(
     patients
         Length N; images of one patient are drawn together.
     """
-    return _bootstrapped(name, data, _area_under_roc, positive, probability, patients, seed=seed)
+    everything = np.ones(len(positive), np.bool_)
+    return _bootstrapped(name, data, statistics.area_under_roc(positive, probability, everything), patients, seed=seed)
 
 
 def calibration_error(
@@ -63,36 +53,16 @@ def calibration_error(
     seed: int = 0,
 ) -> Metric:
     """Measure :func:`expected_calibration_error`; the interval comes from a bootstrap over patients."""
-    return _bootstrapped(name, data, expected_calibration_error, positive, probability, patients, seed=seed)
-
-
-def _area_under_roc(positive: npt.NDArray[np.bool_], probability: npt.NDArray[np.float64]) -> float:
-    return float(roc_auc_score(positive, probability))
+    return _bootstrapped(name, data, statistics.calibration_error(positive, probability), patients, seed=seed)
 
 
 def _bootstrapped(
-    name: str,
-    data: str,
-    statistic: Callable[[npt.NDArray[np.bool_], npt.NDArray[np.float64]], float],
-    positive: npt.NDArray[np.bool_],
-    probability: npt.NDArray[np.float64],
-    patients: Sequence[str],
-    *,
-    seed: int,
+    name: str, data: str, statistic: statistics.Statistic, patients: Sequence[str], *, seed: int
 ) -> Metric:
     """Measure a statistic, and its spread over samples of the patients drawn with replacement."""
-    _, groups = np.unique(np.asarray(patients), return_inverse=True)
-    members = [np.flatnonzero(groups == group) for group in range(groups.max() + 1)]
-    random = np.random.default_rng(seed)
-    values = []
-    for _ in range(_RESAMPLES):
-        drawn = random.integers(0, len(members), len(members))
-        chosen = np.concatenate([members[group] for group in drawn])
-        if positive[chosen].any() and not positive[chosen].all():
-            values.append(statistic(positive[chosen], probability[chosen]))
-    low, high = np.percentile(values, [2.5, 97.5])
-    value = statistic(positive, probability)
-    return Metric(name=name, data=data, value=value, low=float(low), high=float(high), n=len(positive))
+    low, high = bootstrap.PatientBootstrap(patients, resamples=bootstrap.RESAMPLES, seed=seed).percentiles(statistic)
+    value = statistic.of(statistic.unweighted)
+    return Metric(name=name, data=data, value=value, low=low, high=high, n=len(patients))
 
 
 def share(name: str, data: str, correct: npt.NDArray[np.bool_]) -> Metric:
@@ -131,16 +101,14 @@ def fit_scaling(
 
 
 def expected_calibration_error(
-    positive: npt.NDArray[np.bool_], probability: npt.NDArray[np.float64], bins: int = 15
+    positive: npt.NDArray[np.bool_], probability: npt.NDArray[np.float64], bins: int = statistics.CALIBRATION_BINS
 ) -> float:
     """Mean distance between probability and frequency over `bins` equally filled bins.
 
-    Nixon et al., "Measuring Calibration in Deep Learning", 2019, arXiv 1904.01685.
+    See :func:`xray_batch.training.statistics.calibration_error`.
     """
-    order = np.argsort(probability, kind="stable")
-    parts = [part for part in np.array_split(order, bins) if len(part)]
-    gaps = [abs(float(positive[part].mean() - probability[part].mean())) * len(part) for part in parts]
-    return sum(gaps) / len(positive)
+    statistic = statistics.calibration_error(positive, probability, bins)
+    return statistic.of(statistic.unweighted)
 
 
 def operating_points(positive: npt.NDArray[np.bool_], probability: npt.NDArray[np.float64]) -> OperatingPoints:

@@ -8,6 +8,7 @@ import pytest
 from xray_batch.classify import softmax
 from xray_batch.records import Finding, Scaling
 from xray_batch.training import calibration
+from xray_batch.training.bootstrap import proportion
 from xray_batch.training.calibration import (
     POINTS,
     Sample,
@@ -15,7 +16,7 @@ from xray_batch.training.calibration import (
     fit_calibration,
     measure_calibration,
 )
-from xray_batch.training.metrics import expected_calibration_error, proportion
+from xray_batch.training.metrics import expected_calibration_error
 
 CLASSES = tuple(Finding)
 

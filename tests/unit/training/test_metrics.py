@@ -7,7 +7,8 @@ from xray_batch.bundle import OperatingPoint, OperatingPoints, Proportion
 from xray_batch.classify import pool, softmax
 from xray_batch.errors import TrainingDataError
 from xray_batch.records import Finding
-from xray_batch.training import metrics
+from xray_batch.training import bootstrap
+from xray_batch.training.bootstrap import proportion
 from xray_batch.training.metrics import (
     OUTER_TARGET,
     auroc,
@@ -15,7 +16,6 @@ from xray_batch.training.metrics import (
     fit_scaling,
     indeterminate_band,
     operating_points,
-    proportion,
     share,
 )
 
@@ -25,7 +25,7 @@ CLASSES = tuple(Finding)
 @pytest.fixture
 def few_resamples(monkeypatch):
     """Bootstrap with fewer resamples, to be quick."""
-    monkeypatch.setattr(metrics, "_RESAMPLES", 100)
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 100)
 
 
 def two_beta(count, seed=0):

@@ -14,7 +14,7 @@ from xray_batch.decode import decode_file
 from xray_batch.errors import BundleError, ConfigurationError, TrainingDataError
 from xray_batch.settings import Settings
 from xray_batch.standardize import prepare
-from xray_batch.training import metrics
+from xray_batch.training import bootstrap
 from xray_batch.training.dataset import fingerprint, read_labels
 from xray_batch.training.recalibrate import CalibrationOrder, next_version, recalibrate, without_copies
 
@@ -31,7 +31,7 @@ ROWS = [
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch):
     """Bootstrap with fewer resamples, to be quick."""
-    monkeypatch.setattr(metrics, "_RESAMPLES", 20)
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 20)
 
 
 def run(bundle_folder: Path, data: Path, out: Path, *, version: str | None = None, **settings):
@@ -55,7 +55,7 @@ def films(make_lasting_data):
 def calibrated(bundle_folder, films, tmp_path_factory):
     """Calibrate the small bundle on the films of the ward, once for the tests that look at the outcome."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics, "_RESAMPLES", 20)
+        patch.setattr(bootstrap, "RESAMPLES", 20)
         return run(bundle_folder, films, tmp_path_factory.mktemp("calibrated") / "new")
 
 

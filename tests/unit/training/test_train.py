@@ -22,7 +22,7 @@ from xray_batch.networks import ARCHITECTURES, build_network
 from xray_batch.records import Finding
 from xray_batch.settings import Settings
 from xray_batch.standardize import prepare
-from xray_batch.training import metrics
+from xray_batch.training import bootstrap
 from xray_batch.training.backbone import FileBackbone
 from xray_batch.training.dataset import fingerprint, read_labels
 from xray_batch.training.duplicates import ImageHashes, find_copies, hash_images
@@ -93,7 +93,7 @@ def options(**changes):
 
 def test_train_bundle(order, monkeypatch):
     """Training gives a bundle that loads and classifies; a second call finds it done and gives the same."""
-    monkeypatch.setattr(metrics, "_RESAMPLES", 20)
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 20)
     told = train(order)
     bundle = Bundle(order.out)
     check_facts(bundle, order)
@@ -266,7 +266,7 @@ class TestCrossValidation:
 
     def test_folds_and_then_all(self, order, monkeypatch):
         """Two folds are measured, and the members of the bundle are then trained on everything."""
-        monkeypatch.setattr(metrics, "_RESAMPLES", 20)
+        monkeypatch.setattr(bootstrap, "RESAMPLES", 20)
         order = replace(order, options=options(folds=2))
         told = train(order)
         manifest = Bundle(order.out).manifest
@@ -286,7 +286,7 @@ class TestCrossValidation:
 
     def test_only_figures(self, order, monkeypatch):
         """One of four folds is trained, and its figures are written; no bundle is."""
-        monkeypatch.setattr(metrics, "_RESAMPLES", 20)
+        monkeypatch.setattr(bootstrap, "RESAMPLES", 20)
         order = replace(order, options=options(folds=4, run_folds=1, only_cross_validate=True))
         told = train(order)
         figures = json.loads((order.out / "training" / "metrics.json").read_text(encoding="utf-8"))
@@ -300,7 +300,7 @@ class TestCrossValidation:
 
     def test_a_test_side_is_measured(self, order, make_data, monkeypatch):
         """Images that the list sets aside are trained on nowhere, and measured apart."""
-        monkeypatch.setattr(metrics, "_RESAMPLES", 20)
+        monkeypatch.setattr(bootstrap, "RESAMPLES", 20)
         aside = [(f"aside/{n}.png", "normal" if n % 2 else "viral_pneumonia", f"A{n}", "kids") for n in range(8)]
         data = make_data([*ROWS, *aside], "with-test")
         lines = (data / "labels.csv").read_text(encoding="utf-8").splitlines()
@@ -336,7 +336,7 @@ def test_notes_are_in_the_card(order, tmp_path, monkeypatch):
 
     The data are named by their folder, also where it is given as `.`.
     """
-    monkeypatch.setattr(metrics, "_RESAMPLES", 20)
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 20)
     notes = tmp_path / "notes.md"
     notes.write_text("## Reference standard\n\nTwo readers.\n", encoding="utf-8")
     monkeypatch.chdir(order.data)

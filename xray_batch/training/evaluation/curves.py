@@ -7,10 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from xray_batch.records import Finding
-from xray_batch.training.evaluation.bootstrap import PatientBootstrap
-from xray_batch.training.evaluation.facts import CalibrationBin, Curve, Curves, Estimate
-from xray_batch.training.evaluation.statistics import CALIBRATION_BINS
-from xray_batch.training.metrics import proportion
+from xray_batch.training.bootstrap import Estimate, PatientBootstrap, proportion
+from xray_batch.training.evaluation.facts import CalibrationBin, Curve, Curves
+from xray_batch.training.statistics import CALIBRATION_BINS
 
 #: Labels in the order in which drawings show them.
 LABEL_ORDER: Final = (Finding.NORMAL, Finding.BACTERIAL_PNEUMONIA, Finding.VIRAL_PNEUMONIA, "pneumonia")
@@ -108,7 +107,7 @@ def _net_benefit(found: Values | float, false: Values | float, films: float) -> 
 def _curve(x: Values, line: Callable[[Values], Values], bootstrap: PatientBootstrap) -> Curve:
     samples = np.array([line(weights) for weights in bootstrap.weights()])
     usable = samples[np.isfinite(samples).all(axis=1)]
-    y = line(np.ones(len(next(bootstrap.weights()))))
+    y = line(bootstrap.unweighted)
     low, high = np.percentile(usable, [2.5, 97.5], axis=0) if len(usable) else (y, y)
     return Curve(x=tuple(x.tolist()), y=tuple(y.tolist()), low=tuple(low.tolist()), high=tuple(high.tolist()))
 

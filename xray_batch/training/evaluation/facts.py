@@ -1,7 +1,8 @@
 """What a report holds: `report.json` is a :class:`Report` as JSON, keys as the fields here.
 
-Shares, probabilities and areas are from 0 to 1.  `null` says that a figure could not be measured; `not_measured`
-says why.
+Shares, probabilities and areas are from 0 to 1.  `null` says that a figure could not be measured; of pneumonia,
+findings and COVID-19, `not_measured` says why.  Of subgroups, the stress set and the curves there is one reason:
+too few films or patients, by the bounds that stand beside them here.
 """
 
 from typing import Final
@@ -9,22 +10,14 @@ from typing import Final
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from xray_batch.records import Finding, Outcome
+from xray_batch.training.bootstrap import Estimate
 
 #: Raised by one when a key changes its name or its meaning.
-REPORT_VERSION: Final = 1
+REPORT_VERSION: Final = 2
 
 
 class _Facts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Estimate(_Facts):
-    """One figure with its 95 % confidence interval."""
-
-    value: float
-    low: float
-    high: float
-    n: int  #: films that it was measured on
 
 
 class NotMeasured(_Facts):
@@ -46,7 +39,7 @@ class Provenance(_Facts):
     seen: int | None  #: films that the bundle was trained on, or copies of such; null: not known of some
     created_at: AwareDatetime
     command: str
-    device: str
+    device: str  #: GPU, or instructions and threads of the CPU
     precision: str
     libraries: dict[str, str]  #: versions
     resamples: int  #: of the bootstrap
@@ -112,7 +105,7 @@ class PneumoniaFacts(_Facts):
     log_loss: Estimate | None  #: natural logarithm
     calibration_error: Estimate | None  #: expected calibration error, 15 equally filled bins
     calibration_slope: Estimate | None  #: 1 is perfect
-    calibration_intercept: Estimate | None  #: 0 is perfect
+    calibration_in_the_large: Estimate | None  #: intercept with the slope held at 1; 0 is perfect, above 0: too low
     member_auroc: dict[str, Estimate | None]  #: of each member alone, by its architecture
     operating_points: tuple[OperatingPointFacts, ...]  #: balanced, high sensitivity, high specificity
     band: BandFacts
@@ -155,7 +148,7 @@ class CalibrationBin(_Facts):
 
 
 class Curves(_Facts):
-    """What the drawings show."""
+    """What the drawings show; null where under 10 patients have films with pneumonia, or without."""
 
     roc: Curve | None  #: sensitivity over 1 - specificity
     precision_recall: Curve | None  #: PPV over sensitivity
@@ -174,12 +167,12 @@ class Subgroup(_Facts):
     films: int
     with_pneumonia: int
     without_pneumonia: int
-    sensitivity: Estimate | None  #: null under 30 films with pneumonia
-    specificity: Estimate | None  #: null under 30 films without
+    sensitivity: Estimate | None  #: null under 30 films with pneumonia, or under 10 patients with such
+    specificity: Estimate | None  #: likewise, films without
 
 
 class StressRow(_Facts):
-    """The same films, all changed in one way."""
+    """The same films, all changed in one way; null where under 10 patients have films of the kind that it takes."""
 
     name: str
     is_control: bool  #: whether the change takes the evidence away

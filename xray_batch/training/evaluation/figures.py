@@ -7,7 +7,8 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from xray_batch.training.evaluation.facts import Curve, Estimate, OperatingPointFacts, Report, StressFacts
+from xray_batch.training.bootstrap import Estimate
+from xray_batch.training.evaluation.facts import Curve, OperatingPointFacts, Report, StressFacts
 from xray_batch.training.evaluation.stress_pictures import draw_stress_films
 from xray_batch.training.evaluation.style import (
     BLACK,

@@ -15,13 +15,12 @@ from xray_batch.bundle import Manifest
 from xray_batch.classify import pool
 from xray_batch.errors import TrainingDataError
 from xray_batch.records import Finding, Outcome
-from xray_batch.training.evaluation.bootstrap import PatientBootstrap
+from xray_batch.training.bootstrap import RESAMPLES, Estimate, PatientBootstrap
 from xray_batch.training.evaluation.curves import measure_curves
 from xray_batch.training.evaluation.facts import (
     BandFacts,
     Covid19Facts,
     Curves,
-    Estimate,
     FindingFacts,
     NotMeasured,
     OperatingPointFacts,
@@ -31,7 +30,8 @@ from xray_batch.training.evaluation.facts import (
     Tally,
 )
 from xray_batch.training.evaluation.predictions import Analysed, Predictions, verdict
-from xray_batch.training.evaluation.statistics import (
+from xray_batch.training.evaluation.subgroups import measure_subgroups
+from xray_batch.training.statistics import (
     Statistic,
     area_under_roc,
     average_precision,
@@ -42,15 +42,10 @@ from xray_batch.training.evaluation.statistics import (
     predictive_values,
     recalibration,
     share,
-    two_classes,
 )
-from xray_batch.training.evaluation.subgroups import measure_subgroups
 
 #: Shares of patients with pneumonia that predictive values are given for.
 PREVALENCES: Final = (0.05, 0.20, 0.60)
-
-#: Samples of the bootstrap.
-RESAMPLES: Final = 2000
 
 #: Findings that are told apart; COVID-19 is not among them.
 TOLD_APART: Final = (Finding.NORMAL, Finding.BACTERIAL_PNEUMONIA, Finding.VIRAL_PNEUMONIA)
@@ -97,7 +92,7 @@ def measure(
     TrainingDataError
         If no film was analysed; the message says why the first was not.
     """
-    check_analysed(predictions)
+    _check_analysed(predictions)
     analysed = predictions.analysed
     headline = headline_films(analysed)
     if not headline.films:
@@ -126,7 +121,7 @@ def headline_films(analysed: Analysed) -> Analysed:
     return analysed.take(analysed.labels != Finding.COVID19_PNEUMONIA)
 
 
-def check_analysed(predictions: Predictions) -> None:
+def _check_analysed(predictions: Predictions) -> None:
     """Refuse predictions without a single film that was analysed.
 
     Raises
@@ -183,7 +178,7 @@ class _Measured:
     def pneumonia(self) -> PneumoniaFacts:
         """Measure pneumonia against normal."""
         positive, probability = self.positive, self.probability
-        slope, intercept = recalibration(positive, probability)
+        slope, in_the_large = recalibration(positive, probability)
         statistics = {
             "AUROC": area_under_roc(positive, probability, self._all),
             "average precision": average_precision(positive, probability, self._all),
@@ -191,7 +186,7 @@ class _Measured:
             "log loss": mean(log_loss(positive, probability), self._all),
             "expected calibration error": calibration_error(positive, probability),
             "calibration slope": slope,
-            "calibration intercept": intercept,
+            "calibration in the large": in_the_large,
         }
         architectures = [member.architecture for member in self._manifest.members]
         members = {
@@ -210,7 +205,7 @@ class _Measured:
             log_loss=found.get("log loss"),
             calibration_error=found.get("expected calibration error"),
             calibration_slope=found.get("calibration slope"),
-            calibration_intercept=found.get("calibration intercept"),
+            calibration_in_the_large=found.get("calibration in the large"),
             member_auroc={name: found.get(f"AUROC of {name} alone") for name in architectures},
             operating_points=tuple(self._operating_point(key) for key in OPERATING_POINTS),
             band=self._band(),
@@ -227,9 +222,8 @@ class _Measured:
             f"{name}: specificity": specificity,
         }
         for prevalence in PREVALENCES:
-            ppv, npv = predictive_values(sensitivity.of, specificity.of, prevalence)
-            statistics[f"{name}: PPV at {prevalence:.0%}"] = two_classes(ppv, positive, self._all)
-            statistics[f"{name}: NPV at {prevalence:.0%}"] = two_classes(npv, positive, self._all)
+            ppv, npv = predictive_values(sensitivity, specificity, prevalence)
+            statistics |= {f"{name}: PPV at {prevalence:.0%}": ppv, f"{name}: NPV at {prevalence:.0%}": npv}
         found = self._estimate(statistics)
         return OperatingPointFacts(
             name=name,
@@ -280,12 +274,12 @@ class _Measured:
         labels, classes = self._films.labels, self._films.classes
         fine = np.isin(labels, TOLD_APART)
         target = np.array([TOLD_APART.index(label) if label in TOLD_APART else 0 for label in labels.tolist()])
-        scores = self._pooled[:, [classes.index(finding) for finding in TOLD_APART]]
-        chosen = scores.argmax(axis=1)
+        probabilities = self._pooled[:, [classes.index(finding) for finding in TOLD_APART]]
+        chosen = probabilities.argmax(axis=1)
         if not fine.any():
             self._miss("findings told apart", "no label names a finding")
             return None
-        bacterial, viral = scores[:, 1], scores[:, 2]
+        bacterial, viral = probabilities[:, 1], probabilities[:, 2]
         of_known_cause = fine & (target > 0)
         is_bacterial = target == 1
         share_of_bacterial = bacterial / np.maximum(bacterial + viral, np.finfo(np.float64).tiny)

@@ -6,7 +6,8 @@ from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from xray_batch.training.evaluation.facts import Estimate, Report
+from xray_batch.training.bootstrap import LEAST_PATIENTS, Estimate
+from xray_batch.training.evaluation.facts import Report
 from xray_batch.training.evaluation.subgroups import LEAST_FILMS
 
 #: What each drawing shows, under it.
@@ -46,6 +47,7 @@ def render_page(report: Report, pictures: Mapping[str, bytes]) -> str:
         pictures={name: f"data:image/png;base64,{base64.b64encode(png).decode()}" for name, png in pictures.items()},
         captions=CAPTIONS,
         least_films=LEAST_FILMS,
+        least_patients=LEAST_PATIENTS,
     )
 
 

@@ -94,7 +94,7 @@ def read_predictions(path: Path, manifest: Manifest) -> Predictions:
     Raises
     ------
     TrainingDataError
-        If a column is missing, or a cell is not what it ought to be.
+        If a column is missing, a cell is not what it ought to be, or the rows come from more than one bundle.
     """
     architectures = tuple(member.architecture for member in manifest.members)
     try:
@@ -113,12 +113,15 @@ def read_predictions(path: Path, manifest: Manifest) -> Predictions:
         message = f"{path} lists no film" if not rows else f"{path} lacks the columns {', '.join(missing)}"
         raise TrainingDataError(message)
     cells = [{name: cell_text(cell or "") for name, cell in row.items() if name} for row in rows]
-    models = {row.get("model_sha256") or None for row in cells}
+    models = {named for row in cells if (named := row.get("model_sha256"))}
+    if len(models) > 1:
+        message = f"{path} holds rows of {len(models)} bundles, by their model_sha256; give those of one alone"
+        raise TrainingDataError(message)
     return Predictions(
         films=tuple(_film(row, architectures, manifest, path) for row in cells),
         architectures=architectures,
         classes=manifest.classes,
-        model_sha256=models.pop() if len(models) == 1 else None,
+        model_sha256=models.pop() if models else None,
     )
 
 
@@ -127,17 +130,29 @@ def _film(row: Mapping[str, str], architectures: tuple[str, ...], manifest: Mani
     if label not in TARGETS:
         message = f"{path}: label of {row['file']} is {label!r}, expected one of {', '.join(TARGETS)}"
         raise TrainingDataError(message)
+    empty = next((name for name in ("file", "patient_id") if not row[name]), None)
+    if empty:
+        message = f"{path}: {empty} is empty in the row of {row['file'] or 'a film without a name'}"
+        raise TrainingDataError(message)
     image = LabelledImage(
         path=path.parent / row["file"], label=label, patient_id=row["patient_id"], source=row["source"]
     )
     try:
         members, rejection = _answer(row, architectures, manifest)
-        facts = _facts(row)
+        facts, seen = _facts(row), _seen(row.get("seen", ""))
     except ValueError as error:
         message = f"{path}: the row of {row['file']} cannot be read: {error}"
         raise TrainingDataError(message) from error
-    seen = {"True": True, "False": False}.get(row.get("seen", ""))
     return FilmPrediction(image=image, facts=facts, members=members, rejection=rejection, seen=seen)
+
+
+def _seen(cell: str) -> bool | None:
+    """Read True and False as this program writes them, and as spreadsheets do."""
+    known = {"": None, "true": True, "false": False}
+    if cell.lower() not in known:
+        message = f"seen is {cell!r}, expected True, False or nothing"
+        raise ValueError(message)
+    return known[cell.lower()]
 
 
 def _answer(

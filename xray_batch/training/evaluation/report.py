@@ -1,30 +1,31 @@
 """The folder of a report: report.html, report.json, predictions.csv and figures/*.png."""
 
 import datetime as dt
-import importlib.metadata
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
 from xray_batch import DISCLAIMER
 from xray_batch.bundle import Bundle
-from xray_batch.classify import Ensemble
+from xray_batch.classify import Ensemble, describe_device
 from xray_batch.errors import TrainingDataError
+from xray_batch.libraries import COMPUTING, versions
+from xray_batch.training.bootstrap import RESAMPLES
 from xray_batch.training.dataset import fingerprint
 from xray_batch.training.evaluation.facts import REPORT_VERSION, Loss, NotMeasured, Provenance, Report
 from xray_batch.training.evaluation.figures import draw_figures
-from xray_batch.training.evaluation.measurement import RESAMPLES, headline_films, measure
-from xray_batch.training.evaluation.page import render_page
+from xray_batch.training.evaluation.measurement import headline_films, measure
+from xray_batch.training.evaluation.page import CAPTIONS, render_page
 from xray_batch.training.evaluation.predictions import Predictions, Task
 from xray_batch.training.evaluation.predictions_file import write_predictions
 from xray_batch.training.evaluation.stress_set import StressSet, measure_stress
-from xray_batch.training.evaluation.top_losses import TopLoss, draw_pictures, heat_of, top_losses
+from xray_batch.training.evaluation.top_losses import TopLoss, draw_pictures, top_losses
 
 PREDICTIONS_NAME: Final = "predictions.csv"
 
@@ -32,7 +33,11 @@ PREDICTIONS_NAME: Final = "predictions.csv"
 _MODE: Final = 0o640
 _FOLDER_MODE: Final = 0o750
 
-_LIBRARIES: Final = ("xray-batch", "torch", "torchvision", "numpy", "scipy", "pillow", "pydicom", "matplotlib")
+#: Names of the pictures of films that were most wrong, without suffix.
+_LOSS: Final = re.compile(r"loss-\d{2,}(-heat)?")
+
+#: Libraries that figures and drawings come from, besides those of the answers.
+_MEASURING: Final = ("scipy", "matplotlib")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +53,7 @@ class ReportOrder:
     top_losses: int = 12
     resamples: int = RESAMPLES
     seed: int = 0
+    address_space: int = 2 << 30  #: bytes that decoding a film once more may take, to change or draw it
 
 
 def make_report(
@@ -75,12 +81,11 @@ def make_report(
         raise TrainingDataError(message)
     measured = measure(predictions, bundle.manifest, covid19=order.covid19, resamples=order.resamples, seed=order.seed)
     headline = headline_films(predictions.analysed)
-    stress = _stress(order, predictions, ensemble, task)
+    # What took longest is written first: from the predictions a report can be made again.
+    _write_predictions(order.out, predictions, bundle)
+    stress, no_stress = _stress(order, predictions, ensemble, task)
     worst = top_losses(headline, bundle.manifest, order.top_losses)
-    losses, pictures = _draw_losses(worst, ensemble)
-    not_measured = measured.not_measured
-    if order.stress_films and stress is None:
-        not_measured = (*not_measured, NotMeasured(figure="stress set", why="no file can be read any more"))
+    losses, pictures = _draw_losses(worst, ensemble, order.address_space)
     report = Report(
         version=REPORT_VERSION,
         disclaimer=DISCLAIMER,
@@ -94,36 +99,50 @@ def make_report(
         stress=stress.facts if stress else None,
         curves=measured.curves,
         top_losses=losses,
-        not_measured=not_measured,
+        not_measured=(*measured.not_measured, *no_stress),
     )
     figures = draw_figures(report, stress.example if stress else None)
     pictures |= {f"figures/{name}.png": _figure_png(figure) for name, figure in figures.items()}
     _write(order.out, report, pictures)
-    predictions_path = order.out / PREDICTIONS_NAME
-    write_predictions(predictions_path, predictions, bundle.manifest)
-    predictions_path.chmod(_MODE)
     return report
 
 
-def _stress(order: ReportOrder, predictions: Predictions, ensemble: Ensemble, task: Task) -> StressSet | None:
+def _write_predictions(out: Path, predictions: Predictions, bundle: Bundle) -> None:
+    out.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+    path = out / PREDICTIONS_NAME
+    write_predictions(path, predictions, bundle.manifest)
+    path.chmod(_MODE)
+
+
+def _stress(
+    order: ReportOrder, predictions: Predictions, ensemble: Ensemble, task: Task
+) -> tuple[StressSet | None, tuple[NotMeasured, ...]]:
+    """Return the stress set, or why there is none where one is wanted."""
     if not order.stress_films:
-        return None
-    return measure_stress(
-        headline_films(predictions.analysed),
-        ensemble,
-        per_class=order.stress_films,
-        resamples=order.resamples,
-        seed=order.seed,
-        task=task,
-    )
+        return None, ()
+    try:
+        stress = measure_stress(
+            headline_films(predictions.analysed),
+            ensemble,
+            per_class=order.stress_films,
+            resamples=order.resamples,
+            seed=order.seed,
+            address_space=order.address_space,
+            task=task,
+        )
+        why = "no file can be read any more"
+    except FloatingPointError:
+        stress, why = None, "the networks give no finite numbers for a film that was changed"
+    return stress, () if stress else (NotMeasured(figure="stress set", why=why),)
 
 
-def _draw_losses(worst: Sequence[TopLoss], ensemble: Ensemble) -> tuple[tuple[Loss, ...], dict[str, bytes]]:
+def _draw_losses(
+    worst: Sequence[TopLoss], ensemble: Ensemble, address_space: int
+) -> tuple[tuple[Loss, ...], dict[str, bytes]]:
     losses: list[Loss] = []
     pictures: dict[str, bytes] = {}
-    heat = heat_of(ensemble)
     for number, case in enumerate(worst, start=1):
-        drawn = draw_pictures(case.film.image.path, heat)
+        drawn = draw_pictures(case.film.image.path, ensemble, address_space=address_space)
         picture, heat_picture = f"figures/loss-{number:02}.png", f"figures/loss-{number:02}-heat.png"
         if drawn:
             pictures |= {picture: _png(drawn.film), heat_picture: _png(drawn.heat)}
@@ -145,7 +164,6 @@ def _draw_losses(worst: Sequence[TopLoss], ensemble: Ensemble) -> tuple[tuple[Lo
 def _provenance(order: ReportOrder, predictions: Predictions, bundle: Bundle, ensemble: Ensemble) -> Provenance:
     images = [film.image for film in predictions.films]
     is_complete = all(image.path.is_file() for image in images)
-    is_gpu = ensemble.device.type == "cuda"
     return Provenance(
         model_id=bundle.manifest.model_id,
         model_sha256=bundle.sha256,
@@ -156,9 +174,9 @@ def _provenance(order: ReportOrder, predictions: Predictions, bundle: Bundle, en
         seen=_count_seen(predictions),
         created_at=dt.datetime.now(dt.UTC),
         command=order.command,
-        device=torch.cuda.get_device_name(ensemble.device) if is_gpu else ensemble.device.type,
+        device=describe_device(ensemble.device),
         precision=str(ensemble.dtype).removeprefix("torch."),
-        libraries={name: importlib.metadata.version(name) for name in _LIBRARIES},
+        libraries=versions("xray-batch", *COMPUTING, *_MEASURING),
         resamples=order.resamples,
         seed=order.seed,
     )
@@ -182,12 +200,13 @@ def _png(picture: Image.Image) -> bytes:
 
 
 def _write(out: Path, report: Report, pictures: dict[str, bytes]) -> None:
-    """Write page, JSON and pictures; pictures of an earlier report that has more of them are removed."""
+    """Write page, JSON and pictures; pictures of an earlier report that has more of them are removed, no others."""
     folder = out / "figures"
     for path in (out, folder):
         path.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
     for stale in folder.glob("*.png"):
-        stale.unlink()
+        if stale.stem in CAPTIONS or _LOSS.fullmatch(stale.stem):
+            stale.unlink()
     contents = {
         "report.html": render_page(report, pictures).encode(),
         "report.json": (report.model_dump_json(indent=2) + "\n").encode(),

@@ -8,14 +8,13 @@ import numpy.typing as npt
 
 from xray_batch.bundle import Manifest
 from xray_batch.classify import Ensemble, pool
-from xray_batch.decode import decode_file
-from xray_batch.errors import RejectedInputError, TransientError
 from xray_batch.records import Finding, GrayscaleImage, ImageHeader, SourceFormat
 from xray_batch.standardize import prepare, resize
-from xray_batch.training.evaluation.bootstrap import PatientBootstrap
+from xray_batch.training.bootstrap import PatientBootstrap
+from xray_batch.training.evaluation.decode_again import decode_again
 from xray_batch.training.evaluation.facts import StressFacts, StressRow
 from xray_batch.training.evaluation.predictions import Analysed, Task
-from xray_batch.training.evaluation.statistics import area_under_roc, share
+from xray_batch.training.statistics import area_under_roc, share
 from xray_batch.training.stress import CONTROLS, STRESS_SIDE, STRESSES, Film, keep
 
 
@@ -28,7 +27,14 @@ class StressSet:
 
 
 def measure_stress(
-    films: Analysed, ensemble: Ensemble, *, per_class: int, resamples: int, seed: int, task: Task
+    films: Analysed,
+    ensemble: Ensemble,
+    *,
+    per_class: int,
+    resamples: int,
+    seed: int,
+    address_space: int,
+    task: Task,
 ) -> StressSet | None:
     """Change films in every way of :mod:`xray_batch.training.stress`, and classify them again.
 
@@ -36,17 +42,24 @@ def measure_stress(
     ----------
     films
         A sample of at most `per_class` with and as many without pneumonia is drawn from them.
+    address_space
+        Bytes that decoding a file may take.
 
     Returns
     -------
     StressSet or None
         None where no file can be read any more.
 
+    Raises
+    ------
+    FloatingPointError
+        If the networks give no finite numbers for a film that was changed.
+
     Notes
     -----
     A film that the gate would refuse counts in the other figures all the same: they tell what the networks do.
     """
-    chosen, pictures = _load(_sample(films, per_class, seed), task)
+    chosen, pictures = _load(_sample(films, per_class, seed), address_space, task)
     if not pictures:
         return None
     changes = STRESSES | CONTROLS
@@ -76,16 +89,15 @@ def _sample(films: Analysed, per_class: int, seed: int) -> Analysed:
     return films.take(chosen)
 
 
-def _load(films: Analysed, task: Task) -> tuple[Analysed, list[Film]]:
+def _load(films: Analysed, address_space: int, task: Task) -> tuple[Analysed, list[Film]]:
     """Decode films to the size that the changes are made for; one that cannot be read any more is left out."""
     advance = task("decode the stress set", len(films.films))
     found, pictures = np.zeros(len(films.films), np.bool_), []
     for index, film in enumerate(films.films):
-        try:
-            pictures.append(resize(decode_file(film.image.path).pixels, STRESS_SIDE, STRESS_SIDE))
+        image = decode_again(film.image.path, address_space)
+        if image is not None:
+            pictures.append(resize(image.pixels, STRESS_SIDE, STRESS_SIDE))
             found[index] = True
-        except (RejectedInputError, TransientError):
-            pass
         advance(1)
     return films.take(found), pictures
 

@@ -46,7 +46,7 @@ _STYLE: Final[dict[Any, Any]] = {  # matplotlib types the keys as hundreds of li
     "figure.facecolor": "white",
 }
 
-#: Stands in every picture that leaves the program.
+#: Stands at the foot of every drawing of a report, and under its films; heat maps have their own caption.
 FOOTNOTE: Final = "xray-batch. Research use only. Not a medical device."
 
 _FOOT_INCHES: Final = 0.14

@@ -7,10 +7,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from xray_batch.training.evaluation.bootstrap import PatientBootstrap
+from xray_batch.training.bootstrap import PatientBootstrap
 from xray_batch.training.evaluation.facts import Subgroup
 from xray_batch.training.evaluation.predictions import FilmPrediction
-from xray_batch.training.evaluation.statistics import Statistic, share
+from xray_batch.training.statistics import Statistic, share
 
 #: Fewer films than this say nothing about a group.
 LEAST_FILMS: Final = 30
@@ -104,7 +104,15 @@ def _resolution_tertiles(films: Sequence[FilmPrediction]) -> list[_Group]:
     ends = sorted({*np.quantile(pixels[known], [1 / 3, 2 / 3], method="lower").tolist(), pixels.max()})
     part = np.searchsorted(ends, pixels)
     return [
-        _Group(attribute="resolution", name=f"up to {end / 1e6:.2f} megapixels", films=known & (part == number))
-        for number, end in enumerate(ends)
+        _Group(attribute="resolution", name=f"up to {end} megapixels", films=known & (part == number))
+        for number, end in enumerate(_apart(ends))
         if (known & (part == number)).any()
     ]
+
+
+def _apart(pixels: Sequence[int]) -> list[str]:
+    """Write numbers of pixels in millions, with as many digits as tell them apart."""
+    digits = 2
+    while len({f"{number / 1e6:.{digits}f}" for number in pixels}) < len(pixels):
+        digits += 1
+    return [f"{number / 1e6:.{digits}f}" for number in pixels]

@@ -1,6 +1,7 @@
 """The films that a model was most wrong about, to be looked at."""
 
-from collections.abc import Callable
+import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -10,23 +11,21 @@ from PIL import Image, ImageDraw, ImageFont
 
 from xray_batch.bundle import Manifest
 from xray_batch.classify import Ensemble
-from xray_batch.decode import decode_file
-from xray_batch.errors import RejectedInputError, TransientError
-from xray_batch.overlay import overlay
-from xray_batch.records import GrayscaleImage
+from xray_batch.overlay import CAPTION, overlay
 from xray_batch.standardize import prepare, resize, trim
+from xray_batch.training.evaluation.decode_again import decode_again
 from xray_batch.training.evaluation.predictions import Analysed, FilmPrediction, Verdict, verdict
-from xray_batch.training.evaluation.statistics import log_loss
-from xray_batch.training.evaluation.style import FOOTNOTE
+from xray_batch.training.evaluation.style import FOOTNOTE, GRAY
+from xray_batch.training.statistics import log_loss
 from xray_batch.training.stress import Film
 
 #: Longer side of a picture in the report, in pixels.
 _SIDE: Final = 384
 
-_CAPTION_ROWS: Final = 20
-
-#: Draws one more picture of a film: where the model is sensitive.
-HeatPicture = Callable[[GrayscaleImage], Image.Image]
+_CAPTION_SIZE: Final = 11
+_CAPTION_ROWS: Final = 15  #: of one line
+_LETTER_WIDTH: Final = 6  #: of the font at this size, on average
+_LEAST_WIDTH: Final = 120  #: so that the longest word has room under a narrow film
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +41,8 @@ class TopLoss:
 class Pictures:
     """How a film looks in the report."""
 
-    film: Image.Image
-    heat: Image.Image
+    film: Image.Image  #: the part of it that the model sees, with the footnote of all drawings
+    heat: Image.Image  #: the same with the heat map over it, and :data:`xray_batch.overlay.CAPTION`
 
 
 def top_losses(films: Analysed, manifest: Manifest, count: int) -> list[TopLoss]:
@@ -54,24 +53,34 @@ def top_losses(films: Analysed, manifest: Manifest, count: int) -> list[TopLoss]
     return [TopLoss(film=films.films[index], verdict=said[index], loss=float(losses[index])) for index in order]
 
 
-def heat_of(ensemble: Ensemble) -> HeatPicture:
-    """Return a function that draws over a film where `ensemble` is sensitive."""
+def draw_pictures(path: Path, ensemble: Ensemble, *, address_space: int) -> Pictures | None:
+    """Decode a film once more and draw the part that `ensemble` sees.
 
-    def draw(image: GrayscaleImage) -> Image.Image:
-        spec = ensemble.manifest.input_spec
-        explanation = ensemble.explain(prepare(image, spec))
-        return overlay(_small(trim(image.pixels, spec)), explanation.heat_map.average)
+    Parameters
+    ----------
+    address_space
+        Bytes that decoding may take.
 
-    return draw
-
-
-def draw_pictures(path: Path, heat: HeatPicture) -> Pictures | None:
-    """Decode a film once more and draw it; None where the file cannot be read any more."""
-    try:
-        image = decode_file(path)
-    except (RejectedInputError, TransientError):
+    Returns
+    -------
+    Pictures or None
+        None where the file cannot be read any more, or the networks give no finite numbers for it.
+    """
+    image = decode_again(path, address_space)
+    if image is None:
         return None
-    return Pictures(film=_captioned(draw_film(_small(image.pixels))), heat=_captioned(heat(image)))
+    spec = ensemble.manifest.input_spec
+    film = _small(trim(image.pixels, spec))
+    try:
+        explanation = ensemble.explain(prepare(image, spec))
+    except FloatingPointError:
+        return None
+    below = _lines(FOOTNOTE, film), _lines(CAPTION, film)
+    rows = max(map(len, below))
+    return Pictures(
+        film=_captioned(draw_film(film), below[0], rows),
+        heat=_captioned(overlay(film, explanation.heat_map.average), below[1], rows),
+    )
 
 
 def draw_film(pixels: Film) -> Image.Image:
@@ -85,10 +94,17 @@ def _small(pixels: Film) -> Film:
     return resize(pixels, rows, columns)
 
 
-def _captioned(picture: Image.Image) -> Image.Image:
-    """Put the footnote of all drawings under a picture."""
+def _lines(text: str, film: Film) -> list[str]:
+    """Break a text so that it fits under a film, shape (rows, columns)."""
+    return textwrap.wrap(text, max(_LEAST_WIDTH, film.shape[1]) // _LETTER_WIDTH)
+
+
+def _captioned(picture: Image.Image, lines: Sequence[str], rows: int) -> Image.Image:
+    """Put text under a picture, on a white ground with room for so many rows of it."""
     width, height = picture.size
-    canvas = Image.new("RGB", (width, height + _CAPTION_ROWS), "white")
+    canvas = Image.new("RGB", (max(_LEAST_WIDTH, width), height + _CAPTION_ROWS * rows + 6), "white")
     canvas.paste(picture.convert("RGB"), (0, 0))
-    ImageDraw.Draw(canvas).text((4, height + 3), FOOTNOTE, "#767676", ImageFont.load_default(size=11))
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=_CAPTION_SIZE)
+    for number, line in enumerate(lines):
+        draw.text((4, height + 3 + _CAPTION_ROWS * number), line, GRAY, font)
     return canvas

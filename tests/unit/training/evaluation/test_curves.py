@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from xray_batch.training.evaluation.bootstrap import PatientBootstrap
+from xray_batch.training.bootstrap import PatientBootstrap
 from xray_batch.training.evaluation.curves import measure_curves
 
 

@@ -30,7 +30,7 @@ def predictions():
     )
     rejection = Rejection(reason_code=ReasonCode.LATERAL_VIEW, reason='View is "LL", expected PA or AP.')
     films = (
-        replace(made.films[0], facts=facts),
+        replace(made.films[0], facts=facts, seen=True),
         made.films[1],
         replace(made.films[2], members=None, rejection=rejection),
     )
@@ -54,6 +54,7 @@ def test_round_trip(predictions, manifest, tmp_path):
     )
     for back, film in zip(read.films, predictions.films, strict=True):
         assert (back.image, back.facts, back.rejection) == (film.image, film.facts, film.rejection)
+        assert back.seen == film.seen
         assert np.array_equal(back.members, film.members) if film.members is not None else back.members is None
 
 
@@ -91,6 +92,9 @@ def test_relative_files(predictions, manifest, tmp_path):
         ("lateral_view", "sideways", "002.png cannot be read: 'sideways' is not a valid ReasonCode"),
         (",2048,", ",tall,", "000.png cannot be read"),
         (",1.5,", ",inf,", "patient_age is 'inf', expected years"),
+        (",True,", ",yes,", "000.png cannot be read: seen is 'yes', expected True, False or nothing"),
+        (",b,", ",,", "patient_id is empty in the row of /films/001.png"),
+        ("/films/001.png", "", "file is empty in the row of a film without a name"),
     ],
 )
 def test_what_is_wrong_is_named(predictions, manifest, tmp_path, old, new, sentence):
@@ -100,6 +104,24 @@ def test_what_is_wrong_is_named(predictions, manifest, tmp_path, old, new, sente
     with pytest.raises(TrainingDataError) as raised:
         read_predictions(path, manifest)
     assert sentence in str(raised.value)
+
+
+def test_a_spreadsheet_writes_truth_in_capitals(predictions, manifest, tmp_path):
+    """A file that a spreadsheet saved still tells which films are of the training."""
+    write_predictions(path := tmp_path / "predictions.csv", predictions, manifest)
+    path.write_text(path.read_text(encoding="utf-8").replace(",True,", ",TRUE,"), encoding="utf-8")
+    assert [film.seen for film in read_predictions(path, manifest).films] == [True, None, None]
+
+
+def test_rows_of_two_bundles(predictions, manifest, tmp_path):
+    """Rows of two bundles are refused; rows that name none are taken with the bundle that others name."""
+    write_predictions(path := tmp_path / "predictions.csv", predictions, manifest)
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("a" * 64, "b" * 64, 1), encoding="utf-8")
+    with pytest.raises(TrainingDataError, match="holds rows of 2 bundles"):
+        read_predictions(path, manifest)
+    path.write_text(text.replace("a" * 64, "", 1), encoding="utf-8")
+    assert read_predictions(path, manifest).model_sha256 == "a" * 64
 
 
 def test_no_list(manifest, tmp_path):

@@ -14,7 +14,7 @@ from PIL import Image
 
 from xray_batch import DISCLAIMER
 from xray_batch.bundle import Bundle
-from xray_batch.classify import Ensemble
+from xray_batch.classify import Ensemble, describe_device
 from xray_batch.errors import TrainingDataError
 from xray_batch.networks import ARCHITECTURES
 from xray_batch.training.dataset import LabelledImage, fingerprint
@@ -122,6 +122,8 @@ def test_the_page_says_what_it_must(page, bundle):
     assert "Nothing was fitted to these films" in text
     assert "50 samples of the patients" in text
     assert "where the model is sensitive, not where disease is" in text
+    assert "Under 30 films, or 10 patients with such films, a figure is not given" in text
+    assert "A figure is not given where under 10 patients have films of the kind that it takes" in text
 
 
 def test_report_json(folder, predictions, bundle):
@@ -131,8 +133,10 @@ def test_report_json(folder, predictions, bundle):
     assert report.pneumonia.films == 36
     assert report.provenance.model_sha256 == bundle.sha256
     assert report.provenance.data_sha256 == fingerprint([film.image for film in predictions.films])
-    assert report.provenance.libraries.keys() >= {"xray-batch", "torch", "numpy"}
-    assert (report.provenance.device, report.provenance.precision) == ("cpu", "float32")
+    assert report.provenance.libraries.keys() >= {"xray-batch", "torch", "numpy", "imagecodecs", "matplotlib"}
+    assert report.provenance.device == describe_device(torch.device("cpu"))
+    assert report.provenance.device.startswith("cpu ")
+    assert report.provenance.precision == "float32"
     assert (report.provenance.command, report.provenance.resamples) == ("xray-batch evaluate", 50)
 
 
@@ -200,8 +204,15 @@ def test_a_smaller_report_replaces_a_larger(predictions, bundle, ensemble, tmp_p
     """No picture of an earlier report stays beside a later one; what else lies in the folder does."""
     make_report(order(tmp_path, stress_films=0, top_losses=4), predictions, bundle, ensemble, task=silent)
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    foreign = [tmp_path / "figures" / name for name in ("holiday.png", "loss-of-signal.png")]
+    for path in foreign:
+        path.write_bytes(b"mine")
+    (tmp_path / "figures" / "findings.png").write_bytes(b"of an earlier report")
     report = make_report(order(tmp_path, stress_films=0, top_losses=1), predictions, bundle, ensemble, task=silent)
+    assert [path.read_bytes() for path in foreign] == [b"mine"] * 2
+    foreign[1].unlink()
     assert {path.name for path in (tmp_path / "figures").glob("loss*")} == {"loss-01.png", "loss-01-heat.png"}
+    assert (tmp_path / "figures" / "findings.png").read_bytes() != b"of an earlier report"
     assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "mine"
     assert report.stress is None
     assert "stress set" not in {missing.figure for missing in report.not_measured}
@@ -221,6 +232,34 @@ def test_films_that_are_gone(predictions, bundle, ensemble, tmp_path):
     assert report.provenance.data_sha256 is None
     text = Page((tmp_path / "report" / "report.html").read_text(encoding="utf-8")).text
     assert "The file cannot be read any more" in text
+
+
+def test_films_without_finite_numbers(predictions, bundle, ensemble, tmp_path, monkeypatch):
+    """Where the networks fail on a film that is changed or drawn, the rest is there, and the page says so."""
+
+    def fail(inputs):
+        raise FloatingPointError
+
+    monkeypatch.setattr(ensemble, "examine_members", fail)
+    monkeypatch.setattr(ensemble, "explain", fail)
+    report = make_report(order(tmp_path), predictions, bundle, ensemble, task=silent)
+    why = {missing.figure: missing.why for missing in report.not_measured}
+    assert why["stress set"] == "the networks give no finite numbers for a film that was changed"
+    assert {case.picture for case in report.top_losses} == {None}
+    assert "or cannot be shown" in Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
+
+
+def test_predictions_are_written_first(predictions, bundle, ensemble, tmp_path):
+    """What is interrupted after the films were classified leaves what the members said."""
+
+    def interrupt(description, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_report(order(tmp_path / "report"), predictions, bundle, ensemble, task=interrupt)
+    read = read_predictions(tmp_path / "report" / "predictions.csv", bundle.manifest)
+    assert len(read.films) == len(predictions.films)
+    assert (tmp_path / "report" / "predictions.csv").stat().st_mode & 0o777 == 0o640
 
 
 @pytest.mark.parametrize("label", ["normal", "pneumonia", "viral_pneumonia"])

@@ -46,7 +46,13 @@ def ensemble(bundle_folder):
 def stress(films, ensemble, per_class=COUNT, seed=0):
     """Measure the stress set without showing progress."""
     return measure_stress(
-        films, ensemble, per_class=per_class, resamples=20, seed=seed, task=lambda name, total: lambda count: None
+        films,
+        ensemble,
+        per_class=per_class,
+        resamples=20,
+        seed=seed,
+        address_space=2 << 30,
+        task=lambda name, total: lambda count: None,
     )
 
 

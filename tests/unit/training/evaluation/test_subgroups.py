@@ -7,7 +7,7 @@ import pytest
 from made_up_predictions import make_predictions
 
 from xray_batch.records import SourceFormat
-from xray_batch.training.evaluation.bootstrap import PatientBootstrap
+from xray_batch.training.bootstrap import PatientBootstrap
 from xray_batch.training.evaluation.predictions import FilmFacts
 from xray_batch.training.evaluation.subgroups import measure_subgroups
 
@@ -57,6 +57,15 @@ def test_small_groups_have_no_figures():
     assert small.specificity is None
 
 
+def test_many_films_of_few_patients_have_no_figures():
+    """Sixty films with pneumonia of nine patients say nothing about others."""
+    films = films_with([FilmFacts()])
+    films = [replace(film, image=replace(film.image, patient_id=str(number % 18))) for number, film in enumerate(films)]
+    groups, _ = measure(films)
+    assert groups["label", "viral pneumonia"].with_pneumonia == 60
+    assert groups["label", "viral pneumonia"].sensitivity is None
+
+
 def test_nothing_is_invented():
     """An attribute that no film states forms no group, and is named."""
     groups, unknown = measure(films_with([FilmFacts(source_format=SourceFormat.PNG)]))
@@ -83,3 +92,14 @@ def test_resolution_tertiles():
     }
     alike, _ = measure(films_with(facts[:1]))
     assert [group.films for (attribute, _), group in alike.items() if attribute == "resolution"] == [120]
+
+
+def test_resolutions_of_small_films():
+    """Films of a few thousand pixels fall in groups with names of their own."""
+    facts = [FilmFacts(rows=side, columns=64) for side in (64, 65, 66)]
+    groups, _ = measure(films_with(facts))
+    assert {name: group.films for (attribute, name), group in groups.items() if attribute == "resolution"} == {
+        "up to 0.00410 megapixels": 40,
+        "up to 0.00416 megapixels": 40,
+        "up to 0.00422 megapixels": 40,
+    }

@@ -7,7 +7,7 @@ does not have what it takes: both classes, for instance.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -24,6 +24,8 @@ CALIBRATION_BINS: Final = 15
 LEAST_PROBABILITY: Final = 1e-6
 
 _NEWTON_STEPS: Final = 25
+_BOUNDED_STEPS: Final = 100
+_LARGEST_SHIFT: Final = 50.0
 _STEEPEST: Final = 100.0
 
 
@@ -35,6 +37,9 @@ class Statistic:
     films: Films  #: shape (N,): which films it is about
     needs: Mapping[str, Films] = field(default_factory=dict)  #: kinds of films that it takes, by name; none: any
     is_share: bool = False  #: whether it is a share of films
+    undefined: str = "these films do not allow it"  #: why the films that it takes do not give a number
+    shares: "tuple[Statistic, ...]" = ()  #: those that it is made of
+    combine: Callable[..., float] | None = None  #: makes it of them, and rises with each
 
     @property
     def unweighted(self) -> Values:
@@ -107,22 +112,21 @@ class _SortedCounts:
         )
 
 
-def calibration_error(positive: Films, probability: Values) -> Statistic:
-    """Return the mean distance between probability and frequency over 15 equally filled bins.
+def calibration_error(positive: Films, probability: Values, bins: int = CALIBRATION_BINS) -> Statistic:
+    """Return the mean distance between probability and frequency over equally filled bins.
 
-    Nixon et al., "Measuring Calibration in Deep Learning", 2019, arXiv 1904.01685; the same as
-    :func:`xray_batch.training.metrics.expected_calibration_error`.
+    Nixon et al., "Measuring Calibration in Deep Learning", 2019, arXiv 1904.01685.
     """
     order = np.argsort(probability, kind="stable")
     gaps = positive[order] - probability[order]
 
     def function(weights: Values) -> float:
         repeated = np.repeat(gaps, weights[order].astype(np.int64))
-        bins = min(CALIBRATION_BINS, len(repeated))
-        if not bins:
+        filled = np.arange(min(bins, len(repeated)))
+        if not len(filled):
             return math.nan
-        size, larger = divmod(len(repeated), bins)
-        starts = np.arange(bins) * size + np.minimum(np.arange(bins), larger)
+        size, larger = divmod(len(repeated), len(filled))
+        starts = filled * size + np.minimum(filled, larger)
         return float(np.abs(np.add.reduceat(repeated, starts)).sum() / len(repeated))
 
     return Statistic(of=function, films=np.ones(len(positive), np.bool_))
@@ -135,55 +139,71 @@ def log_loss(positive: Films, probability: Values) -> Values:
 
 
 def recalibration(positive: Films, probability: Values) -> tuple[Statistic, Statistic]:
-    """Return slope and intercept of a logistic regression of the truth on the log odds that were predicted.
+    """Return the calibration slope and the calibration in the large, both of the log odds that were predicted.
 
-    Cox, "Two Further Applications of a Model for Binary Regression", 1958.  1 and 0 are perfect; a slope below 1
-    says that the probabilities are too extreme, an intercept above 0 that they are too low.
+    The slope is that of a logistic regression of the truth on the log odds: 1 is perfect, below 1 the probabilities
+    are too extreme (Cox, "Two Further Applications of a Model for Binary Regression", 1958).  Calibration in the
+    large is the intercept of such a regression with the slope held at 1: 0 is perfect, above 0 the probabilities
+    are too low (Steyerberg, "Clinical Prediction Models", 2009).
     """
     clipped = np.clip(probability, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
     log_odds = np.log(clipped / (1 - clipped))
     fit = _LogisticFit(positive, log_odds)
     everything = np.ones(len(positive), np.bool_)
-    return (
-        two_classes(lambda weights: fit.of(weights)[1], positive, everything),
-        two_classes(lambda weights: fit.of(weights)[0], positive, everything),
-    )
+    no_slope = "the probabilities do not allow it: classes wholly apart, or all films alike"
+    slope = replace(two_classes(fit.slope, positive, everything), undefined=no_slope)
+    return slope, two_classes(fit.shift, positive, everything)
 
 
 class _LogisticFit:
-    """Intercept and slope of a logistic regression by Newton's method; the last fit is kept, for it serves twice."""
+    """Logistic regression of the truth on log odds, by Newton's method; NaN where there is no finite best one."""
 
     def __init__(self, positive: Films, log_odds: Values) -> None:
         self._positive = positive.astype(np.float64)
         self._log_odds = log_odds
-        self._last: tuple[Values, tuple[float, float]] | None = None
 
-    def of(self, weights: Values) -> tuple[float, float]:
-        """Return intercept and slope, NaN where there is no finite best one."""
-        if self._last is None or not np.array_equal(self._last[0], weights):
-            self._last = (weights, self._fit(weights))
-        return self._last[1]
+    def slope(self, weights: Values) -> float:
+        """Return the slope that is best together with its intercept.
 
-    def _fit(self, weights: Values) -> tuple[float, float]:
-        intercept, slope = 0.0, 1.0
+        Newton's method begins at 0: from there the curvature is largest, and no step goes too far.
+        """
+        intercept, slope = 0.0, 0.0
         for _ in range(_NEWTON_STEPS):
-            p = 1 / (1 + np.exp(-np.clip(intercept + slope * self._log_odds, -500, 500)))
-            residual = weights * (self._positive - p)
-            curvature = weights * p * (1 - p)
+            residual, curvature = self._derivatives(weights, intercept + slope * self._log_odds)
             a, b, c = (float((curvature * self._log_odds**power).sum()) for power in range(3))
             determinant = a * c - b * b
             if determinant <= 1e-9 * a * c or abs(slope) > _STEEPEST:
-                return math.nan, math.nan
+                return math.nan
             g0, g1 = float(residual.sum()), float(residual @ self._log_odds)
             step0, step1 = (c * g0 - b * g1) / determinant, (a * g1 - b * g0) / determinant
             intercept, slope = intercept + step0, slope + step1
             if abs(step0) + abs(step1) < 1e-8:
-                return intercept, slope
-        return math.nan, math.nan
+                return slope
+        return math.nan
+
+    def shift(self, weights: Values) -> float:
+        """Return the best intercept where the slope is 1; a step beyond the known bounds halves them instead."""
+        shift, low, high = 0.0, -_LARGEST_SHIFT, _LARGEST_SHIFT
+        for _ in range(_BOUNDED_STEPS):
+            residual, curvature = self._derivatives(weights, shift + self._log_odds)
+            slope, distance = float(curvature.sum()), float(residual.sum())
+            low, high = (shift, high) if distance > 0 else (low, shift)
+            step = distance / slope if slope > 0 else math.inf
+            if abs(step) < 1e-10:
+                return shift + step
+            shift = shift + step if low < shift + step < high else (low + high) / 2
+        return math.nan
+
+    def _derivatives(self, weights: Values, log_odds: Values) -> tuple[Values, Values]:
+        """Return the first and the negative second derivative of the log likelihood by each film's log odds."""
+        p = 1 / (1 + np.exp(-np.clip(log_odds, -500, 500)))
+        return weights * (self._positive - p), weights * p * (1 - p)
 
 
 def macro_f1(target: npt.NDArray[np.intp], chosen: npt.NDArray[np.intp], classes: int, films: Films) -> Statistic:
     """Return the mean over the classes of the harmonic mean of precision and sensitivity.
+
+    Classes that occur neither among the labels nor among the answers are left out.
 
     Parameters
     ----------
@@ -194,25 +214,41 @@ def macro_f1(target: npt.NDArray[np.intp], chosen: npt.NDArray[np.intp], classes
     def function(weights: Values) -> float:
         cells = np.bincount(target[films] * classes + chosen[films], weights[films], minlength=classes * classes)
         matrix = cells.reshape(classes, classes)
-        occurring = matrix.sum(axis=1) > 0
-        f1 = 2 * matrix.diagonal() / np.maximum(matrix.sum(axis=0) + matrix.sum(axis=1), 1e-300)
+        either = matrix.sum(axis=0) + matrix.sum(axis=1)
+        occurring = either > 0
+        f1 = 2 * matrix.diagonal() / np.maximum(either, 1e-300)
         return float(f1[occurring].mean()) if occurring.any() else math.nan
 
     return Statistic(of=function, films=films)
 
 
-def predictive_values(sensitivity: Function, specificity: Function, prevalence: float) -> tuple[Function, Function]:
-    """Return PPV and NPV at a prevalence, by Bayes' theorem from sensitivity and specificity."""
+def predictive_values(sensitivity: Statistic, specificity: Statistic, prevalence: float) -> tuple[Statistic, Statistic]:
+    """Return PPV and NPV at a prevalence, by Bayes' theorem from sensitivity and specificity, which are shares."""
 
-    def ppv(weights: Values) -> float:
-        true, false = prevalence * sensitivity(weights), (1 - prevalence) * (1 - specificity(weights))
+    def ppv(sensitivity: float, specificity: float) -> float:
+        true, false = prevalence * sensitivity, (1 - prevalence) * (1 - specificity)
         return _ratio(true, true + false)
 
-    def npv(weights: Values) -> float:
-        true, false = (1 - prevalence) * specificity(weights), prevalence * (1 - sensitivity(weights))
+    def npv(sensitivity: float, specificity: float) -> float:
+        true, false = (1 - prevalence) * specificity, prevalence * (1 - sensitivity)
         return _ratio(true, true + false)
 
-    return ppv, npv
+    shares = sensitivity, specificity
+    return (
+        _of_shares(ppv, shares, "no film is called pneumonia"),
+        _of_shares(npv, shares, "every film is called pneumonia"),
+    )
+
+
+def _of_shares(combine: Callable[..., float], shares: tuple[Statistic, ...], undefined: str) -> Statistic:
+    return Statistic(
+        of=lambda weights: combine(*(share.of(weights) for share in shares)),
+        films=np.logical_or.reduce([share.films for share in shares]),
+        needs={what: films for share in shares for what, films in share.needs.items()},
+        undefined=undefined,
+        shares=shares,
+        combine=combine,
+    )
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -1,4 +1,4 @@
-"""Memory for decoding in the command's own process."""
+"""Memory for decoding in a process that does other work, too."""
 
 import resource
 from collections.abc import Iterator

@@ -1,10 +1,12 @@
 """Intervals: patients are drawn whole, and figures that cannot be measured say why."""
 
+import re
+
 import numpy as np
 import pytest
 
-from xray_batch.training.evaluation.bootstrap import LEAST_PATIENTS, PatientBootstrap
-from xray_batch.training.evaluation.statistics import area_under_roc, recalibration, share
+from xray_batch.training.bootstrap import LEAST_PATIENTS, PatientBootstrap
+from xray_batch.training.statistics import area_under_roc, predictive_values, recalibration, share
 
 
 def bootstrap(patients, resamples=400):
@@ -59,6 +61,64 @@ def test_all_right_is_not_certain():
     found, _ = bootstrap(patients).estimate({"right": share(everything, everything, "at all")})
     assert (found["right"].value, found["right"].high) == (1, 1)
     assert found["right"].low == pytest.approx(20 / (20 + 1.96**2), abs=1e-3)
+
+
+def predictive(called, positive, prevalence=0.2):
+    """Measure PPV and NPV of films, each of a patient of its own, and what they are made of."""
+    sensitivity = share(called, positive, "with pneumonia")
+    specificity = share(~called, ~positive, "without pneumonia")
+    ppv, npv = predictive_values(sensitivity, specificity, prevalence)
+    statistics = {"sensitivity": sensitivity, "specificity": specificity, "PPV": ppv, "NPV": npv}
+    return bootstrap([str(number) for number in range(len(positive))]).estimate(statistics)
+
+
+def test_no_false_positive_is_not_certain():
+    """Where no film is wrongly called, the lower bound of PPV is that of Wilson's specificity, by Bayes' theorem."""
+    number = np.arange(100)
+    found, missing = predictive((number < 30), (number < 50))
+    assert missing == {}
+    low, false = found["sensitivity"].low, 1 - found["specificity"].low
+    assert false == pytest.approx(1.96**2 / (50 + 1.96**2), abs=1e-3)
+    assert (found["PPV"].value, found["PPV"].high) == (1, 1)
+    assert found["PPV"].low == pytest.approx(0.2 * low / (0.2 * low + 0.8 * false))
+    assert found["NPV"].low < found["NPV"].value < found["NPV"].high
+
+
+def test_no_false_negative_is_not_certain():
+    """Where no film is missed, the lower bound of NPV is that of Wilson's sensitivity, by Bayes' theorem."""
+    number = np.arange(100)
+    found, _ = predictive((number < 70), (number < 50))
+    low, missed = found["specificity"].low, 1 - found["sensitivity"].low
+    assert (found["NPV"].value, found["NPV"].high) == (1, 1)
+    assert found["NPV"].low == pytest.approx(0.8 * low / (0.8 * low + 0.2 * missed))
+
+
+def test_few_true_positives_and_no_false_one():
+    """A PPV that a tenth of the samples do not have is measured where sensitivity and specificity are."""
+    number = np.arange(100)
+    found, missing = predictive((number < 2), (number < 50))
+    assert missing == {}
+    assert (found["PPV"].value, found["PPV"].low) == (1, 0)
+
+
+def test_no_answer_of_a_kind():
+    """Where no film is called pneumonia there is no PPV, where every film is there is no NPV, and that is why."""
+    nothing, everything = np.zeros(100, np.bool_), np.ones(100, np.bool_)
+    positive = np.arange(100) < 50
+    assert predictive(nothing, positive)[1] == {"PPV": "no film is called pneumonia"}
+    assert predictive(everything, positive)[1] == {"NPV": "every film is called pneumonia"}
+
+
+def test_samples_that_do_not_allow_it():
+    """Where many samples have no number, their percentiles are no interval: the figure is missing, and says why."""
+    positive = np.arange(40) >= 20
+    probability = np.where(positive, 0.9, 0.1) + np.linspace(-0.05, 0.05, 40)
+    probability[[19, 20]] = probability[[20, 19]]
+    slope, _ = recalibration(positive, probability)
+    found, missing = bootstrap([str(number) for number in range(40)]).estimate({"slope": slope})
+    assert np.isfinite(slope.of(slope.unweighted))
+    assert found == {}
+    assert re.fullmatch(r"only \d+ of 400 samples of the patients allow it, too few for an interval", missing["slope"])
 
 
 def test_reasons():

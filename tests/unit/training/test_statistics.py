@@ -7,7 +7,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from xray_batch.training.evaluation.statistics import (
+from xray_batch.training.metrics import expected_calibration_error
+from xray_batch.training.statistics import (
     area_under_roc,
     average_precision,
     calibration_error,
@@ -18,7 +19,6 @@ from xray_batch.training.evaluation.statistics import (
     recalibration,
     share,
 )
-from xray_batch.training.metrics import expected_calibration_error
 
 EVERYTHING = np.ones(200, np.bool_)
 
@@ -77,16 +77,52 @@ def test_calibration_error_is_that_of_the_bundle(films):
     assert statistic.of(statistic.unweighted) == pytest.approx(expected_calibration_error(positive, probability))
 
 
+def fitted(log_odds, positive, weights=None):
+    """Fit the truth to log odds with scikit-learn, without a penalty."""
+    return LogisticRegression(C=np.inf, tol=1e-10).fit(log_odds[:, None], positive, sample_weight=weights)
+
+
 def test_recalibration_is_logistic_regression(films):
-    """Slope and intercept are those that scikit-learn fits to the log odds."""
+    """The slope is the one that scikit-learn fits to the log odds."""
     positive, probability, weights = films
     clipped = np.clip(probability, 0.01, 0.99)
-    fit = LogisticRegression(C=np.inf, tol=1e-10).fit(
-        np.log(clipped / (1 - clipped))[:, None], positive, sample_weight=weights
-    )
-    slope, intercept = recalibration(positive, clipped)
+    fit = fitted(np.log(clipped / (1 - clipped)), positive, weights)
+    slope, _ = recalibration(positive, clipped)
     assert slope.of(weights) == pytest.approx(fit.coef_[0, 0], abs=1e-4)
-    assert intercept.of(weights) == pytest.approx(fit.intercept_[0], abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_recalibration_of_what_is_far_too_sure(seed):
+    """A bundle whose log odds are three times too large has a slope, and it is that of scikit-learn."""
+    random = np.random.default_rng(seed)
+    log_odds = random.normal(0, 3, 300)
+    positive = random.random(300) < 1 / (1 + np.exp(-0.3 * log_odds))
+    slope, in_the_large = recalibration(positive, 1 / (1 + np.exp(-log_odds)))
+    assert slope.of(slope.unweighted) == pytest.approx(fitted(log_odds, positive).coef_[0, 0], abs=1e-4)
+    assert math.isfinite(in_the_large.of(in_the_large.unweighted))
+
+
+@pytest.mark.parametrize("spread", [0.1, 1, 6])
+@pytest.mark.parametrize("prevalence", [0.05, 0.5, 0.9])
+def test_calibration_in_the_large(spread, prevalence):
+    """With this shift of the log odds, and the slope as it is, as many films are expected as have pneumonia."""
+    random = np.random.default_rng(4)
+    log_odds = np.clip(random.normal(0, spread, 300), -13, 13)
+    positive, weights = np.arange(300) < 300 * prevalence, random.poisson(1.0, 300).astype(np.float64)
+    shift = recalibration(positive, 1 / (1 + np.exp(-log_odds)))[1].of(weights)
+    assert weights @ (1 / (1 + np.exp(-log_odds - shift))) == pytest.approx(weights @ positive)
+
+
+def test_probabilities_that_are_too_low():
+    """Calibration in the large is above 0 where probabilities are too low, whatever the slope."""
+    random = np.random.default_rng(6)
+    log_odds = random.normal(2, 2, 4000)
+    positive = random.random(4000) < 1 / (1 + np.exp(-0.5 * log_odds - 1.5))
+    _, in_the_large = recalibration(positive, 1 / (1 + np.exp(-log_odds)))
+    assert positive.mean() > (1 / (1 + np.exp(-log_odds))).mean()
+    assert in_the_large.of(in_the_large.unweighted) > 0.05
+    _, turned = recalibration(~positive, 1 / (1 + np.exp(log_odds)))
+    assert turned.of(turned.unweighted) < -0.05
 
 
 def test_recalibration_of_true_probabilities():
@@ -102,12 +138,30 @@ def test_recalibration_of_true_probabilities():
     assert recalibration(positive, extreme)[0].of(weights) == pytest.approx(0.5)
 
 
-def test_recalibration_of_separate_classes_has_no_answer():
-    """Where the classes are wholly apart no finite slope is best."""
+def test_recalibration_of_separate_classes_has_no_slope():
+    """Where the classes are wholly apart no finite slope is best; a shift is."""
     positive = np.arange(20) >= 10
-    slope, intercept = recalibration(positive, np.where(positive, 0.9, 0.1) + np.linspace(-0.05, 0.05, 20))
+    slope, in_the_large = recalibration(positive, np.where(positive, 0.9, 0.1) + np.linspace(-0.05, 0.05, 20))
     assert math.isnan(slope.of(slope.unweighted))
-    assert math.isnan(intercept.of(intercept.unweighted))
+    assert in_the_large.of(in_the_large.unweighted) == pytest.approx(0, abs=0.5)
+
+
+def test_one_class_has_no_recalibration():
+    """Films of one class have neither."""
+    for statistic in recalibration(np.ones(20, np.bool_), np.linspace(0.1, 0.9, 20)):
+        assert math.isnan(statistic.of(statistic.unweighted))
+
+
+def test_macro_f1_of_an_answer_without_label():
+    """A class that is an answer and no label counts, with an F1 of 0; one that is neither does not."""
+    random = np.random.default_rng(3)
+    target, chosen = random.integers(0, 2, 60), random.integers(0, 3, 60)
+    everything = np.ones(60, np.bool_)
+    statistic = macro_f1(target, chosen, 3, everything)
+    assert statistic.of(statistic.unweighted) == pytest.approx(f1_score(target, chosen, average="macro"))
+    two = macro_f1(target, np.minimum(chosen, 1), 3, everything)
+    expected = f1_score(target, np.minimum(chosen, 1), average="macro")
+    assert two.of(two.unweighted) == pytest.approx(expected)
 
 
 def test_macro_f1_is_that_of_scikit_learn():
@@ -122,9 +176,12 @@ def test_macro_f1_is_that_of_scikit_learn():
 
 def test_predictive_values():
     """At a prevalence of 20 %, sensitivity 0.9 and specificity 0.8 make a PPV of 18/34 and an NPV of 64/66."""
-    ppv, npv = predictive_values(lambda _: 0.9, lambda _: 0.8, 0.2)
-    assert ppv(np.ones(1)) == pytest.approx(18 / 34)
-    assert npv(np.ones(1)) == pytest.approx(64 / 66)
+    number = np.arange(200)
+    sensitivity = share(number < 90, number < 100, "with pneumonia")
+    specificity = share(number < 180, number >= 100, "without pneumonia")
+    ppv, npv = predictive_values(sensitivity, specificity, 0.2)
+    assert ppv.of(np.ones(200)) == pytest.approx(18 / 34)
+    assert npv.of(np.ones(200)) == pytest.approx(64 / 66)
 
 
 def test_log_loss_is_bounded():
