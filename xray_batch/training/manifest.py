@@ -36,7 +36,6 @@ INTENDED_USE: Final = (
 NO_TWO_OF_ONE_PATIENT: Final = "no two images of one patient"
 
 
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """What a training came to."""
