@@ -35,9 +35,11 @@ CPU = torch.device("cpu")
 
 DECODING = Decoding.from_settings(Settings(decode_workers=2))
 
+PNEUMONIA = ("bacterial_pneumonia", "viral_pneumonia")
+
 ROWS = [
     *((f"kids/{n}.png", "normal", f"P{n}", "kids") for n in range(20)),
-    *((f"kids/b{n}.png", "bacterial_pneumonia", f"B{n}", "kids") for n in range(20)),
+    *((f"kids/b{n}.png", PNEUMONIA[n % 2], f"B{n}", "kids") for n in range(20)),
     *((f"adults/{n}.png", "normal", f"P{n // 2}", "adults") for n in range(10)),
     *((f"adults/p{n}.png", "pneumonia", f"Q{n}", "adults") for n in range(10)),
 ]
