@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from functools import cached_property
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Protocol
 
 import safetensors.torch
@@ -105,7 +104,7 @@ def _torchvision_file(path: Path) -> Mapping[str, Tensor]:
         state: Mapping[str, Tensor] = torch.hub.load_state_dict_from_url(
             path.resolve().as_uri(), model_dir=str(path.resolve().parent), map_location="cpu", weights_only=True
         )
-    except (UnpicklingError, RuntimeError, EOFError) as error:
+    except Exception as error:  # whatever a hostile file raises
         # torch's own text advises to load it unsafely, which could run code.
         message = f"{path} cannot be loaded: it is damaged, or holds something else than the tensors of a network"
         raise TrainingDataError(message) from error
