@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from xray_batch.bundle import Bundle, Manifest
-from xray_batch.errors import ConfigurationError, DeviceMemoryError
+from xray_batch.errors import ConfigurationError, DeviceMemoryError, ReasonCode
 from xray_batch.gate import Judgement
 from xray_batch.heat_map import make_heat_map, pneumonia_heat, thorax_shares
 from xray_batch.networks import forward_with_features
@@ -24,6 +24,11 @@ from xray_batch.records import Finding, HeatMap, ModelInput, Outcome, Prediction
 from xray_batch.settings import DeviceName, PrecisionName
 
 N = TypeVar("N", bound=nn.Module)
+
+#: The answer to a picture that the networks give no finite numbers for, where nobody tries again.
+NOT_FINITE: Final = Rejection(
+    reason_code=ReasonCode.ATTEMPTS_EXHAUSTED, reason="The networks give no finite numbers for the picture."
+)
 
 _DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from calibration_errors import expected_calibration_error
 from installed_command import make_films, run_command
 from PIL import Image
 
 from xray_batch.bundle import PACKAGED_BUNDLES
-from xray_batch.training.metrics import expected_calibration_error
 
 #: Temperature of a bundle whose probabilities do not fit the site: far too unsure.
 UNFIT = 3.0

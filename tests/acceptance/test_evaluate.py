@@ -51,6 +51,21 @@ def test_a_report_from_labelled_files(data, tmp_path):
     assert {key for key in report if remade[key] != report[key]} == {"provenance"}
 
 
+def test_films_that_are_set_aside(data, tmp_path):
+    """Of a list with a side `test` that side alone is measured, and that is said."""
+    lines = (data / "labels.csv").read_text(encoding="utf-8").splitlines()
+    sides = ["split", *(["training", "test", "test", "test"] * len(lines))[: len(lines) - 1]]
+    text = "\n".join(f"{line},{side}" for line, side in zip(lines, sides, strict=True))
+    (data / "labels.csv").write_text(text, encoding="utf-8")
+    options = ["--home", tmp_path, "--stress-films", "0", "--top-losses", "0"]
+    done = run_command("evaluate", "--data", data, "--out", tmp_path / "report", *options)
+    assert done.code == 0, done.err
+    aside, listed = sides.count("test"), len(lines) - 1
+    assert f"measured are the {aside} of {listed} films that the list sets aside as test" in done.err
+    report = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
+    assert sum(tally["films"] for tally in report["tallies"]) == aside
+
+
 def test_nothing_that_can_be_analysed(tmp_path):
     """Without a single film there is no report: exit code 1, one sentence that names the first file and why."""
     folder = tmp_path / "data"

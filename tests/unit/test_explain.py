@@ -1,4 +1,6 @@
-"""`xray-batch explain` where the networks fail."""
+"""`xray-batch explain` and `inspect` where the networks fail."""
+
+import json
 
 from typer.testing import CliRunner
 
@@ -21,3 +23,15 @@ def test_no_finite_numbers(tmp_path, monkeypatch):
         f"{film} is not analysed: attempts_exhausted. The networks give no finite numbers for the picture.\n"
     )
     assert not (tmp_path / "heat.png").exists()
+
+
+def test_inspect_tells_of_it(tmp_path, monkeypatch):
+    """`inspect` shows such a film with the same reason."""
+
+    def fail(ensemble, inputs):
+        raise FloatingPointError
+
+    monkeypatch.setattr(Ensemble, "examine", fail)
+    film = sample_files() / "06-16-bit.png"
+    done = CliRunner().invoke(app, ["inspect", str(film), "--home", str(tmp_path), "--format", "json"])
+    assert json.loads(done.stdout)["reason_code"] == "attempts_exhausted"

@@ -54,7 +54,8 @@ def evaluate(
     from xray_batch.training.evaluation.report import ReportOrder, make_report
 
     found = find_bundle(settings.bundle, Folders(settings.home).bundles)
-    images = read_images(data) if data else []
+    listed = read_images(data) if data else []
+    images = [image for image in listed if image.side == "test"] or listed
     torch_device = select_device(settings.device)
     dtype = select_dtype(settings.precision, torch_device)
     ensemble = Ensemble(found, device=torch_device, dtype=dtype, batch_size=settings.batch_size)
@@ -70,6 +71,8 @@ def evaluate(
         seed=seed,
         address_space=settings.decode_memory_mb << 20,
     )
+    if len(images) < len(listed):
+        typer.echo(f"measured are the {len(images)} of {len(listed)} films that the list sets aside as test", err=True)
     with progress_bars() as task:
         if predictions:
             films = read_predictions(predictions, found.manifest)

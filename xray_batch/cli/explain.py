@@ -90,7 +90,7 @@ def explain(
 
 def _explain(file: Path, bundle: "Bundle", settings: "Settings", member: str | None) -> _Explained | Rejection:
     """Decode, prepare and classify a film, or tell what the service would refuse it for."""
-    from xray_batch.classify import Ensemble, select_device, select_dtype
+    from xray_batch.classify import NOT_FINITE, Ensemble, select_device, select_dtype
     from xray_batch.decode import decode_file
     from xray_batch.pipeline.engine import check_fit
     from xray_batch.pipeline.patient_age import judge_age
@@ -114,9 +114,7 @@ def _explain(file: Path, bundle: "Bundle", settings: "Settings", member: str | N
     try:
         explanation = ensemble.explain(model_input)
     except FloatingPointError:
-        return Rejection(
-            reason_code=ReasonCode.ATTEMPTS_EXHAUSTED, reason="The networks give no finite numbers for the picture."
-        )
+        return NOT_FINITE
     if explanation.judgement.rejection is not None:
         return explanation.judgement.rejection
     return _Explained(

@@ -65,8 +65,8 @@ def inspect(
     """
     settings = open_settings(home, config, database_url, bundle=bundle, device=device)
     if png is not None:
-        for path in (png, _beside(png)):
-            check_picture_path(path, [file], "--png")
+        check_picture_path(png, [file], "--png")
+        check_picture_path(_beside(png), [file], "--png")
 
     from xray_batch.decode.inspection import inspect_file
 
@@ -89,7 +89,7 @@ def inspect(
 
 def _judge(inspection: "Inspection", bundle: "Bundle", settings: "Settings") -> _Judged:
     """Prepare and classify the picture, even that of a file that is refused for its header."""
-    from xray_batch.classify import Ensemble, select_device, select_dtype
+    from xray_batch.classify import NOT_FINITE, Ensemble, select_device, select_dtype
     from xray_batch.pipeline.patient_age import judge_age
     from xray_batch.standardize import prepare
 
@@ -99,7 +99,10 @@ def _judge(inspection: "Inspection", bundle: "Bundle", settings: "Settings") -> 
     model_input = prepare(image, bundle.manifest.input_spec)
     device = select_device(settings.device)
     ensemble = Ensemble(bundle, device=device, dtype=select_dtype(settings.precision, device), batch_size=1)
-    ((prediction, judgement),) = ensemble.examine([model_input])
+    try:
+        ((prediction, judgement),) = ensemble.examine([model_input])
+    except FloatingPointError:
+        return _Judged(model_input=model_input, answer=inspection.rejection or NOT_FINITE, checks=(), warnings=())
     ages = bundle.manifest.ages
     age = judge_age(image.header.patient_age, ages, settings.age_policy)
     age_rejection = age if isinstance(age, Rejection) else None

@@ -4,6 +4,7 @@ import csv
 import datetime as dt
 import enum
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -139,17 +140,29 @@ def _plain(value: object) -> object:
 
 
 def check_picture_path(out: Path, films: Iterable[Path], option: str) -> None:
-    """Refuse to write a picture over a film, or to a folder that is not there, before any work is done.
+    """Refuse to write a picture over a film, or where none can be written, before any work is done.
 
     Raises
     ------
     typer.BadParameter
         Naming the option and what is wrong with it.
     """
-    if not out.absolute().parent.is_dir():
-        raise typer.BadParameter(f"{option} is in a folder that is not there: {out.absolute().parent}")
-    if out.exists() and any(film.exists() and out.samefile(film) for film in films):
+    folder = out.absolute().parent
+    if not folder.is_dir():
+        raise typer.BadParameter(f"{option} is in a folder that is not there: {folder}")
+    if out.is_dir():
+        raise typer.BadParameter(f"{option} is a folder, {out}; name a file")
+    if not os.access(out if out.exists() else folder, os.W_OK):
+        raise typer.BadParameter(f"{option} cannot be written: no permission for {out}")
+    if out.exists() and any(_is_same_file(out, film) for film in films):
         raise typer.BadParameter(f"{option} names the film itself, {out}; name another file")
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:  # it is not there, or cannot even be asked for
+        return False
 
 
 def csv_cell(value: object) -> object:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib.metadata import version
 from typing import Final
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy.typing as npt
 
 from xray_batch.decode import RENDERING_VERSION, transfer_syntaxes
 from xray_batch.golden.kit import GoldenFile, Kit, Verdict, check_unchanged
+from xray_batch.libraries import versions
 from xray_batch.pipeline.pool import Decoded, DecodePool, WorkerLimits
 from xray_batch.pipeline.worker import Reply
 from xray_batch.records import InputSpec
@@ -49,7 +49,7 @@ def check_renderings(kit: Kit, settings: Settings) -> list[Verdict]:
 def _decoder(golden: GoldenFile) -> str:
     """Name what reads a golden file here."""
     if golden.file.endswith(_RASTER_SUFFIXES):
-        return f"Pillow {version('pillow')}"
+        return f"Pillow {versions('pillow')['pillow']}"
     decoders = (syntax.decoder for syntax in transfer_syntaxes() if syntax.uid == golden.transfer_syntax_uid)
     return next(decoders, "none")
 

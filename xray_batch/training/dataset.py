@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xray_batch.errors import TrainingDataError
+from xray_batch.intake import is_ignored
 from xray_batch.records import Finding
 
 #: Classes in the order of the logits.
@@ -74,7 +75,7 @@ def read_images(data: Path) -> list[LabelledImage]:
 def read_folders(data: Path) -> list[LabelledImage]:
     """List the files in the folders of `data` that are named for a label, at any depth.
 
-    All but hidden ones and lists are taken for images: many a DICOM file has no suffix.
+    All are taken for images, for many a DICOM file has no suffix, but lists and what the service ignores.
     Nothing says who they show, so each file is a patient of its own, named by its path.
 
     Raises
@@ -99,16 +100,12 @@ def read_folders(data: Path) -> list[LabelledImage]:
         )
         for folder in folders
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != LIST_NAME and not _is_hidden(path.relative_to(folder))
+        if path.is_file() and path.name != LIST_NAME and not any(map(is_ignored, path.relative_to(folder).parts))
     ]
     if not images:
         message = f"the folders in {data} hold no files; expected images in {' and '.join(f.name for f in folders)}"
         raise TrainingDataError(message)
     return images
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
 
 
 def read_labels(data: Path) -> list[LabelledImage]:

@@ -80,12 +80,12 @@ def fit_gate(
     training, validation
         No patient may be in both.
     task
-        Announces a piece of work of so many films and returns a function to advance it.
+        Announces a piece of work of so many films, each decoded twice, and returns a function to advance it.
     """
     workshop = _Workshop(network, spec, decoding=decoding, device=device, dtype=dtype, seed=seed)
     fitted_to, limited_by = _hold_out(workshop.choose(training))
     measured = workshop.choose(validation)
-    progress = task("gate", len(fitted_to) + len(limited_by) + len(measured))
+    progress = task("gate", 2 * (len(fitted_to) + len(limited_by) + len(measured)))  # in two sizes
     weight, bias = _fit_layer(workshop.make(workshop.load(fitted_to, progress), varied=True))
     no_limits = GateLimits(flag_above=math.inf, refuse_above=math.inf, sharpness_below=-math.inf)
     limits = workshop.choose_limits(InputGate(weight, bias, KINDS, no_limits), workshop.load(limited_by, progress))
@@ -167,7 +167,7 @@ class _Workshop:
         rows, columns = 2 * self._spec.rows, 2 * self._spec.columns
         return _Films(
             fine=self._load(images, rows, columns, progress),
-            working=self._load(images, WORKING_SIDE, WORKING_SIDE, lambda images: None),
+            working=self._load(images, WORKING_SIDE, WORKING_SIDE, progress),
         )
 
     def _load(

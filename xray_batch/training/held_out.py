@@ -90,7 +90,7 @@ class HeldOut:
             calibration_error("expected calibration error", data, positive, probability, patients),
         ]
         fine = targets.sum(axis=1) == 1
-        if targets[fine & positive].any(axis=0).sum() > 1:  # else it would be the specificity by another name
+        if targets[fine & positive].any(axis=0).sum() > 1:  # else there are no kinds to tell apart
             metrics.append(share("accuracy finding", data, targets[fine, pooled[fine].argmax(axis=1)]))
         for architecture, member in zip(ARCHITECTURES, members, strict=True):
             name = f"AUROC pneumonia, {architecture} alone"

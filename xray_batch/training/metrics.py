@@ -52,7 +52,7 @@ def calibration_error(
     *,
     seed: int = 0,
 ) -> Metric:
-    """Measure :func:`expected_calibration_error`; the interval comes from a bootstrap over patients."""
+    """Measure :func:`xray_batch.training.statistics.calibration_error`; the interval is as that of :func:`auroc`."""
     return _bootstrapped(name, data, statistics.calibration_error(positive, probability), patients, seed=seed)
 
 
@@ -98,17 +98,6 @@ def fit_scaling(
 
     bounds = [(np.log(0.2), np.log(5.0)), (-_LARGEST_SHIFT, _LARGEST_SHIFT)]
     return scaling(minimize(negative_log_likelihood, np.zeros(2), method="L-BFGS-B", bounds=bounds, tol=1e-12).x)
-
-
-def expected_calibration_error(
-    positive: npt.NDArray[np.bool_], probability: npt.NDArray[np.float64], bins: int = statistics.CALIBRATION_BINS
-) -> float:
-    """Mean distance between probability and frequency over `bins` equally filled bins.
-
-    See :func:`xray_batch.training.statistics.calibration_error`.
-    """
-    statistic = statistics.calibration_error(positive, probability, bins)
-    return statistic.of(statistic.unweighted)
 
 
 def operating_points(positive: npt.NDArray[np.bool_], probability: npt.NDArray[np.float64]) -> OperatingPoints:

@@ -18,7 +18,7 @@ from xray_batch.training.backbone import BackboneSource, FileBackbone, Torchvisi
 from xray_batch.training.optimize import Recipe, Stage
 from xray_batch.training.pixels import Decoding
 
-#: Below it the deepest feature maps of the networks are single pixels.
+#: The deepest feature maps have a thirty-second of the side: with less, nothing would be left of them.
 _SMALLEST_SIDE: Final = 32
 
 _STAGE: Final = re.compile(r"^(?P<side>[1-9]\d*)x(?P<epochs>[1-9]\d*)@(?P<rate>0?\.\d+)$")
@@ -227,5 +227,5 @@ def _parse_stages(text: str) -> tuple[Stage, ...]:
         stages.append(Stage(side=int(match["side"]), epochs=int(match["epochs"]), learning_rate=rate))
     sides = [stage.side for stage in stages]
     if min(sides) < _SMALLEST_SIDE or sides != sorted(sides):
-        raise ValueError(f"the sides of the stages are {sides}, expected {_SMALLEST_SIDE} or more, none below the last")
+        raise ValueError(f"the sides of the stages are {sides}, expected {_SMALLEST_SIDE} or more, never shrinking")
     return tuple(stages)

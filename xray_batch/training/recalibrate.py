@@ -10,6 +10,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -101,6 +102,7 @@ def recalibrate(
     usable = [image for image in listed if image.side != "test"]
     set_aside = len(listed) - len(usable)
     not_asked = {"of the side 'test'": set_aside} if set_aside else {}
+    _check_test_side(listed)
     images = without_copies(usable)
     check_size(images, not_asked)
     answered = _answer(images, bundle, settings, task)
@@ -178,6 +180,25 @@ def without_copies(images: Sequence[LabelledImage]) -> list[LabelledImage]:
     return merge_copies(images, contents)
 
 
+def _check_test_side(images: Sequence[LabelledImage]) -> None:
+    """Refuse what would make a later measurement on the side `test` too good.
+
+    Raises
+    ------
+    TrainingDataError
+        If a patient, or a file's content, is on that side and on another.
+    """
+    aside = [image for image in images if image.side == "test"]
+    patients = {image.patient: image for image in aside}
+    contents = {_sha256(image.path): image for image in aside}
+    for image in images if aside else []:
+        other = patients.get(image.patient) or contents.get(_sha256(image.path))
+        if image.side != "test" and other is not None:
+            why = "show one patient" if image.patient == other.patient else "have the same bytes"
+            message = f"{other.path} (test) and {image.path} {why}: what is set aside would not be independent"
+            raise TrainingDataError(message)
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -218,8 +239,7 @@ def _answer(
     device = select_device(settings.device)
     dtype = select_dtype(settings.precision, device)
     ensemble = Ensemble(bundle, device=device, dtype=dtype, batch_size=settings.batch_size)
-    predictions = predict(images, bundle, ensemble, settings, task=task)
-    refuse_seen(bundle, predictions.films)
+    predictions = predict(images, bundle, ensemble, settings, task=task, check=partial(refuse_seen, bundle))
     answered = predictions.analysed
     return _Answered(
         images=[film.image for film in answered.films],
@@ -230,21 +250,20 @@ def _answer(
     )
 
 
-def refuse_seen(bundle: Bundle, films: Sequence[FilmPrediction]) -> None:
-    """Refuse films that the bundle was trained on: its answers to them are too good to calibrate on.
+def refuse_seen(bundle: Bundle, film: FilmPrediction) -> None:
+    """Refuse a film that the bundle was trained on: its answer to it is too good to calibrate on.
 
     Raises
     ------
     TrainingDataError
-        Naming the first.
+        Naming it.
     """
-    for film in films:
-        if film.seen:
-            message = (
-                f"{film.image.path} is, or is a copy of, an image that {bundle.manifest.model_id} was trained on; "
-                "calibrate on films that it has not seen"
-            )
-            raise TrainingDataError(message)
+    if film.seen:
+        message = (
+            f"{film.image.path} is, or is a copy of, an image that {bundle.manifest.model_id} was trained on; "
+            "calibrate on films that it has not seen"
+        )
+        raise TrainingDataError(message)
 
 
 def _facts(bundle: Bundle, order: CalibrationOrder, answered: _Answered, patients: int) -> CalibrationFacts:

@@ -26,6 +26,7 @@ from xray_batch.bundle import (
 from xray_batch.classify import predict_logits, softmax
 from xray_batch.errors import ConfigurationError, TrainingDataError
 from xray_batch.networks import ARCHITECTURES, build_network, load_backbone
+from xray_batch.records import InputSpec
 from xray_batch.standardize import standardize
 from xray_batch.training.dataset import CLASSES, LabelledImage, fingerprint, read_images
 from xray_batch.training.duplicates import ImageHashes, group_images, hash_images, merge_copies
@@ -34,7 +35,7 @@ from xray_batch.training.held_out import HeldOut, check_reference, is_positive, 
 from xray_batch.training.manifest import NO_TWO_OF_ONE_PATIENT, Evidence, calibrate_on, make_manifest
 from xray_batch.training.model_card import model_card
 from xray_batch.training.optimize import EpochReport, TrainingData, at_side, train_member
-from xray_batch.training.order import Progress, TrainingOrder
+from xray_batch.training.order import Progress, TrainingOptions, TrainingOrder
 from xray_batch.training.pixels import load_pixels
 from xray_batch.training.split import (
     Split,
@@ -159,16 +160,9 @@ class _Training:
             hashes=hashes,
             splits=splits,
             test=find_test_images(images),
-            how_held_out=self._how_held_out(images),
+            how_held_out=how_held_out(options, images),
             sha256=fingerprint(images),
         )
-
-    def _how_held_out(self, images: Sequence[LabelledImage]) -> str:
-        options = self._options
-        how = f"{options.folds} folds by {options.split_by}" if options.folds else "held out by patient"
-        if options.run_folds:
-            how = f"{options.run_folds} of {how}"
-        return how if len({image.patient for image in images}) < len(images) else f"{how}, {NO_TWO_OF_ONE_PATIENT}"
 
     def _check_backbone(self) -> None:
         """Refuse starting weights that are missing or do not fit before hours of training, not after them."""
@@ -304,6 +298,14 @@ class _Watched:
         return float((called == is_positive(targets)).mean()), float(right.mean())
 
 
+def how_held_out(options: TrainingOptions, images: Sequence[LabelledImage]) -> str:
+    """Say for people how images are held out of a training."""
+    how = f"{options.folds} folds by {options.split_by}" if options.folds else "held out by patient"
+    if options.run_folds:
+        how = f"{options.run_folds} of {how}"
+    return how if len({image.patient for image in images}) < len(images) else f"{how}, {NO_TWO_OF_ONE_PATIENT}"
+
+
 def _check_out(order: TrainingOrder, images: Sequence[LabelledImage]) -> None:
     """Refuse to write over a bundle, unless it is the one that this order made."""
     path = order.out / MANIFEST_NAME
@@ -313,18 +315,26 @@ def _check_out(order: TrainingOrder, images: Sequence[LabelledImage]) -> None:
         message = f"{order.out} holds a bundle that was not trained there; choose another folder with --out"
         raise ConfigurationError(message)
     try:
-        facts = Manifest.model_validate_json(path.read_bytes()).training
+        found = Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
         message = f"{path} is no manifest that this version knows; choose another folder with --out"
         raise ConfigurationError(message) from error
-    recipes = {architecture: asdict(recipe) for architecture, recipe in order.options.recipes.items()}
-    for what, is_same in (
-        ("recipes", facts.recipes == json.loads(json.dumps(recipes))),
-        ("images", facts.sha256 == fingerprint(images)),
+    options, facts = order.options, found.training
+    recipes = {architecture: asdict(recipe) for architecture, recipe in options.recipes.items()}
+    for what, was, asked in (
+        ("another id or version", found.model_id, f"{options.id}-{options.version}"),
+        ("other recipes", facts.recipes, json.loads(json.dumps(recipes))),
+        ("another picture rule", _picture_rule(found.input_spec), _picture_rule(options.input_spec(0.0, 1.0))),
+        ("other images", facts.sha256, fingerprint(images)),
+        ("another way to hold images out", facts.held_out, how_held_out(options, images)),
     ):
-        if not is_same:
-            message = f"{order.out} holds a bundle that was trained with other {what}; choose another folder with --out"
+        if was != asked:
+            message = f"{order.out} holds a bundle with {what}; choose another folder with --out"
             raise ConfigurationError(message)
+
+
+def _picture_rule(spec: InputSpec) -> tuple[object, ...]:
+    return spec.trim_borders, spec.stretch, spec.smooth
 
 
 def _read_notes(path: Path | None) -> str:

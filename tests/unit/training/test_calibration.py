@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from calibration_errors import expected_calibration_error
 
 from xray_batch.classify import softmax
 from xray_batch.records import Finding, Scaling
@@ -16,7 +17,6 @@ from xray_batch.training.calibration import (
     fit_calibration,
     measure_calibration,
 )
-from xray_batch.training.metrics import expected_calibration_error
 
 CLASSES = tuple(Finding)
 

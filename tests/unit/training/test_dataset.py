@@ -194,7 +194,7 @@ class TestFolders:
         """Make such folders, with hidden files and a list beside the images."""
         for file in (
             *("NORMAL/1.png", "NORMAL/deep/2.JPG", "NORMAL/IM0001", "Bacterial_Pneumonia/3.dcm"),
-            *("NORMAL/.DS_Store", "NORMAL/.thumbnails/1.png", "NORMAL/labels.csv"),
+            *("NORMAL/.DS_Store", "NORMAL/.thumbnails/1.png", "NORMAL/labels.csv", "NORMAL/Thumbs.db", "NORMAL/x.part"),
         ):
             path = tmp_path / "set" / file
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,12 +12,12 @@ from xray_batch.training.bootstrap import proportion
 from xray_batch.training.metrics import (
     OUTER_TARGET,
     auroc,
-    expected_calibration_error,
     fit_scaling,
     indeterminate_band,
     operating_points,
     share,
 )
+from xray_batch.training.statistics import calibration_error
 
 CLASSES = tuple(Finding)
 
@@ -176,6 +176,12 @@ def test_causes_do_not_move_the_scaling(kind):
     members = np.column_stack([1 - p_pneumonia, p_pneumonia[:, None] * cause])[None]
     pooled = pool(members, fit_scaling(members, positive, CLASSES), CLASSES)
     assert expected_calibration_error(positive, 1 - pooled[:, 0]) < 0.02
+
+
+def expected_calibration_error(positive, probability, bins=15):
+    """Measure it as the bundle's figures do."""
+    statistic = calibration_error(positive, probability, bins)
+    return statistic.of(statistic.unweighted)
 
 
 def test_calibration_error_of_perfect_calibration():

@@ -84,8 +84,11 @@ def test_ages():
             "the rate a decimal fraction between 0 and 1",
         ),
         ({"stages": "64x1@0.0"}, "stages has '64x1@0.0', expected"),
-        ({"stages": "8x1@0.05"}, "the sides of the stages are [8], expected 32 or more, none below the last"),
-        ({"stages": "224x1@0.1,64x1@0.1"}, "the sides of the stages are [224, 64], expected 32 or more, none below"),
+        ({"stages": "8x1@0.05"}, "the sides of the stages are [8], expected 32 or more, never shrinking"),
+        (
+            {"stages": "96x1@0.1,64x1@0.1"},
+            "the sides of the stages are [96, 64], expected 32 or more, never shrinking",
+        ),
         ({"stretch": [99.5, 0.5]}, "'stretch': [99.5, 0.5] is not two growing percentiles from 0 to 100, such as"),
         ({"stretch": [-5, 500]}, "'stretch': [-5.0, 500.0] is not two growing percentiles"),
         ({"seed": 2**32}, "'seed': Input should be less than 4294967296"),

@@ -179,6 +179,23 @@ def test_images_of_the_test_side_are_left_out(bundle_folder, make_data, tmp_path
     assert facts.sha256 == fingerprint(read_labels(data)[: len(ROWS)])
 
 
+@pytest.mark.parametrize(
+    ("row", "content", "why"),
+    [
+        (("aside.png", "normal", "N7", "ward"), None, "show one patient"),
+        (("aside.png", "normal", "A1", "ward"), "n3.png", "have the same bytes"),
+    ],
+)
+def test_a_test_side_that_is_not_independent(row, content, why, bundle_folder, make_data, tmp_path):
+    """A patient or a film on the side `test` and on another is refused: figures of that side would flatter."""
+    data = make_data([*ROWS, row])
+    if content:
+        shutil.copy(data / content, data / row[0])
+    set_aside(data, {row[0]})
+    with pytest.raises(TrainingDataError, match=rf"aside\.png \(test\) and .*\.png {why}: what is set aside would not"):
+        run(bundle_folder, data, tmp_path / "new")
+
+
 def test_too_few_images_beside_the_test_side(bundle_folder, make_data, tmp_path):
     """Where too few are left beside the side `test`, the message says how many are on it."""
     data = make_data(ROWS)

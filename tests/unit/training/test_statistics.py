@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 import pytest
+from calibration_errors import expected_calibration_error
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from xray_batch.training.metrics import expected_calibration_error
 from xray_batch.training.statistics import (
     area_under_roc,
     average_precision,
@@ -70,8 +70,8 @@ def test_weights_are_copies(films):
         assert weighted.of(weights) == pytest.approx(copied.of(copied.unweighted))
 
 
-def test_calibration_error_is_that_of_the_bundle(films):
-    """The report and the model card measure the same: films in equally filled bins."""
+def test_calibration_error_is_that_of_a_loop(films):
+    """The sorted sums measure what a loop over equally filled bins measures."""
     positive, probability, _ = films
     statistic = calibration_error(positive, probability)
     assert statistic.of(statistic.unweighted) == pytest.approx(expected_calibration_error(positive, probability))

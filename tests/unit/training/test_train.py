@@ -117,10 +117,14 @@ class TestFolderWithABundle:
 
     @pytest.fixture
     def facts(self, order):
-        """Return what the manifest of this order's bundle says of its training."""
+        """Return the manifest of a bundle that this order could have made."""
         recipes = {name: asdict(recipe) for name, recipe in order.options.recipes.items()}
-        facts = manifest().training
-        return facts.model_copy(update={"sha256": fingerprint(read_labels(order.data)), "recipes": recipes})
+        training = {"sha256": fingerprint(read_labels(order.data)), "recipes": recipes}
+        made = manifest(id="tiny-cxr", version="0.1.0")
+        rule = {"trim_borders": True, "stretch": (0.5, 99.5), "smooth": True}
+        return made.model_copy(
+            update={"training": made.training.model_copy(update=training), "input": made.input.model_copy(update=rule)}
+        )
 
     @pytest.fixture
     def refused(self, order):
@@ -128,7 +132,7 @@ class TestFolderWithABundle:
 
         def put_and_train(facts, *, trained_there=True):
             (order.out / "training" if trained_there else order.out).mkdir(parents=True)
-            write_manifest(order.out, manifest(training=facts), "")
+            write_manifest(order.out, facts, "")
             before = sorted(order.out.rglob("*")), (order.out / "manifest.json").read_bytes()
             with pytest.raises(ConfigurationError) as error:
                 train(order)
@@ -143,11 +147,21 @@ class TestFolderWithABundle:
             f"{order.out} holds a bundle that was not trained there; choose another folder with --out"
         )
 
-    @pytest.mark.parametrize(("what", "change"), [("images", {"sha256": "1" * 64}), ("recipes", {"recipes": {}})])
-    def test_a_bundle_of_another_order(self, what, change, order, facts, refused):
-        """A bundle of other images or another recipe is left as it is."""
-        assert refused(facts.model_copy(update=change)) == (
-            f"{order.out} holds a bundle that was trained with other {what}; choose another folder with --out"
+    @pytest.mark.parametrize(
+        ("what", "place", "change"),
+        [
+            ("another id or version", None, {"version": "0.2.0"}),
+            ("other images", "training", {"sha256": "1" * 64}),
+            ("other recipes", "training", {"recipes": {}}),
+            ("another way to hold images out", "training", {"held_out": "5 folds by patient"}),
+            ("another picture rule", "input", {"stretch": None}),
+        ],
+    )
+    def test_a_bundle_of_another_order(self, what, place, change, order, facts, refused):
+        """A bundle of other images, another recipe or anything else that this order would not make is left as it is."""
+        changed = change if place is None else {place: getattr(facts, place).model_copy(update=change)}
+        assert refused(facts.model_copy(update=changed)) == (
+            f"{order.out} holds a bundle with {what}; choose another folder with --out"
         )
 
     def test_a_manifest_that_is_none(self, order):
@@ -211,7 +225,7 @@ def check_split(order):
 
 def check_progress(told):
     """Check that whoever watches is told of decoding and of each member's epochs."""
-    assert told.images == {"decode": 60, "resnet34": 48, "resnet50": 48, "gate": 60}
+    assert told.images == {"decode": 60, "resnet34": 48, "resnet50": 48, "gate": 120}
     assert told.totals == told.images
     assert told.lines[0] == "60 images of 55 groups (patients, and copies of images: 0 files are there twice)"
     assert told.lines[1].startswith("training split: 53 images, mean ")

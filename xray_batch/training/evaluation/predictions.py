@@ -149,11 +149,22 @@ def predictions_of(
 
 
 def predict(
-    images: Sequence[LabelledImage], bundle: Bundle, ensemble: Ensemble, settings: Settings, *, task: Task
+    images: Sequence[LabelledImage],
+    bundle: Bundle,
+    ensemble: Ensemble,
+    settings: Settings,
+    *,
+    task: Task,
+    check: Callable[[FilmPrediction], None] = lambda film: None,
 ) -> Predictions:
     """Decode, judge and classify films as the service does; one that is refused keeps its reason.
 
     Batches are filled in the order of the list, so that the same list gives the same bits.
+
+    Parameters
+    ----------
+    check
+        Called with each film when its batch is done; what it raises ends the work.
 
     Raises
     ------
@@ -169,7 +180,9 @@ def predict(
     advance = task("classify", len(images))
     films: list[FilmPrediction] = []
     for group in _groups(images, bundle.manifest, settings):
-        films += _answer(group, images[len(films) : len(films) + len(group)], known, ensemble, settings)
+        for film in _answer(group, images[len(films) : len(films) + len(group)], known, ensemble, settings):
+            check(film)
+            films.append(film)
         advance(len(group))
     return Predictions(
         films=tuple(films),
