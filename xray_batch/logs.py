@@ -6,6 +6,7 @@ exception is ever a field: files are known by their arrival id, errors by our ow
 
 import logging
 import sys
+from contextlib import suppress
 from typing import Literal, TextIO, cast
 
 import structlog
@@ -30,12 +31,26 @@ def configure_logs(
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(stream),
+        logger_factory=lambda *_: _Lines(stream),
         cache_logger_on_first_use=False,
     )
     # Libraries log what they like, values of attributes among it: only the fact that they did gets through.
     for name in ("pydicom", "PIL", "sqlalchemy", "alembic", "watchdog"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+class _Lines:
+    """Writes each entry as a line; one that cannot be written, for lack of space or of a reader, ends nothing."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def _write(self, line: str) -> None:
+        with suppress(OSError):
+            self._stream.write(line + "\n")
+            self._stream.flush()
+
+    debug = info = warning = error = critical = _write
 
 
 def get_logger() -> FilteringBoundLogger:

@@ -192,6 +192,20 @@ def test_a_content_that_vanished_from_the_spool_is_ended(home, monkeypatch):
     assert {rows[name]["outcome"] for name in ("a.png", "c.png")} == {"pneumonia"}
 
 
+def test_files_that_another_service_files_away_take_no_room(home, monkeypatch):
+    """More files than the spool may hold, recorded here and filed away by another: this service claims on."""
+    monkeypatch.setattr(service_module, "_SPOOL_FILES", 3)
+    settings = Settings(home=home.home, settle_seconds=0)
+    with closing(Store(open_database(settings.resolved_database_url))) as store:
+        service = Service(home, ScriptedPipeline({}), store, settings)
+        service._take_in()
+        assert len(run_until_idle(home, ScriptedPipeline({}))) == 3
+        (home.inbox / "d.png").write_text("content of d.png")
+        service._take_in()  # learns that its room is free again
+        service._take_in()
+        assert store.queue_status().queued == 1
+
+
 def test_files_of_an_earlier_run_are_not_read_twice(home, monkeypatch):
     """What the database knows already is not hashed again after a restart."""
     settings = Settings(home=home.home, settle_seconds=0)

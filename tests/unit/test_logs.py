@@ -4,6 +4,7 @@ import datetime as dt
 import io
 import json
 import logging
+from pathlib import Path
 
 import pytest
 import structlog
@@ -40,6 +41,18 @@ def test_json_form():
     line = json.loads(stream.getvalue())
     assert before <= dt.datetime.fromisoformat(line.pop("timestamp")) <= dt.datetime.now(dt.UTC)
     assert line == {"event": "file answered", "level": "warning", "outcome": "normal", "seconds": 0.25}
+
+
+def test_a_full_disk_ends_nothing():
+    """An entry that cannot be written is dropped: the service that logged it goes on."""
+    written = 0
+    # Closing the stream tries once more: only then is there an error.
+    with pytest.raises(OSError, match="No space left"), Path("/dev/full").open("w", encoding="utf-8") as full:
+        configure_logs("info", "json", stream=full)
+        for level in ("debug", "info", "warning", "error", "critical"):
+            getattr(get_logger(), level)("entry")
+            written += 1
+    assert written == 5
 
 
 def test_one_line_each():

@@ -229,7 +229,9 @@ class Service:
 
     def _record_claims(self) -> bool:
         """Record one group of what is in the spool and not recorded; tell whether there is more."""
-        new = [claimed for claimed in claims_in_spool(self._folders) if claimed.arrival_id not in self._recorded]
+        claims = list(claims_in_spool(self._folders))
+        self._recorded &= {claimed.arrival_id for claimed in claims}  # others may have filed some away
+        new = [claimed for claimed in claims if claimed.arrival_id not in self._recorded]
         for start in range(0, len(new), _GROUP):
             group = new[start : start + _GROUP]
             self._recorded |= self._store.recorded([claimed.arrival_id for claimed in group])
