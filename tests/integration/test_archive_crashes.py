@@ -70,7 +70,7 @@ def _settled(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     monkeypatch.setattr(service_module, "_RETRY_SECONDS", 0.0)
     monkeypatch.setattr(service_module, "_BACK_OFF_SECONDS", 0.05)
-    monkeypatch.setattr(service_module, "_STUCK_SECONDS", 0.0)
+    monkeypatch.setattr(service_module, "_TIDY_SECONDS", 0.0)
     configure_logs("error", "json")
 
 

@@ -19,7 +19,7 @@ import fcntl
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,13 +86,14 @@ class SettleTracker:
 
     @property
     def unreadable(self) -> int:
-        """How many files of the last scan had waited long enough but could not be opened; tried again."""
+        """How many files of the last scan, so far, had waited long enough but could not be opened; tried again."""
         return self._unreadable
 
-    def complete(self, files: Iterable[InboxFile]) -> list[InboxFile]:
-        """Return the complete ones of a scan's files, longest unchanged first; forget those that are gone.
+    def complete(self, files: Iterable[InboxFile]) -> Iterator[InboxFile]:
+        """Give the complete ones of a scan's files, longest unchanged first; forget those that are gone.
 
-        A file is returned again by every scan that still finds it, until it is claimed.
+        A file is given again after every scan that still finds it, until it is claimed.  Each is opened only when
+        its turn comes: of a huge drop no more are than the caller takes.
         """
         now = self._clock()
         self._unreadable = 0
@@ -104,7 +105,7 @@ class SettleTracker:
             sightings[file.name] = before
         self._sightings = sightings
         longest_first = sorted(sightings.values(), key=lambda sighting: sighting.since)
-        return [sighting.file for sighting in longest_first if self._is_complete(sighting, now)]
+        return (sighting.file for sighting in longest_first if self._is_complete(sighting, now))
 
     def _is_complete(self, sighting: _Sighting, now: float) -> bool:
         needed = self._settle_seconds * (1 if sighting.file.size else EMPTY_FILE_FACTOR)

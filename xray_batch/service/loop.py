@@ -77,8 +77,8 @@ _SPOOL_FILES: Final = 1024
 #: `max_attempts`: decoding cannot end the service, so most of what it had in hand then was innocent.
 _LEASES_AT_MOST: Final = 20
 
-#: Between two tries to file away what could not be moved.
-_STUCK_SECONDS: Final = 60.0
+#: Between two tries to file away what could not be moved, and to remove empty folders.
+_TIDY_SECONDS: Final = 60.0
 
 
 class Service:
@@ -107,7 +107,7 @@ class Service:
         self._left_alone: Counter[str] = Counter()
         self._recorded: set[uuid.UUID] = set()  #: arrivals in the spool that the database knows
         self._stuck: set[uuid.UUID] = set()  #: arrivals that could not be filed away
-        self._forget_stuck_at = 0.0
+        self._tidy_at = 0.0
         self._leased: dict[str, Lease] = {}
         self._extend_at = float("inf")
 
@@ -204,28 +204,26 @@ class Service:
     def _claim_complete(self) -> tuple[bool, bool]:
         """Claim complete files of the inbox; tell whether more can be claimed, and whether some are incomplete."""
         found = scan(self._folders.inbox)
-        complete = self._tracker.complete(found.files)
         room = max(0, min(_GROUP, _SPOOL_FILES - len(self._recorded)))
-        tried = 0
+        claimed = 0
         refused: Counter[str] = Counter()
-        for file in complete:
-            if tried - refused.total() == room:
-                break
-            tried += 1
+        for file in self._tracker.complete(found.files):
+            if claimed == room:  # of the others nothing is known
+                return bool(room), True
             try:
                 claim(file, self._folders)
+                claimed += 1
             except OSError as error:
                 if error.errno in DISK_ERRNOS:
                     raise
                 refused[why(error)] += 1
-        remove_empty_subfolders(self._folders.inbox)
         unreadable = self._tracker.unreadable
         left = Counter({str(kind): count for kind, count in found.left_alone.items()}) + refused
         left += Counter(unreadable=unreadable)
         if left != self._left_alone:
             self._log.warning("files left in the inbox", **left)
             self._left_alone = left
-        return bool(room) and len(complete) > tried, len(found.files) > len(complete) + unreadable
+        return False, len(found.files) > claimed + refused.total() + unreadable
 
     def _record_claims(self) -> bool:
         """Record one group of what is in the spool and not recorded; tell whether there is more."""
@@ -363,10 +361,12 @@ class Service:
 
     def _file_away(self) -> None:
         """Move the originals of everything that is done to where people look for them."""
-        if time.monotonic() > self._forget_stuck_at:
+        if time.monotonic() > self._tidy_at:
             self._stuck.clear()
             self._archives.clean_up()
-            self._forget_stuck_at = time.monotonic() + _STUCK_SECONDS
+            with suppress(OSError):  # an inbox that cannot be read
+                remove_empty_subfolders(self._folders.inbox)
+            self._tidy_at = time.monotonic() + _TIDY_SECONDS
         after: uuid.UUID | None = None
         while done := self._store.unfiled(_GROUP, after):
             after = done[-1].arrival_id

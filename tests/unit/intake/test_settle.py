@@ -162,7 +162,7 @@ def test_a_link_swapped_in_for_a_subfolder_is_not_followed(folders, drop, clock,
     tracker = SettleTracker(0.0, clock)
     (folders.inbox / "study").rename(tmp_path / "outside")
     (folders.inbox / "study").symlink_to(tmp_path / "outside")
-    assert tracker.complete(files) == []
+    assert list(tracker.complete(files)) == []
 
 
 def test_complete_files_come_in_the_order_of_waiting(drop, look):
@@ -171,6 +171,18 @@ def test_complete_files_come_in_the_order_of_waiting(drop, look):
         drop(name)
         look(0.1)
     assert look(5) == ["b", "c", "a"]
+
+
+def test_files_are_opened_only_as_they_are_taken(folders, drop, clock, monkeypatch):
+    """Of a huge drop no more files are opened than the caller takes."""
+    opened = []
+    monkeypatch.setattr(settle, "_writers_of_file", lambda file: opened.append(file.name) or Writers.NONE)
+    for number in range(10):
+        drop(f"{number}.dcm")
+    complete = SettleTracker(0.0, clock).complete(scan(folders.inbox).files)
+    assert opened == []
+    assert [next(complete).name, next(complete).name] == opened
+    assert len(opened) == 2
 
 
 def test_a_writer_arriving_during_the_lease_is_held_and_does_not_kill_us(drop, monkeypatch):
