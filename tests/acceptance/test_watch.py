@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from installed_command import files_below, make_bad_files, make_films, run_command
 
+from xray_batch.database import open_database
 from xray_batch.demo import sample_files
 
 
@@ -119,6 +120,29 @@ def test_systemd_is_told_once(watched, tmp_path):
         systemd.setblocking(False)
         with pytest.raises(BlockingIOError):
             systemd.recv(100)
+
+
+def test_the_watchdog_hears_of_the_loop_not_of_the_process(watched, tmp_path):
+    """The service beats while it waits, for files or for an inbox that is away; not while its loop stands still."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        address = tmp_path / "notify"
+        systemd.bind(str(address))
+        systemd.settimeout(240)
+        watched.start(NOTIFY_SOCKET=str(address), WATCHDOG_USEC="800000", XRAY_BATCH_SCAN_SECONDS="3600")
+        assert [systemd.recv(100) for _ in range(3)] == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"]
+        watched.inbox.rename(watched.home / "away")
+        assert [systemd.recv(100) for _ in range(3)] == [b"WATCHDOG=1"] * 3
+        (watched.home / "away").rename(watched.inbox)
+        with open_database(watched.database_url).connect() as other:
+            other.exec_driver_sql("BEGIN EXCLUSIVE" if other.dialect.name == "sqlite" else "LOCK TABLE model")
+            (watched.inbox / "text.dcm").write_text("wakes the loop")
+            systemd.settimeout(3)
+            with pytest.raises(TimeoutError):
+                while systemd.recv(100) == b"WATCHDOG=1":
+                    pass
+        systemd.settimeout(240)
+        assert systemd.recv(100) == b"WATCHDOG=1"
+        assert watched.stop() == 0
 
 
 def test_no_file_name_or_patient_in_the_log(watched):

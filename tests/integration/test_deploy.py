@@ -44,6 +44,11 @@ def test_systemd_waits_until_the_service_says_it_is_ready(unit):
     assert int(unit["Service"]["TimeoutStartSec"]) >= 120
 
 
+def test_a_loop_that_hangs_is_ended(unit):
+    """Systemd ends a service that does not beat for longer than decoding one file may take."""
+    assert int(unit["Service"]["WatchdogSec"]) > Settings.model_fields["decode_seconds"].default
+
+
 def test_restarts(unit):
     """A crash starts the service again, for ever; a configuration error does not."""
     assert unit["Service"]["Restart"] == "on-failure"

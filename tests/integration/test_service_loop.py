@@ -98,6 +98,53 @@ def test_a_file_that_ends_every_decoder_is_given_up(home):
     assert {rows[name]["outcome"] for name in ("a.png", "c.png")} == {"pneumonia"}
 
 
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing of the service runs after it."""
+
+
+def run_and_die(home, pipeline):
+    """Start the service anew each time it is killed, until it lives; return the rows by file name."""
+    settings = Settings(home=home.home, settle_seconds=0)
+    with closing(Store(open_database(settings.resolved_database_url))) as store:
+        for _ in range(100):
+            store.end_leases()
+            try:
+                Service(home, pipeline, store, settings)._turn()
+            except Killed:
+                continue
+            break
+        return {str(row["source_name"]): row for row in store.results()}
+
+
+def test_kills_are_not_held_against_files_that_were_in_hand(home):
+    """A service that is killed whenever it has more than one file in hand answers all of them, one by one."""
+
+    class Unlucky(ScriptedPipeline):
+        def run(self, jobs):
+            together = list(jobs)
+            if len(together) > 1:
+                raise Killed
+            yield from super().run(together)
+
+    rows = run_and_die(home, Unlucky({}))
+    assert [row["outcome"] for row in rows.values()] == ["pneumonia"] * 3
+
+
+def test_a_file_that_ends_the_service_is_given_up(home):
+    """Its neighbours are answered."""
+
+    class Poisoned(ScriptedPipeline):
+        def run(self, jobs):
+            together = list(jobs)
+            if any(job.path.name == "b.png" for job in together):
+                raise Killed
+            yield from super().run(together)
+
+    rows = run_and_die(home, Poisoned({}))
+    assert rows["b.png"]["reason_code"] == "attempts_exhausted"
+    assert {rows[name]["outcome"] for name in ("a.png", "c.png")} == {"pneumonia"}
+
+
 def test_an_answer_that_the_database_refuses_takes_no_other_with_it(home):
     """A probability that breaks a constraint costs its own file three tries, and the service goes on."""
     rows = run_until_idle(home, ScriptedPipeline({"b.png": [make_analysed(p_normal=7.0)]}))

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -30,6 +31,26 @@ def only_service(folders: Folders) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+class Watchdog:
+    """Tells systemd that the service gets on with its work; see `WatchdogSec=` in systemd.service(5).
+
+    Whoever gets on says so himself: a thread of its own would only prove that the interpreter runs.
+    """
+
+    def __init__(self) -> None:
+        """Ask the environment how often systemd wants to be told; without a watchdog nothing is ever said."""
+        allowed = int(os.environ.get("WATCHDOG_USEC") or 0) / 1e6
+        mine = os.environ.get("WATCHDOG_PID") in (None, str(os.getpid()))
+        self.seconds = allowed / 4 if allowed and mine else float("inf")  #: between two beats
+        self._next = time.monotonic() + self.seconds
+
+    def beat(self) -> None:
+        """Say so, unless that was said a moment ago."""
+        if time.monotonic() >= self._next:
+            notify("WATCHDOG=1")
+            self._next = time.monotonic() + self.seconds
 
 
 def notify(state: str) -> None:

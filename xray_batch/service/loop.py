@@ -52,10 +52,10 @@ from xray_batch.records import (
 )
 from xray_batch.service.archives import Archives
 from xray_batch.service.faults import DISK_ERRNOS, why
-from xray_batch.service.host import notify
+from xray_batch.service.host import Watchdog, notify
 from xray_batch.service.state import write_state
 from xray_batch.settings import Settings
-from xray_batch.store import Store
+from xray_batch.store import ANY_ATTEMPTS, Store
 
 #: Files recorded, or filed away, in one transaction.
 _GROUP: Final = 64
@@ -68,13 +68,16 @@ _RETRY_SECONDS_AT_MOST: Final = 900.0
 
 #: Before the service goes on after the database or the disk failed; doubled while it goes on failing.
 _BACK_OFF_SECONDS: Final = 1.0
-_BACK_OFF_SECONDS_AT_MOST: Final = 60.0
+_BACK_OFF_SECONDS_AT_MOST: Final = 10.0
 
 #: Files in the spool at most; the others wait in the inbox.
 _SPOOL_FILES: Final = 1024
 
-#: A content leased so often without an end has ended the service each time, and is given up.  Many more than
-#: `max_attempts`: decoding cannot end the service, so most of what it had in hand then was innocent.
+#: A content leased so often without an end may be what ended the service, and is leased alone from then on: decoding
+#: cannot end the service, so most or all of what it had in hand each time was innocent.
+_LEASES_TOGETHER: Final = 5
+
+#: Leased so often, most of them alone, a content has ended the service, and is given up.
 _LEASES_AT_MOST: Final = 20
 
 #: Between two tries to file away what could not be moved, and to remove empty folders.
@@ -103,12 +106,14 @@ class Service:
         self._next_scan = 0.0
         self._tracker = SettleTracker(settings.settle_seconds)
         self._watcher = InboxWatcher(folders.inbox, self._wake)
+        self._watchdog = Watchdog()
         self._ready = False
         self._left_alone: Counter[str] = Counter()
         self._recorded: set[uuid.UUID] = set()  #: arrivals in the spool that the database knows
         self._stuck: set[uuid.UUID] = set()  #: arrivals that could not be filed away
         self._tidy_at = 0.0
         self._leased: dict[str, Lease] = {}
+        self._found_work = False  #: whether anything was leased since the last look
         self._extend_at = float("inf")
 
     def run(self) -> None:
@@ -125,7 +130,7 @@ class Service:
                     self._turn()
                 except (TransientError, OSError) as error:
                     self._log.error("interrupted", why=why(error), retry_seconds=back_off)
-                    self._stopping.wait(back_off)
+                    self._wait_for(self._stopping, time.monotonic() + back_off)
                     back_off = min(2 * back_off, _BACK_OFF_SECONDS_AT_MOST)
                 else:
                     back_off = _BACK_OFF_SECONDS
@@ -147,10 +152,16 @@ class Service:
 
     def _wait(self) -> None:
         """Sleep until the next scan is due, or an event says that one is worth while."""
-        self._wake.wait(max(0.0, self._next_scan - time.monotonic()))
+        self._wait_for(self._wake, self._next_scan)
         if self._wake.is_set() and not self._stopping.is_set():
             self._wake.clear()
             self._next_scan = 0.0
+
+    def _wait_for(self, event: threading.Event, until: float) -> None:
+        """Wait, beating; a database or a disk that is down is no reason to be started again."""
+        while not event.is_set() and (seconds := until - time.monotonic()) > 0:
+            self._watchdog.beat()
+            event.wait(min(seconds, self._watchdog.seconds))
 
     def _turn(self) -> None:
         """Do all that can be done now."""
@@ -162,16 +173,23 @@ class Service:
             self._log.info("ready", watch_mode=self._watcher.mode, device=str(self._pipeline.device))
             self._ready = True
         self._file_away()
+        while self._work() and not self._stopping.is_set():
+            pass  # what must be leased alone comes one by one
+
+    def _work(self) -> bool:
+        """Answer what can be leased together; tell whether there was anything."""
+        self._found_work = False
         with closing(self._pipeline.run(self._lease_jobs())) as groups:
             for group in groups:
                 self._record(group)
-                self._extend_leases()
+                self._keep_alive()
                 if group:
                     self._file_away()
                 if time.monotonic() >= self._next_scan and not self._stopping.is_set():
                     self._take_in()
                 if time.monotonic() > self._stop_at:
                     break
+        return self._found_work
 
     # -- in -----------------------------------------------------------------------------------------
 
@@ -240,6 +258,7 @@ class Service:
 
     def _arrival(self, claimed: Claimed) -> Arrival | None:
         """Learn what a claimed file is; None if that is not possible now."""
+        self._keep_alive()
         try:
             return hash_claimed(claimed)
         except OSError as error:
@@ -261,28 +280,40 @@ class Service:
     # -- through ------------------------------------------------------------------------------------
 
     def _lease_jobs(self) -> Iterator[Job[Lease]]:
-        """Lease contents a batch at a time, for as long as there are any and nobody says stop."""
-        while not self._stopping.is_set():
-            leases = self._store.lease(limit=self._settings.batch_size, lease_seconds=self._settings.lease_seconds)
+        """Lease contents a batch at a time, for as long as there are any and nobody says stop; or one suspect alone."""
+        suspect = self._lease(1, range(_LEASES_TOGETHER, ANY_ATTEMPTS.stop))
+        yield from self._jobs(suspect)
+        while not suspect and not self._stopping.is_set():
+            leases = self._lease(self._settings.batch_size, range(_LEASES_TOGETHER))
             if not leases:
                 return
-            if not self._leased:
-                self._extend_at = time.monotonic() + self._settings.lease_seconds / 3
-            self._leased |= {lease.content_sha256: lease for lease in leases}
-            for lease in leases:
-                try:
-                    path = claimed_file(self._folders, lease.held_by)
-                except OSError as error:  # the disk's fault, for as long as it takes
-                    self._log.error("spool cannot be read", arrival_id=str(lease.held_by), why=why(error))
-                    self._retry(lease, counted=False)
-                    continue
-                if lease.attempts > _LEASES_AT_MOST:
-                    self._give_up(lease, "the end of the service")
-                elif path is None:
-                    self._log.error("content missing", arrival_id=str(lease.held_by))
-                    self._retry(lease, counted=True)
-                else:
-                    yield self._archives.job(path, lease)
+            yield from self._jobs(leases)
+
+    def _lease(self, limit: int, attempts: range) -> list[Lease]:
+        """Lease contents that had so many attempts before."""
+        leases = self._store.lease(limit=limit, lease_seconds=self._settings.lease_seconds, attempts=attempts)
+        if leases and not self._leased:
+            self._extend_at = time.monotonic() + self._settings.lease_seconds / 3
+        self._leased |= {lease.content_sha256: lease for lease in leases}
+        self._found_work |= bool(leases)
+        return leases
+
+    def _jobs(self, leases: Sequence[Lease]) -> Iterator[Job[Lease]]:
+        """Find the files of leased contents; what has none, or too many attempts, ends here."""
+        for lease in leases:
+            try:
+                path = claimed_file(self._folders, lease.held_by)
+            except OSError as error:  # the disk's fault, for as long as it takes
+                self._log.error("spool cannot be read", arrival_id=str(lease.held_by), why=why(error))
+                self._retry(lease, counted=False)
+                continue
+            if lease.attempts > _LEASES_AT_MOST:
+                self._give_up(lease, "the end of the service")
+            elif path is None:
+                self._log.error("content missing", arrival_id=str(lease.held_by))
+                self._retry(lease, counted=True)
+            else:
+                yield self._archives.job(path, lease)
 
     def _record(self, group: Sequence[Answered[Lease]]) -> None:
         """Store a group's answers in one transaction; what failed is tried later."""
@@ -345,7 +376,9 @@ class Service:
         if self._leased.get(lease.content_sha256) == lease:
             del self._leased[lease.content_sha256]
 
-    def _extend_leases(self) -> None:
+    def _keep_alive(self) -> None:
+        """Say that the service gets on: to systemd, and to those who would take its leases for those of a dead one."""
+        self._watchdog.beat()
         if time.monotonic() > self._extend_at and self._leased:
             held = self._store.extend(list(self._leased.values()), self._settings.lease_seconds)
             self._leased = {lease.content_sha256: lease for lease in held}
@@ -369,6 +402,7 @@ class Service:
             self._tidy_at = time.monotonic() + _TIDY_SECONDS
         after: uuid.UUID | None = None
         while done := self._store.unfiled(_GROUP, after):
+            self._keep_alive()
             after = done[-1].arrival_id
             filed: dict[uuid.UUID, str] = {}
             for unfiled in done:

@@ -21,6 +21,7 @@ off a worker that comes too late, and one result per content, model and preproce
 import datetime as dt
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Final
 
 import sqlalchemy as sa
 
@@ -42,7 +43,10 @@ from xray_batch.store import answers, filing, queries
 from xray_batch.store import arrivals as arriving
 from xray_batch.store import leases as leasing
 
-__all__ = ["Store"]
+__all__ = ["ANY_ATTEMPTS", "Store"]
+
+#: As many as the column of the database holds.
+ANY_ATTEMPTS: Final = range(2**31 - 1)
 
 
 class Store:
@@ -91,15 +95,17 @@ class Store:
         with read_transaction(self._engine) as connection:
             return arriving.recorded(connection, arrival_ids)
 
-    def lease(self, *, limit: int, lease_seconds: float) -> list[Lease]:
+    def lease(self, *, limit: int, lease_seconds: float, attempts: range = ANY_ATTEMPTS) -> list[Lease]:
         """Take at most `limit` contents to answer, oldest first, and count one attempt for each.
+
+        Only those that had so many `attempts` before are taken.
 
         Taken are contents queued and due, and contents whose lease has expired by the database's
         clock.  A content answered too often is leased all the same: the caller looks at
         `attempts` and finishes it as ATTEMPTS_EXHAUSTED.
         """
         with write_transaction(self._engine) as connection:
-            return leasing.lease(connection, limit=limit, lease_seconds=lease_seconds)
+            return leasing.lease(connection, limit=limit, lease_seconds=lease_seconds, attempts=attempts)
 
     def finish(self, finished: Sequence[tuple[Lease, Finished]], model: ModelIdentity) -> list[Lease]:
         """Store answers and end their leases, all in one transaction.

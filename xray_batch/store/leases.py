@@ -11,8 +11,8 @@ from xray_batch.schema import IS_OPEN, ArrivalRow, ContentRow
 from xray_batch.store.answers import add_events, database_now, lock_contents, write_answers
 
 
-def lease(connection: sa.Connection, *, limit: int, lease_seconds: float) -> list[Lease]:
-    """Take the oldest contents that are due (TX2 of the crash table)."""
+def lease(connection: sa.Connection, *, limit: int, lease_seconds: float, attempts: range) -> list[Lease]:
+    """Take the oldest contents that are due and had so many attempts before (TX2 of the crash table)."""
     now = database_now(connection)
     token = uuid.uuid4()
     selected = connection.execute(
@@ -25,7 +25,7 @@ def lease(connection: sa.Connection, *, limit: int, lease_seconds: float) -> lis
             ArrivalRow.received_at,
         )
         .join(ArrivalRow, ArrivalRow.arrival_id == ContentRow.held_by)
-        .where(*_due(now))
+        .where(*_due(now), ContentRow.attempts >= attempts.start, ContentRow.attempts < attempts.stop)
         .order_by(ContentRow.queued_at, ContentRow.content_sha256)
         .limit(limit)
         # Skips what others have locked just now; SQLite locks the whole file instead.
