@@ -28,6 +28,7 @@ from xray_batch.errors import (
     DatabaseRevisionError,
     DatabaseUnavailableError,
 )
+from xray_batch.mounts import is_network
 
 SQLITE_BUSY_SECONDS = 30
 
@@ -311,6 +312,9 @@ def _make_sqlite_engine(url: sa.URL, *, migrating: bool) -> sa.Engine:
     path = Path(url.database or "")
     try:
         path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        if is_network(path.parent):
+            message = f"{path.parent} is on a network file system; SQLite needs a local disk, or use PostgreSQL"
+            raise ConfigurationError(message)
         with contextlib.suppress(FileExistsError):
             # Results are patient data: no access for others.  SQLite's side files get the same mode.
             path.touch(mode=0o640, exist_ok=False)

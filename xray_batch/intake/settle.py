@@ -25,9 +25,12 @@ from pathlib import Path
 
 from xray_batch.intake.disk import GONE_ERRNOS, open_file
 from xray_batch.intake.inbox import InboxFile
+from xray_batch.mounts import is_network
 
 #: How much longer than other files an empty one waits: most of them have only just been created.
 EMPTY_FILE_FACTOR = 10
+#: On a network file system a file waits at least so long: what its host says of size and times may be seconds old.
+NETWORK_SETTLE_SECONDS = 10.0
 #: How much longer a file waits where the kernel does not say whether somebody is writing.
 UNKNOWN_WRITERS_FACTOR = 2
 
@@ -73,13 +76,13 @@ class SettleTracker:
     Parameters
     ----------
     settle_seconds
-        How long a file must not change.
+        How long a file must not change; longer where the inbox is on a network file system.
     clock
         Monotonic: the wall clock may jump by a day, and a file neither becomes complete nor waits for it.
     """
 
-    def __init__(self, settle_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._settle_seconds = settle_seconds
+    def __init__(self, inbox: Path, settle_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settle_seconds = max(settle_seconds, NETWORK_SETTLE_SECONDS if is_network(inbox) else 0.0)
         self._clock = clock
         self._sightings: dict[str, _Sighting] = {}
         self._unreadable = 0

@@ -23,6 +23,8 @@ from watchdog.events import (
 from watchdog.observers.api import BaseObserver
 from watchdog.observers.inotify import InotifyObserver
 
+from xray_batch.mounts import is_network
+
 #: How long to wait for the threads of an observer to end; they are daemon threads.
 STOP_SECONDS = 5.0
 
@@ -31,7 +33,7 @@ class WatchMode(enum.StrEnum):
     """How the service learns of new files."""
 
     INOTIFY = "inotify"  #: Events wake it, the periodic scan makes sure.
-    POLLING = "polling"  #: The periodic scan alone: no watch can be set, or a thread has died.
+    POLLING = "polling"  #: The periodic scan alone: a network file system, no watch can be set, or a thread has died.
 
 
 class _Waker(FileSystemEventHandler):
@@ -98,6 +100,8 @@ class InboxWatcher:
         self._disarm()
 
     def _arm(self) -> None:
+        if is_network(self._inbox):  # the kernel tells nothing of what other hosts write
+            return
         observer: BaseObserver | None = None
         try:
             self._watched = self._identity()

@@ -104,7 +104,7 @@ class Service:
         self._stopping = threading.Event()
         self._stop_at = float("inf")
         self._next_scan = 0.0
-        self._tracker = SettleTracker(settings.settle_seconds)
+        self._tracker = SettleTracker(folders.inbox, settings.settle_seconds)
         self._watcher = InboxWatcher(folders.inbox, self._wake)
         self._watchdog = Watchdog()
         self._ready = False

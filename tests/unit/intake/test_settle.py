@@ -30,7 +30,7 @@ def clock():
 @pytest.fixture
 def look(folders, clock):
     """Wait some seconds, scan, and return the names of the complete files."""
-    tracker = SettleTracker(2.0, clock)
+    tracker = SettleTracker(folders.inbox, 2.0, clock)
 
     def wait_and_scan(seconds):
         clock.now += seconds
@@ -125,6 +125,19 @@ def test_without_leases_the_settle_time_doubles(drop, look, monkeypatch):
     assert [look(0), look(3.9), look(0.1)] == [[], [], ["x.dcm"]]
 
 
+def test_on_a_network_file_system_a_file_waits_longer(folders, drop, look, clock, monkeypatch):
+    """Its host may say for some seconds what was."""
+    monkeypatch.setattr(settle, "is_network", lambda inbox: inbox == folders.inbox)
+    tracker = SettleTracker(folders.inbox, 2.0, clock)
+    drop("x.dcm")
+    files = scan(folders.inbox).files
+    found = []
+    for seconds in (0, 9.9, 0.1):
+        clock.now += seconds
+        found.append([file.name for file in tracker.complete(files)])
+    assert found == [[], [], ["x.dcm"]]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="root gives a file to another user")
 def test_a_lease_on_a_file_of_another_user_is_unknown(drop, tmp_path):
     """Without CAP_LEASE the kernel answers only the owner."""
@@ -159,7 +172,7 @@ def test_a_link_swapped_in_for_a_subfolder_is_not_followed(folders, drop, clock,
     """The scan saw a file in a folder; what now has the folder's name leads out of the inbox."""
     drop("study/x.dcm")
     files = scan(folders.inbox).files
-    tracker = SettleTracker(0.0, clock)
+    tracker = SettleTracker(folders.inbox, 0.0, clock)
     (folders.inbox / "study").rename(tmp_path / "outside")
     (folders.inbox / "study").symlink_to(tmp_path / "outside")
     assert list(tracker.complete(files)) == []
@@ -179,7 +192,7 @@ def test_files_are_opened_only_as_they_are_taken(folders, drop, clock, monkeypat
     monkeypatch.setattr(settle, "_writers_of_file", lambda file: opened.append(file.name) or Writers.NONE)
     for number in range(10):
         drop(f"{number}.dcm")
-    complete = SettleTracker(0.0, clock).complete(scan(folders.inbox).files)
+    complete = SettleTracker(folders.inbox, 0.0, clock).complete(scan(folders.inbox).files)
     assert opened == []
     assert [next(complete).name, next(complete).name] == opened
     assert len(opened) == 2

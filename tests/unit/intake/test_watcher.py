@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from xray_batch.intake import InboxWatcher, WatchMode
+from xray_batch.intake import watcher as watcher_module
 
 
 @pytest.fixture
@@ -103,6 +104,15 @@ def test_without_free_descriptors_it_polls_and_recovers(folders, wake):
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert watcher.mode is WatchMode.INOTIFY
+    watcher.stop()
+
+
+def test_on_a_network_file_system_it_polls(folders, wake, monkeypatch):
+    """The kernel does not tell what other hosts write there: a watch would only look like one."""
+    monkeypatch.setattr(watcher_module, "is_network", lambda inbox: inbox == folders.inbox)
+    watcher = InboxWatcher(folders.inbox, wake)
+    watcher.start()
+    assert watcher.mode is WatchMode.POLLING
     watcher.stop()
 
 
