@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from installed_command import files_below, make_bad_files, make_films, run_command
 
-from xray_batch.database import open_database
+from xray_batch.database import open_database, write_transaction
 from xray_batch.demo import sample_files
 
 
@@ -133,8 +133,9 @@ def test_the_watchdog_hears_of_the_loop_not_of_the_process(watched, tmp_path):
         watched.inbox.rename(watched.home / "away")
         assert [systemd.recv(100) for _ in range(3)] == [b"WATCHDOG=1"] * 3
         (watched.home / "away").rename(watched.inbox)
-        with open_database(watched.database_url).connect() as other:
-            other.exec_driver_sql("BEGIN EXCLUSIVE" if other.dialect.name == "sqlite" else "LOCK TABLE model")
+        with write_transaction(open_database(watched.database_url)) as other:  # on SQLite nobody else may write
+            if other.dialect.name == "postgresql":
+                other.exec_driver_sql("LOCK TABLE model")
             (watched.inbox / "text.dcm").write_text("wakes the loop")
             systemd.settimeout(3)
             with pytest.raises(TimeoutError):
