@@ -139,7 +139,7 @@ def make_bundle(folder: Path, *, seed: int = 0, side: int = 32, **facts: Any) ->
                 tensor.copy_(torch.empty(tensor.shape).normal_(std=fan_in**-0.5, generator=generator))
             elif name.endswith("weight"):
                 tensor.fill_(1.0)
-        hashes.append(save_weights(network, folder / file))
+        hashes.append(save_weights(network, tuple(Finding), folder / file))
     weight = np.random.default_rng(seed).normal(size=(GATE_FEATURES, len(PictureKind))).astype(np.float32)
     sha256 = save_gate(weight, np.zeros(len(PictureKind), np.float32), folder / GATE_NAME)
     gate = make_manifest().gate.model_copy(update={"sha256": sha256})

@@ -30,6 +30,7 @@ from xray_batch.bundle import (
     write_manifest,
 )
 from xray_batch.bundle import folder as folder_module
+from xray_batch.bundle.files import read_classes
 from xray_batch.decode import RENDERING_VERSION
 from xray_batch.errors import BundleError, ConfigurationError
 from xray_batch.gate import PictureKind
@@ -55,6 +56,7 @@ def places_of_facts(facts, place=()):
     return found
 
 
+CLASSES = tuple(Finding)
 FACTS = make_manifest().model_dump(mode="json")
 PLACES = places_of_facts(FACTS)
 
@@ -105,7 +107,7 @@ def test_float16_round_trip(tmp_path):
     """Weights are stored in float16, nothing else of them is lost; batch counters stay integers."""
     network = build_network("resnet34", 4)
     network.bn1.num_batches_tracked += 70_000
-    sha256 = save_weights(network, tmp_path / "weights.safetensors")
+    sha256 = save_weights(network, CLASSES, tmp_path / "weights.safetensors")
     stored = safetensors.torch.load_file(tmp_path / "weights.safetensors")
     assert sha256 == hashlib.sha256((tmp_path / "weights.safetensors").read_bytes()).hexdigest()
     assert stored.keys() == network.state_dict().keys()
@@ -114,6 +116,7 @@ def test_float16_round_trip(tmp_path):
         assert stored[name].dtype == expected.dtype
         assert torch.equal(stored[name], expected)
     assert stored["bn1.num_batches_tracked"] == 70_000
+    assert read_classes((tmp_path / "weights.safetensors").read_bytes()) == CLASSES
 
 
 def test_manifest_round_trip(tmp_path):
@@ -214,11 +217,41 @@ def test_wrong_class_set(classes, tmp_path):
         Bundle(tmp_path)
 
 
+def replace_weights(folder, **metadata):
+    """Write the weights of the first member anew with other metadata, and its new hash into the manifest."""
+    path = folder / "resnet34.safetensors"
+    tensors = safetensors.torch.load_file(path)
+    path.unlink()  # the other name of the file stays as it is
+    safetensors.torch.save_file(tensors, path, metadata=metadata)
+    facts = read_facts(folder)
+    facts["members"][0]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return facts
+
+
 def test_class_order_is_the_bundles(folder):
-    """The classes may be in any order; the bundle's is kept."""
+    """The classes may be in any order, if manifest and weights agree on it."""
     classes = tuple(reversed(Finding))
-    write_facts(folder, read_facts(folder) | {"classes": classes})
-    assert Bundle(folder).manifest.classes == classes
+    facts = replace_weights(folder, classes=",".join(classes))
+    facts["members"] = facts["members"][:1]
+    write_facts(folder, facts | {"classes": classes})
+    bundle = Bundle(folder)
+    assert bundle.manifest.classes == classes
+    assert len(bundle.load_networks()) == 1
+
+
+def test_other_class_order_than_the_weights(folder):
+    """A manifest that orders the classes otherwise than the weights is refused, with both orders named."""
+    write_facts(folder, read_facts(folder) | {"classes": tuple(reversed(Finding))})
+    expected = r"resnet34\.safetensors was trained for normal, bacterial.*, the manifest says covid19_pneumonia, "
+    with pytest.raises(BundleError, match=expected):
+        Bundle(folder).load_networks()
+
+
+def test_weights_without_classes(folder):
+    """Weights that do not say what their outputs stand for are refused: the manifest alone could be wrong."""
+    write_facts(folder, replace_weights(folder))
+    with pytest.raises(BundleError, match=r"resnet34\.safetensors was trained for classes that it does not name, the"):
+        Bundle(folder).load_networks()
 
 
 def test_thresholds_out_of_order(tmp_path):

@@ -13,25 +13,41 @@ import safetensors.torch
 from torch import nn
 
 from xray_batch.bundle.manifest import Manifest
+from xray_batch.records import Finding
 
 MANIFEST_NAME: Final = "manifest.json"
 GATE_NAME: Final = "gate.safetensors"
 HASHES_NAME: Final = "training_images.safetensors"
 MODEL_CARD_NAME: Final = "MODEL_CARD.md"
 
+#: Name of the entry that holds the classes in the metadata of a file of weights.
+_CLASSES: Final = "classes"
 
-def save_weights(network: nn.Module, path: Path) -> str:
+
+def save_weights(network: nn.Module, classes: Sequence[Finding], path: Path) -> str:
     """Write a member's weights as float16 safetensors and return the file's SHA-256.
 
-    Integer entries (the batch counters of batch norm) are kept as they are.
+    Integer entries (the batch counters of batch norm) are kept as they are.  The metadata of the file say
+    which finding each output stands for, so that no other order can be read into the weights.
     """
     tensors = {
         name: (tensor.half() if tensor.is_floating_point() else tensor).cpu().contiguous()
         for name, tensor in network.state_dict().items()
     }
-    safetensors.torch.save_file(tensors, path)
+    safetensors.torch.save_file(tensors, path, metadata={_CLASSES: ",".join(classes)})
     path.chmod(0o644)  # safetensors writes 0600; weights are no secret, and the service may be another user
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def read_classes(weights: bytes) -> tuple[str, ...]:
+    """Return what the outputs of a member stand for, as :func:`save_weights` wrote it; empty where a file says nothing.
+
+    `weights` is a file that `safetensors` has read without complaint: 8 bytes with the length of the header, the
+    header as JSON, the tensors (https://huggingface.co/docs/safetensors).
+    """
+    header = json.loads(weights[8 : 8 + int.from_bytes(weights[:8], "little")])
+    classes = header.get("__metadata__", {}).get(_CLASSES, "")
+    return tuple(classes.split(",")) if classes else ()
 
 
 def save_gate(weight: npt.NDArray[np.float32], bias: npt.NDArray[np.float32], path: Path) -> str:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from torchvision.models import ResNet
 
-from xray_batch.bundle.files import MANIFEST_NAME, MODEL_CARD_NAME
+from xray_batch.bundle.files import MANIFEST_NAME, MODEL_CARD_NAME, read_classes
 from xray_batch.bundle.manifest import Manifest, MemberFacts
 from xray_batch.errors import BundleError
 from xray_batch.gate import GateLimits, InputGate
@@ -73,7 +73,8 @@ class Bundle:
         Raises
         ------
         BundleError
-            If a file differs from its hash, or its tensors do not fit the architecture.
+            If a file differs from its hash, its tensors do not fit the architecture, or its classes or their order
+            are not the manifest's.
         """
         return [self._load_member(member) for member in self.manifest.members]
 
@@ -137,11 +138,19 @@ class Bundle:
 
     def _load_member(self, member: MemberFacts) -> ResNet:
         network = build_network(member.architecture, len(self.manifest.classes))
+        content = self._read(member.file, member.sha256)
         try:
-            network.load_state_dict(safetensors.torch.load(self._read(member.file, member.sha256)))
+            network.load_state_dict(safetensors.torch.load(content))
         except (SafetensorError, RuntimeError) as error:
             message = f"{self.folder / member.file} does not hold the weights of a {member.architecture}: {error}"
             raise BundleError(message) from error
+        classes = read_classes(content)
+        if classes != self.manifest.classes:
+            message = (
+                f"{self.folder / member.file} was trained for {', '.join(classes) or 'classes that it does not name'}, "
+                f"the manifest says {', '.join(self.manifest.classes)}"
+            )
+            raise BundleError(message)
         network.requires_grad_(requires_grad=False)
         network.eval()
         return network

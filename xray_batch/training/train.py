@@ -240,7 +240,7 @@ class _Training:
     def _write_bundle(self, material: _Material, members: _Members, held_out: HeldOut, tested: HeldOut | None) -> Path:
         out, spec = self._order.out, self._options.input_spec(members.mean, members.std)
         hashes = [
-            save_weights(network, out / file)
+            save_weights(network, CLASSES, out / file)
             for network, file in zip(members.networks, member_files(ARCHITECTURES), strict=True)
         ]
         gate = fit_gate(
