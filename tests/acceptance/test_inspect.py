@@ -7,6 +7,7 @@ from installed_command import run_command
 from PIL import Image
 from pydicom import uid
 
+from xray_batch.bundle import PACKAGED_BUNDLES, Bundle
 from xray_batch.decode import decode_file
 from xray_batch.demo import sample_files
 from xray_batch.standardize import resize
@@ -103,11 +104,12 @@ def test_png(tmp_path):
     done = run_command("inspect", film, "--home", tmp_path, "--png", tmp_path / "film.png")
     assert done.code == 0, done.err
     rendered = decode_file(film).pixels
+    spec = Bundle(PACKAGED_BUNDLES / "default").manifest.input_spec
     shown = np.asarray(Image.open(tmp_path / "film.png"))
     assert np.array_equal(shown, (rendered * 255).round().astype(np.uint8))
     model_input = np.asarray(Image.open(tmp_path / "film.model-input.png"))
     small = np.asarray(Image.fromarray(rendered).resize(model_input.shape[::-1], Image.Resampling.BILINEAR))
-    assert model_input.shape == (96, 96)
+    assert model_input.shape == (spec.rows, spec.columns)
     assert np.corrcoef(model_input.ravel(), small.ravel())[0, 1] > 0.999
     assert (tmp_path / "film.png").stat().st_mode & 0o777 == 0o640
 
