@@ -10,32 +10,31 @@ import pytest
 from calibration_errors import expected_calibration_error
 from installed_command import make_films, run_command
 from PIL import Image
+from unseen_films import unseen_films
 
-from xray_batch.bundle import PACKAGED_BUNDLES
+from xray_batch.bundle import PACKAGED_BUNDLES, Bundle
 
 #: Temperature of a bundle whose probabilities do not fit the site: far too unsure.
 UNFIT = 3.0
 
 
-def make_site(folder: Path, shared: Path, *, part: int) -> dict[str, str]:
-    """Make 52 normal films and 52 with pneumonia, of low contrast, of every second patient; labels by file."""
-    with (shared / "cxr" / "labels.csv").open(encoding="utf-8") as lines:
-        rows = [row for row in csv.DictReader(lines) if row["source"] == "kermany"]
-    patients = sorted({row["patient_id"] for row in rows})[part::2]
-    rows = [row for row in rows if row["patient_id"] in set(patients)]
-    groups = ([row for row in rows if (row["label"] == "normal") is normal] for normal in (True, False))
-    chosen = [row for group in groups for row in group[:: len(group) // 52][:52]]
+def make_site(folder: Path, shared: Path, *, part: int, count: int = 52) -> dict[str, str]:
+    """Make as many normal films as ones with pneumonia, of every second patient new to the bundle; labels by file."""
+    films = [film for film in unseen_films(Bundle(PACKAGED_BUNDLES / "default"), shared) if film.source == "kermany"]
+    patients = sorted({film.patient_id for film in films})[part::2]
+    films = [film for film in films if film.patient_id in set(patients)]
+    groups = ([film for film in films if (film.label == "normal") is normal] for normal in (True, False))
+    chosen = [film for group in groups for film in group[:: len(group) // count][:count]]
     folder.mkdir()
     with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as lines:
         writer = csv.writer(lines)
         writer.writerow(["file", "label", "patient_id", "source"])
-        for row in chosen:
-            pixels = np.asarray(Image.open(shared / "cxr" / row["file"]).convert("L"), dtype=np.float32)
-            name = f"{Path(row['file']).stem}.png"
+        for film in chosen:
+            pixels = np.asarray(Image.open(film.path).convert("L"), dtype=np.float32)
+            name = f"{film.path.stem}.png"
             Image.fromarray(np.round((pixels - 128) * 0.7 + 128).astype(np.uint8)).save(folder / name)
-            label = "normal" if row["label"] == "normal" else "pneumonia"
-            writer.writerow([name, label, row["patient_id"], "site"])
-    return {f"{Path(row['file']).stem}.png": row["label"] for row in chosen}
+            writer.writerow([name, "normal" if film.label == "normal" else "pneumonia", film.patient_id, "site"])
+    return {f"{film.path.stem}.png": film.label for film in chosen}
 
 
 def calibration_error(rows: list[dict[str, object]], labels: dict[str, str]) -> float:
@@ -52,7 +51,7 @@ def test_a_site_calibrates_installs_and_classifies(shared_data, tmp_path):
     facts = json.loads((old / "manifest.json").read_text(encoding="utf-8"))
     (old / "manifest.json").write_text(json.dumps(facts | {"temperature": UNFIT}), encoding="utf-8")
     make_site(tmp_path / "site", shared_data, part=0)
-    labels = make_site(tmp_path / "others", shared_data, part=1)
+    labels = make_site(tmp_path / "others", shared_data, part=1, count=26)
 
     done = run_command(
         *("calibrate", "--labels", tmp_path / "site", "--out", tmp_path / "new", "--bundle", old),

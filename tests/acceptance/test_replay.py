@@ -12,7 +12,8 @@ from installed_command import files_below, make_films, run_command
 from xray_batch.bundle import PACKAGED_BUNDLES
 from xray_batch.demo import sample_files
 
-ON_CPU = {"XRAY_BATCH_DEVICE": "cpu"}
+#: In the arithmetic that every CPU has: the tolerance of bfloat16 is wider.
+ON_CPU = {"XRAY_BATCH_DEVICE": "cpu", "XRAY_BATCH_PRECISION": "float32"}
 
 
 def process(home, *paths):

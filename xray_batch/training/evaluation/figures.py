@@ -175,7 +175,8 @@ def _draw_decision_curve(curve: Curve, treat_all: Curve, report: Report) -> Figu
                 zorder=5,
                 label=f"{name} threshold",
             )
-        axes.set(xlim=(0, 1), ylim=(max(_LEAST_NET_BENEFIT, min(curve.low)), top))
+        bottom = min(max(_LEAST_NET_BENEFIT, min(curve.low)), -0.03 * top)  # the markers are at zero
+        axes.set(xlim=(0, 1), ylim=(bottom, top))
         axes.set(xlabel="threshold probability", ylabel="net benefit")
         share = report.pneumonia.with_pneumonia / report.pneumonia.films
         axes.set_title(f"Decision curve; {100 * share:.0f} % of the films have pneumonia")

@@ -18,7 +18,8 @@ from xray_batch.classify import Ensemble, describe_device
 from xray_batch.errors import TrainingDataError
 from xray_batch.networks import ARCHITECTURES
 from xray_batch.training.dataset import LabelledImage, fingerprint
-from xray_batch.training.evaluation.facts import Report
+from xray_batch.training.evaluation.facts import Curve, Report
+from xray_batch.training.evaluation.figures import draw_figures
 from xray_batch.training.evaluation.predictions import predictions_of
 from xray_batch.training.evaluation.predictions_file import read_predictions
 from xray_batch.training.evaluation.report import ReportOrder, make_report
@@ -176,6 +177,15 @@ def test_drawings(folder):
         picture = np.asarray(Image.open(folder / "figures" / f"{name}.png").convert("L"))
         middle = picture[picture.shape[0] // 8 : -picture.shape[0] // 8]
         assert (middle < 200).mean() > 0.005, name
+
+
+def test_operating_points_are_on_the_decision_curve(folder):
+    """Their markers lie at zero, within the axes though every net benefit is far above it."""
+    report = Report.model_validate_json((folder / "report.json").read_text(encoding="utf-8"))
+    high = Curve(x=(0.1, 0.9), y=(0.6, 0.6), low=(0.5, 0.5), high=(0.7, 0.7))
+    curves = report.curves.model_copy(update={"net_benefit": high, "net_benefit_treat_all": high})
+    (axes,) = draw_figures(report.model_copy(update={"curves": curves}), None)["decision-curve"].axes
+    assert axes.get_ylim()[0] < 0 < axes.get_ylim()[1]
 
 
 def test_the_stresses_are_shown(folder):
