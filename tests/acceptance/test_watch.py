@@ -133,7 +133,8 @@ def test_the_watchdog_hears_of_the_loop_not_of_the_process(watched, tmp_path):
         watched.inbox.rename(watched.home / "away")
         assert [systemd.recv(100) for _ in range(3)] == [b"WATCHDOG=1"] * 3
         (watched.home / "away").rename(watched.inbox)
-        with write_transaction(open_database(watched.database_url)) as other:  # on SQLite nobody else may write
+        engine = open_database(watched.database_url)
+        with write_transaction(engine) as other:  # on SQLite nobody else may write
             if other.dialect.name == "postgresql":
                 other.exec_driver_sql("LOCK TABLE model")
             (watched.inbox / "text.dcm").write_text("wakes the loop")
@@ -141,6 +142,7 @@ def test_the_watchdog_hears_of_the_loop_not_of_the_process(watched, tmp_path):
             with pytest.raises(TimeoutError):
                 while systemd.recv(100) == b"WATCHDOG=1":
                     pass
+        engine.dispose()
         systemd.settimeout(240)
         assert systemd.recv(100) == b"WATCHDOG=1"
         assert watched.stop() == 0
