@@ -25,6 +25,7 @@ from xray_batch.pipeline.engine import Answered, Failure, not_analysed
 from xray_batch.pipeline.unpack import Unpacking
 from xray_batch.records import Rejection
 from xray_batch.service import Service
+from xray_batch.service import filing as filing_module
 from xray_batch.service import loop as service_module
 from xray_batch.settings import Settings
 from xray_batch.store import Store
@@ -70,7 +71,7 @@ def _settled(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     monkeypatch.setattr(service_module, "_RETRY_SECONDS", 0.0)
     monkeypatch.setattr(service_module, "_BACK_OFF_SECONDS", 0.05)
-    monkeypatch.setattr(service_module, "_TIDY_SECONDS", 0.0)
+    monkeypatch.setattr(filing_module, "_TIDY_SECONDS", 0.0)
     configure_logs("error", "json")
 
 

@@ -9,7 +9,6 @@ that a crash at any point is mended by the next turn of any process::
 Events of the file system only make the next scan come sooner.
 """
 
-import os
 import threading
 import time
 import uuid
@@ -22,7 +21,6 @@ from typing import Final
 from xray_batch.errors import (
     DatabaseRefusedError,
     DatabaseUnavailableError,
-    LostFileError,
     TransientError,
 )
 from xray_batch.intake import (
@@ -33,10 +31,7 @@ from xray_batch.intake import (
     claim,
     claimed_file,
     claims_in_spool,
-    file_away,
     hash_claimed,
-    printable,
-    remove_empty_subfolders,
     scan,
 )
 from xray_batch.logs import get_logger
@@ -48,16 +43,16 @@ from xray_batch.records import (
     Outcome,
     Prediction,
     Rejection,
-    Unfiled,
 )
 from xray_batch.service.archives import Archives
 from xray_batch.service.faults import DISK_ERRNOS, why
+from xray_batch.service.filing import Filing
 from xray_batch.service.host import Watchdog, notify
 from xray_batch.service.state import write_state
 from xray_batch.settings import Settings
 from xray_batch.store import ANY_ATTEMPTS, Store
 
-#: Files recorded, or filed away, in one transaction.
+#: Files recorded in one transaction.
 _GROUP: Final = 64
 
 _SCAN_SECONDS_AT_LEAST: Final = 0.1
@@ -80,9 +75,6 @@ _LEASES_TOGETHER: Final = 5
 #: Leased so often, most of them alone, a content has ended the service, and is given up.
 _LEASES_AT_MOST: Final = 20
 
-#: Between two tries to file away what could not be moved, and to remove empty folders.
-_TIDY_SECONDS: Final = 60.0
-
 
 class Service:
     """One `xray-batch watch`.
@@ -99,6 +91,7 @@ class Service:
         self._store = store
         self._settings = settings
         self._archives = Archives(folders, settings)
+        self._filing = Filing(folders, store, self._archives)
         self._log = get_logger()
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -110,8 +103,6 @@ class Service:
         self._ready = False
         self._left_alone: Counter[str] = Counter()
         self._recorded: set[uuid.UUID] = set()  #: arrivals in the spool that the database knows
-        self._stuck: set[uuid.UUID] = set()  #: arrivals that could not be filed away
-        self._tidy_at = 0.0
         self._leased: dict[str, Lease] = {}
         self._found_work = False  #: whether anything was leased since the last look
         self._extend_at = float("inf")
@@ -393,33 +384,6 @@ class Service:
     # -- out ----------------------------------------------------------------------------------------
 
     def _file_away(self) -> None:
-        """Move the originals of everything that is done to where people look for them."""
-        if time.monotonic() > self._tidy_at:
-            self._stuck.clear()
-            self._archives.clean_up()
-            with suppress(OSError):  # an inbox that cannot be read
-                remove_empty_subfolders(self._folders.inbox)
-            self._tidy_at = time.monotonic() + _TIDY_SECONDS
-        after: uuid.UUID | None = None
-        while done := self._store.unfiled(_GROUP, after):
-            self._keep_alive()
-            after = done[-1].arrival_id
-            filed: dict[uuid.UUID, str] = {}
-            for unfiled in done:
-                if unfiled.arrival_id not in self._stuck:
-                    self._file_one_away(unfiled, filed)
-            self._store.mark_filed(filed)
+        for filed in self._filing.run():
             self._recorded.difference_update(filed)
-
-    def _file_one_away(self, unfiled: Unfiled, filed: dict[uuid.UUID, str]) -> None:
-        """Move one original and add where it is to `filed`; what cannot be moved is tried again later."""
-        try:
-            path = file_away(self._folders, unfiled)
-        except LostFileError:
-            self._log.critical("file lost", arrival_id=str(unfiled.arrival_id))
-            self._stuck.add(unfiled.arrival_id)
-        except OSError as error:
-            self._log.error("file cannot be moved", arrival_id=str(unfiled.arrival_id), why=why(error))
-            self._stuck.add(unfiled.arrival_id)
-        else:
-            filed[unfiled.arrival_id] = printable(os.fspath(path.relative_to(self._folders.home)))
+            self._keep_alive()
