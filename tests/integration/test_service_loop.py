@@ -15,6 +15,7 @@ from xray_batch.intake import Folders
 from xray_batch.logs import configure_logs
 from xray_batch.pipeline.engine import Answered, Failure
 from xray_batch.service import Service
+from xray_batch.service import intake as intake_module
 from xray_batch.service import loop as service_module
 from xray_batch.settings import Settings
 from xray_batch.store import Store
@@ -154,14 +155,14 @@ def test_an_answer_that_the_database_refuses_takes_no_other_with_it(home):
 
 def test_a_claimed_file_that_cannot_be_read_stops_nothing(home, monkeypatch):
     """A bad sector under one file of the spool: the others are answered, and it is tried again."""
-    real, failures = service_module.hash_claimed, [OSError(5, "Input/output error")] * 3
+    real, failures = intake_module.hash_claimed, [OSError(5, "Input/output error")] * 3
 
     def hash_claimed(claimed):
         if claimed.source_name == "b.png" and failures:
             raise failures.pop()
         return real(claimed)
 
-    monkeypatch.setattr(service_module, "hash_claimed", hash_claimed)
+    monkeypatch.setattr(intake_module, "hash_claimed", hash_claimed)
     rows = run_until_idle(home, ScriptedPipeline({}))
     assert not failures
     assert set(rows) == {"a.png", "b.png", "c.png"}
@@ -197,8 +198,8 @@ def test_links_are_left_in_the_inbox(home, tmp_path, capsys):
 
 def test_a_huge_drop_is_taken_in_groups(home, monkeypatch):
     """Many more files than a group, and than the spool may hold, are all taken and answered."""
-    monkeypatch.setattr(service_module, "_GROUP", 4)
-    monkeypatch.setattr(service_module, "_SPOOL_FILES", 6)
+    monkeypatch.setattr(intake_module, "_GROUP", 4)
+    monkeypatch.setattr(intake_module, "_SPOOL_FILES", 6)
     for number in range(47):
         (home.inbox / f"{number}.png").write_text(f"film {number}")
     assert len(run_until_idle(home, ScriptedPipeline({}), arrivals=50)) == 50
@@ -206,15 +207,15 @@ def test_a_huge_drop_is_taken_in_groups(home, monkeypatch):
 
 def test_files_that_may_not_be_moved_hold_up_no_other(home, monkeypatch, capsys):
     """More unmovable files than a group, all older than the others: the others are taken, those are counted."""
-    monkeypatch.setattr(service_module, "_GROUP", 2)
-    real = service_module.claim
+    monkeypatch.setattr(intake_module, "_GROUP", 2)
+    real = intake_module.claim
 
     def claim(file, folders):
         if file.name in ("a.png", "b.png"):
             raise PermissionError(13, "Permission denied")
         return real(file, folders)
 
-    monkeypatch.setattr(service_module, "claim", claim)
+    monkeypatch.setattr(intake_module, "claim", claim)
     configure_logs("warning", "json")
     assert set(run_until_idle(home, ScriptedPipeline({}), arrivals=1)) == {"c.png"}
     assert '"EACCES": 2' in capsys.readouterr().err
@@ -241,7 +242,7 @@ def test_a_content_that_vanished_from_the_spool_is_ended(home, monkeypatch):
 
 def test_files_that_another_service_files_away_take_no_room(home, monkeypatch):
     """More files than the spool may hold, recorded here and filed away by another: this service claims on."""
-    monkeypatch.setattr(service_module, "_SPOOL_FILES", 3)
+    monkeypatch.setattr(intake_module, "_SPOOL_FILES", 3)
     settings = Settings(home=home.home, settle_seconds=0)
     with closing(Store(open_database(settings.resolved_database_url))) as store:
         service = Service(home, ScriptedPipeline({}), store, settings)
@@ -261,8 +262,8 @@ def test_files_of_an_earlier_run_are_not_read_twice(home, monkeypatch):
         service._take_in()
         assert store.queue_status().queued == 3
     hashed = []
-    real = service_module.hash_claimed
-    monkeypatch.setattr(service_module, "hash_claimed", lambda claimed: hashed.append(claimed) or real(claimed))
+    real = intake_module.hash_claimed
+    monkeypatch.setattr(intake_module, "hash_claimed", lambda claimed: hashed.append(claimed) or real(claimed))
     assert len(run_until_idle(home, ScriptedPipeline({}))) == 3
     assert not hashed
 

@@ -11,8 +11,6 @@ Events of the file system only make the next scan come sooner.
 
 import threading
 import time
-import uuid
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from types import FrameType
@@ -24,20 +22,13 @@ from xray_batch.errors import (
     TransientError,
 )
 from xray_batch.intake import (
-    Claimed,
     Folders,
     InboxWatcher,
-    SettleTracker,
-    claim,
     claimed_file,
-    claims_in_spool,
-    hash_claimed,
-    scan,
 )
 from xray_batch.logs import get_logger
 from xray_batch.pipeline.engine import Answered, Failure, Job, Pipeline, give_up
 from xray_batch.records import (
-    Arrival,
     Finished,
     Lease,
     Outcome,
@@ -45,17 +36,13 @@ from xray_batch.records import (
     Rejection,
 )
 from xray_batch.service.archives import Archives
-from xray_batch.service.faults import DISK_ERRNOS, why
+from xray_batch.service.faults import why
 from xray_batch.service.filing import Filing
 from xray_batch.service.host import Watchdog, notify
+from xray_batch.service.intake import Intake
 from xray_batch.service.state import write_state
 from xray_batch.settings import Settings
 from xray_batch.store import ANY_ATTEMPTS, Store
-
-#: Files recorded in one transaction.
-_GROUP: Final = 64
-
-_SCAN_SECONDS_AT_LEAST: Final = 0.1
 
 #: Before a file is tried again; doubled with each attempt.
 _RETRY_SECONDS: Final = 5.0
@@ -64,9 +51,6 @@ _RETRY_SECONDS_AT_MOST: Final = 900.0
 #: Before the service goes on after the database or the disk failed; doubled while it goes on failing.
 _BACK_OFF_SECONDS: Final = 1.0
 _BACK_OFF_SECONDS_AT_MOST: Final = 10.0
-
-#: Files in the spool at most; the others wait in the inbox.
-_SPOOL_FILES: Final = 1024
 
 #: A content leased so often without an end may be what ended the service, and is leased alone from then on: decoding
 #: cannot end the service, so most or all of what it had in hand each time was innocent.
@@ -97,12 +81,10 @@ class Service:
         self._stopping = threading.Event()
         self._stop_at = float("inf")
         self._next_scan = 0.0
-        self._tracker = SettleTracker(folders.inbox, settings.settle_seconds)
+        self._intake = Intake(folders, store, pipeline.model, self._archives, settings, self._keep_alive)
         self._watcher = InboxWatcher(folders.inbox, self._wake)
         self._watchdog = Watchdog()
         self._ready = False
-        self._left_alone: Counter[str] = Counter()
-        self._recorded: set[uuid.UUID] = set()  #: arrivals in the spool that the database knows
         self._leased: dict[str, Lease] = {}
         self._found_work = False  #: whether anything was leased since the last look
         self._extend_at = float("inf")
@@ -185,23 +167,8 @@ class Service:
     # -- in -----------------------------------------------------------------------------------------
 
     def _take_in(self) -> None:
-        """Claim what is complete in the inbox, and record what is in the spool and not recorded.
-
-        One group at a time, so that neither a huge drop nor a full spool keeps the service from its work.
-        An inbox that cannot be read, a share that is down for instance, stops nothing else.
-        """
-        more = waiting = False
-        try:
-            more, waiting = self._claim_complete()
-        except OSError as error:
-            if error.errno in DISK_ERRNOS:
-                raise
-            self._log.error("inbox cannot be read", why=why(error))
-        more |= self._record_claims()
-        settings = self._settings
-        # A file that has not settled is looked at again as soon as it may have.
-        seconds = min(settings.settle_seconds, settings.scan_seconds) if waiting else settings.scan_seconds
-        self._next_scan = time.monotonic() + (0.0 if more else max(seconds, _SCAN_SECONDS_AT_LEAST))
+        """Take in what has arrived, and tell `xray-batch status` of it."""
+        self._next_scan = time.monotonic() + self._intake.run()
         with suppress(OSError):
             write_state(
                 self._folders.service_state,
@@ -209,64 +176,6 @@ class Service:
                 device=str(self._pipeline.device),
                 model_id=self._pipeline.model.model_id,
             )
-
-    def _claim_complete(self) -> tuple[bool, bool]:
-        """Claim complete files of the inbox; tell whether more can be claimed, and whether some are incomplete."""
-        found = scan(self._folders.inbox)
-        room = max(0, min(_GROUP, _SPOOL_FILES - len(self._recorded)))
-        claimed = 0
-        refused: Counter[str] = Counter()
-        for file in self._tracker.complete(found.files):
-            if claimed == room:  # of the others nothing is known
-                return bool(room), True
-            try:
-                claim(file, self._folders)
-                claimed += 1
-            except OSError as error:
-                if error.errno in DISK_ERRNOS:
-                    raise
-                refused[why(error)] += 1
-        unreadable = self._tracker.unreadable
-        left = Counter({str(kind): count for kind, count in found.left_alone.items()}) + refused
-        left += Counter(unreadable=unreadable)
-        if left != self._left_alone:
-            self._log.warning("files left in the inbox", **left)
-            self._left_alone = left
-        return False, len(found.files) > claimed + refused.total() + unreadable
-
-    def _record_claims(self) -> bool:
-        """Record one group of what is in the spool and not recorded; tell whether there is more."""
-        claims = list(claims_in_spool(self._folders))
-        self._recorded &= {claimed.arrival_id for claimed in claims}  # others may have filed some away
-        new = [claimed for claimed in claims if claimed.arrival_id not in self._recorded]
-        for start in range(0, len(new), _GROUP):
-            group = new[start : start + _GROUP]
-            self._recorded |= self._store.recorded([claimed.arrival_id for claimed in group])
-            self._record_arrivals([claimed for claimed in group if claimed.arrival_id not in self._recorded])
-            if any(claimed.arrival_id in self._recorded for claimed in group):
-                return len(new) > start + _GROUP
-        return False
-
-    def _arrival(self, claimed: Claimed) -> Arrival | None:
-        """Learn what a claimed file is; None if that is not possible now."""
-        self._keep_alive()
-        try:
-            return hash_claimed(claimed)
-        except OSError as error:
-            self._log.error("claimed file cannot be read", arrival_id=str(claimed.arrival_id), why=why(error))
-            return None
-
-    def _record_arrivals(self, claims: Sequence[Claimed]) -> None:
-        group = [arrival for claimed in claims if (arrival := self._arrival(claimed)) is not None]
-        if not group:
-            return
-        archives = {claimed.arrival_id for claimed in self._archives.to_unpack(claims)}
-        again = {arrival.content_sha256 for arrival in group if arrival.arrival_id in archives}
-        dispositions = self._store.add_arrivals(group, self._pipeline.model, again)
-        self._recorded.update(dispositions)
-        for arrival in group:
-            disposition = dispositions[arrival.arrival_id]
-            self._log.info("arrived", arrival_id=str(arrival.arrival_id), disposition=disposition, size=arrival.size)
 
     # -- through ------------------------------------------------------------------------------------
 
@@ -385,5 +294,5 @@ class Service:
 
     def _file_away(self) -> None:
         for filed in self._filing.run():
-            self._recorded.difference_update(filed)
+            self._intake.forget(filed)
             self._keep_alive()

@@ -1,0 +1,146 @@
+"""The way into the service: complete files go from the inbox to the spool, and into the database."""
+
+import uuid
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from typing import Final
+
+from xray_batch.intake import Claimed, Folders, SettleTracker, claim, claims_in_spool, hash_claimed, scan
+from xray_batch.logs import get_logger
+from xray_batch.records import Arrival, ModelIdentity
+from xray_batch.service.archives import Archives
+from xray_batch.service.faults import DISK_ERRNOS, why
+from xray_batch.settings import Settings
+from xray_batch.store import Store
+
+#: Files claimed at once, and recorded in one transaction.
+_GROUP: Final = 64
+
+#: Files in the spool at most; the others wait in the inbox.
+_SPOOL_FILES: Final = 1024
+
+_SCAN_SECONDS_AT_LEAST: Final = 0.1
+
+
+class Intake:
+    """Takes in what has arrived, one group at a time.
+
+    Parameters
+    ----------
+    model
+        Files whose bytes it has answered are duplicates.
+    keep_alive
+        Called between two files; hashing a large one takes a while.
+    """
+
+    def __init__(
+        self,
+        folders: Folders,
+        store: Store,
+        model: ModelIdentity,
+        archives: Archives,
+        settings: Settings,
+        keep_alive: Callable[[], None],
+    ) -> None:
+        self._folders = folders
+        self._store = store
+        self._model = model
+        self._archives = archives
+        self._settings = settings
+        self._keep_alive = keep_alive
+        self._log = get_logger()
+        self._tracker = SettleTracker(folders.inbox, settings.settle_seconds)
+        self._left_alone: Counter[str] = Counter()
+        self._recorded: set[uuid.UUID] = set()  #: arrivals in the spool that the database knows
+
+    def run(self) -> float:
+        """Claim what is complete in the inbox, and record what is in the spool and not recorded.
+
+        One group at a time, so that neither a huge drop nor a full spool keeps the service from its work.
+        An inbox that cannot be read, a share that is down for instance, stops nothing else.
+
+        Returns
+        -------
+        float
+            Seconds until it is worth while to look again.
+
+        Raises
+        ------
+        OSError
+            If the disk takes nothing at all.
+        """
+        more = waiting = False
+        try:
+            more, waiting = self._claim_complete()
+        except OSError as error:
+            if error.errno in DISK_ERRNOS:
+                raise
+            self._log.error("inbox cannot be read", why=why(error))
+        if self._record_claims() or more:
+            return 0.0
+        settings = self._settings
+        # A file that has not settled is looked at again as soon as it may have.
+        seconds = min(settings.settle_seconds, settings.scan_seconds) if waiting else settings.scan_seconds
+        return max(seconds, _SCAN_SECONDS_AT_LEAST)
+
+    def forget(self, arrival_ids: Collection[uuid.UUID]) -> None:
+        """Make room: these have left the spool."""
+        self._recorded.difference_update(arrival_ids)
+
+    def _claim_complete(self) -> tuple[bool, bool]:
+        """Claim complete files of the inbox; tell whether more can be claimed, and whether some are incomplete."""
+        found = scan(self._folders.inbox)
+        room = max(0, min(_GROUP, _SPOOL_FILES - len(self._recorded)))
+        claimed = 0
+        refused: Counter[str] = Counter()
+        for file in self._tracker.complete(found.files):
+            if claimed == room:  # of the others nothing is known
+                return bool(room), True
+            try:
+                claim(file, self._folders)
+                claimed += 1
+            except OSError as error:
+                if error.errno in DISK_ERRNOS:
+                    raise
+                refused[why(error)] += 1
+        unreadable = self._tracker.unreadable
+        left = Counter({str(kind): count for kind, count in found.left_alone.items()}) + refused
+        left += Counter(unreadable=unreadable)
+        if left != self._left_alone:
+            self._log.warning("files left in the inbox", **left)
+            self._left_alone = left
+        return False, len(found.files) > claimed + refused.total() + unreadable
+
+    def _record_claims(self) -> bool:
+        """Record one group of what is in the spool and not recorded; tell whether there is more."""
+        claims = list(claims_in_spool(self._folders))
+        self._recorded &= {claimed.arrival_id for claimed in claims}  # others may have filed some away
+        new = [claimed for claimed in claims if claimed.arrival_id not in self._recorded]
+        for start in range(0, len(new), _GROUP):
+            group = new[start : start + _GROUP]
+            self._recorded |= self._store.recorded([claimed.arrival_id for claimed in group])
+            self._record_arrivals([claimed for claimed in group if claimed.arrival_id not in self._recorded])
+            if any(claimed.arrival_id in self._recorded for claimed in group):
+                return len(new) > start + _GROUP
+        return False
+
+    def _arrival(self, claimed: Claimed) -> Arrival | None:
+        """Learn what a claimed file is; None if that is not possible now."""
+        self._keep_alive()
+        try:
+            return hash_claimed(claimed)
+        except OSError as error:
+            self._log.error("claimed file cannot be read", arrival_id=str(claimed.arrival_id), why=why(error))
+            return None
+
+    def _record_arrivals(self, claims: Sequence[Claimed]) -> None:
+        group = [arrival for claimed in claims if (arrival := self._arrival(claimed)) is not None]
+        if not group:
+            return
+        archives = {claimed.arrival_id for claimed in self._archives.to_unpack(claims)}
+        again = {arrival.content_sha256 for arrival in group if arrival.arrival_id in archives}
+        dispositions = self._store.add_arrivals(group, self._model, again)
+        self._recorded.update(dispositions)
+        for arrival in group:
+            disposition = dispositions[arrival.arrival_id]
+            self._log.info("arrived", arrival_id=str(arrival.arrival_id), disposition=disposition, size=arrival.size)
