@@ -1,6 +1,7 @@
 """Decode workers as real processes: what they hand over, what they may use, and what their end costs."""
 
 import errno
+import hashlib
 import os
 import signal
 import subprocess
@@ -126,6 +127,7 @@ def test_pixels_are_those_of_prepare(kind, tmp_path):
         decoded = decode_one(pool, path)
     expected = prepare(decode_file(path), SPEC)
     assert decoded.job == "image"
+    assert decoded.reply.content_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert decoded.pixels.tobytes() == expected.pixels.tobytes()
     assert (decoded.pixels.shape, decoded.pixels.dtype) == ((48, 40), np.float32)
     assert decoded.reply.header == expected.header
@@ -154,6 +156,7 @@ def test_rejection(tmp_path):
         decoded = decode_one(pool, path)
     assert decoded.pixels is None
     assert decoded.reply.rejection.reason_code is ReasonCode.LATERAL_VIEW
+    assert decoded.reply.content_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert decoded.reply.rejection.reason
     assert decoded.reply.header.source_format is SourceFormat.DICOM
     assert decoded.reply.header.patient_id == "PAT9"

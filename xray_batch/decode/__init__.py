@@ -4,13 +4,14 @@ Second stage: intake -> decode -> standardize -> classify -> store.
 May import: the standard library, numpy, pydicom, imagecodecs, PIL, and `errors` and `records` of this
 package.  It opens no database, imports no torch, moves no file and logs nothing.
 
-The service takes the three steps one by one, so that a refused file still has its header::
+The service takes the steps one by one, so that a refused file still has its header::
 
-    source = open_source(path)        format by content, header
+    content = read_file(path)         the bytes, once: no later step reads the file again
+    source = open_content(content)    format by content, header
     source.check_intended_use()       a single-frame chest radiograph?
     image = source.render()           pixels in [0, 1], one polarity
 
-Training calls :func:`decode_file`, which is the same three steps: a model never meets an image that was
+Training calls :func:`decode_file`, which is the same steps: a model never meets an image that was
 rendered in another way than those of its training set.
 """
 
@@ -33,7 +34,9 @@ __all__ = [
     "TransferSyntax",
     "decode_file",
     "is_zip",
+    "open_content",
     "open_source",
+    "read_file",
     "transfer_syntaxes",
 ]
 
@@ -41,10 +44,8 @@ __all__ = [
 RENDERING_VERSION: Final = 2
 
 
-def open_source(path: Path) -> Source:
-    """Identify the format of a file by its content and read its header.
-
-    A gzip file is looked into, once: `film.dcm.gz` is its `film.dcm`.
+def read_file(path: Path) -> bytes:
+    """Read a file that may be an image.
 
     Parameters
     ----------
@@ -54,12 +55,25 @@ def open_source(path: Path) -> Source:
     Raises
     ------
     RejectedInputError
-        EMPTY_FILE, UNREADABLE_FILE, ZIP_ARCHIVE, TRUNCATED, TOO_LARGE or UNSUPPORTED_TRANSFER_SYNTAX.
+        EMPTY_FILE, UNREADABLE_FILE, ZIP_ARCHIVE or TOO_LARGE: the file was not read.
     TransientError
         If the system could not read the file.
     """
     refuse_zip(path)
-    content = unpack_gzip(read_content(path))
+    return read_content(path)
+
+
+def open_content(content: bytes) -> Source:
+    """Identify the format of a file's bytes and read its header.
+
+    A gzip file is looked into, once: `film.dcm.gz` is its `film.dcm`.
+
+    Raises
+    ------
+    RejectedInputError
+        UNREADABLE_FILE, TRUNCATED, TOO_LARGE or UNSUPPORTED_TRANSFER_SYNTAX.
+    """
+    content = unpack_gzip(content)
     source_format = identify_format(content)
     if source_format is None:
         raise RejectedInputError(
@@ -69,6 +83,11 @@ def open_source(path: Path) -> Source:
     if source_format is SourceFormat.DICOM:
         return DicomSource(content)
     return RasterSource(content, source_format)
+
+
+def open_source(path: Path) -> Source:
+    """Read a file and open it; see :func:`read_file` and :func:`open_content`."""
+    return open_content(read_file(path))
 
 
 def decode_file(path: Path) -> GrayscaleImage:

@@ -20,7 +20,7 @@ nor double it.  There are no marker files: which step comes next is read from wh
 :func:`claims_in_spool` and from the database.
 """
 
-from xray_batch.intake.claims import Claimed, claim, claimed_file, claims_in_spool, hash_claimed
+from xray_batch.intake.claims import Claimed, claim, claimed_by, claimed_file, claims_in_spool, hash_claimed
 from xray_batch.intake.filing import file_away
 from xray_batch.intake.folders import Folders
 from xray_batch.intake.inbox import InboxFile, LeftAlone, Scan, is_ignored, remove_empty_subfolders, scan
@@ -40,6 +40,7 @@ __all__ = [
     "UnpackFolder",
     "WatchMode",
     "claim",
+    "claimed_by",
     "claimed_file",
     "claims_in_spool",
     "file_away",

@@ -182,6 +182,12 @@ def claimed_file(folders: Folders, arrival_id: uuid.UUID) -> Path | None:
     return files[0] if len(files) == 1 else None
 
 
+def claimed_by(folders: Folders, arrival_id: uuid.UUID) -> Claimed | None:
+    """Return the claim of an arrival whose file is in the spool; None if it is not there."""
+    path = claimed_file(folders, arrival_id)
+    return None if path is None else _claimed(folders.spool / str(arrival_id), path)
+
+
 def claims_in_spool(folders: Folders) -> Iterator[Claimed]:
     """Yield every file in the spool: what an earlier run left, and what this one is working on.
 

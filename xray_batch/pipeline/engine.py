@@ -50,6 +50,7 @@ class Answered(Generic[T]):
 
     job: Job[T]
     result: Finished | Failure
+    content_sha256: str | None = None  #: of the bytes that were decoded; None: the file was refused unread, or failed
     unpacked: Unpacked | None = None  #: the members of an archive, for the job's owner to see to
 
 
@@ -152,6 +153,7 @@ class Pipeline:
                 result=_finished(decoded, None, 0.0, self._computation)
                 if prepared is None
                 else _finished(decoded, next(predictions), seconds, together),
+                content_sha256=decoded.reply.content_sha256,
                 unpacked=decoded.unpacked,
             )
             for decoded, prepared in zip(group, inputs, strict=True)

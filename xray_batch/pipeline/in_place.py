@@ -16,6 +16,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from typing import Final
 
 from xray_batch.decode import is_zip
 from xray_batch.errors import DatabaseRefusedError
@@ -25,6 +26,8 @@ from xray_batch.pipeline.regular_file import open_regular_file
 from xray_batch.pipeline.unpack import UnpackEnd, Unpacking
 from xray_batch.records import Arrival, Disposition, Finished, Outcome, ResultRecord
 from xray_batch.store import Store
+
+_CHANGED: Final = "the file changed while it was being read"
 
 #: Files hashed, and looked up in the database, at a time.
 _CHUNK = 64
@@ -209,7 +212,9 @@ class _Run:
                 finished: list[tuple[_Work, Finished]] = []
                 for answered in group:
                     item, result = answered.job.context, answered.result
-                    if isinstance(result, Finished):
+                    if answered.content_sha256 not in (None, item.arrival.content_sha256):
+                        self._fail(item.name, _CHANGED)
+                    elif isinstance(result, Finished):
                         finished.append((item, result))
                     elif attempt < self._max_attempts:
                         again.append(item)
@@ -234,7 +239,7 @@ class _Run:
             if _shape_of(item.path) == item.shape:
                 unchanged.append((item, result))
             else:
-                self._fail(item.name, "the file changed while it was being read")
+                self._fail(item.name, _CHANGED)
         if not unchanged:
             return
         model = self._pipeline.model

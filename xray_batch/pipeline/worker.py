@@ -8,6 +8,7 @@ Started by :mod:`xray_batch.pipeline.pool`, as ``python -P -m xray_batch.pipelin
 """
 
 import argparse
+import hashlib
 import mmap
 import os
 import resource
@@ -21,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter
 
-from xray_batch.decode import Source, open_source
+from xray_batch.decode import Source, open_content, read_file
 from xray_batch.errors import ReasonCode, RejectedInputError, TransientError
 from xray_batch.pipeline.pixel_facts import PixelFacts, measure_pixels
 from xray_batch.records import (
@@ -40,6 +41,7 @@ class Reply:
     """What a worker says about one file; the pixels of a prepared one are in the shared memory."""
 
     seconds: float
+    content_sha256: str | None = None  #: of the bytes that everything here is about; None: they were not read
     header: ImageHeader | None = None
     rendering: str | None = None  #: set where the file was prepared
     sharpness: float | None = None  #: likewise
@@ -94,6 +96,7 @@ def answer(path: Path, spec: InputSpec, slot: npt.NDArray[np.float32], *, measur
     `measure` has the rendered picture measured too, which classifying does not need.
     """
     start = time.perf_counter()
+    digest: str | None = None
     source: Source | None = None
     rejection: Rejection | None = None
     failure: str | None = None
@@ -102,7 +105,9 @@ def answer(path: Path, spec: InputSpec, slot: npt.NDArray[np.float32], *, measur
     prepared: ModelInput | None = None
     rendered: PixelFacts | None = None
     try:
-        source = open_source(path)
+        content = read_file(path)
+        digest = hashlib.sha256(content).hexdigest()
+        source = open_content(content)
         source.check_intended_use()
         image = source.render()
         rendered = measure_pixels(image.pixels, 0.0, 1.0) if measure else None
@@ -119,6 +124,7 @@ def answer(path: Path, spec: InputSpec, slot: npt.NDArray[np.float32], *, measur
         failure = type(error).__name__
     return Reply(
         seconds=time.perf_counter() - start,
+        content_sha256=digest,
         header=source.header if source else None,
         rendering=prepared.rendering if prepared else None,
         sharpness=prepared.sharpness if prepared else None,

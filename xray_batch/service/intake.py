@@ -5,9 +5,10 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
-from xray_batch.intake import Claimed, Folders, SettleTracker, claim, claims_in_spool, hash_claimed, scan
+from xray_batch.intake import Claimed, Folders, SettleTracker, claim, claimed_by, claims_in_spool, hash_claimed, scan
 from xray_batch.logs import get_logger
-from xray_batch.records import Arrival, ModelIdentity
+from xray_batch.pipeline.engine import Answered
+from xray_batch.records import Arrival, Lease, ModelIdentity
 from xray_batch.service.archives import Archives
 from xray_batch.service.faults import DISK_ERRNOS, why
 from xray_batch.settings import Settings
@@ -82,6 +83,24 @@ class Intake:
         # A file that has not settled is looked at again as soon as it may have.
         seconds = min(settings.settle_seconds, settings.scan_seconds) if waiting else settings.scan_seconds
         return max(seconds, _SCAN_SECONDS_AT_LEAST)
+
+    def is_for_recorded_bytes(self, answered: Answered[Lease]) -> bool:
+        """Tell whether an answer is for the bytes that the database knows; if not, record what the bytes are now.
+
+        A sender who kept his file open, where the kernel does not tell, can write on after we have hashed it.
+        """
+        lease = answered.job.context
+        if answered.content_sha256 == lease.content_sha256:
+            return True
+        claimed = claimed_by(self._folders, lease.held_by)
+        arrival = self._arrival(claimed) if claimed else None
+        if arrival is None:  # still being written
+            return False
+        if arrival.content_sha256 == lease.content_sha256:
+            return answered.content_sha256 is None  # refused unread; otherwise it was others for a moment
+        disposition = self._store.rebind(lease, arrival, self._model)
+        self._log.warning("changed after it was claimed", arrival_id=str(arrival.arrival_id), disposition=disposition)
+        return False
 
     def forget(self, arrival_ids: Collection[uuid.UUID]) -> None:
         """Make room: these have left the spool."""

@@ -220,7 +220,7 @@ class Service:
         finished: list[tuple[Lease, Finished]] = []
         for answered in group:
             lease, result = answered.job.context, answered.result
-            if isinstance(result, Finished) and not self._archives.members_arrive(answered):
+            if isinstance(result, Finished) and not self._may_be_stored(answered):
                 self._retry(lease, counted=False)
             elif isinstance(result, Finished):
                 finished.append((lease, result))
@@ -230,6 +230,14 @@ class Service:
                 self._log.warning("attempt failed", arrival_id=str(lease.held_by), error=result.error)
                 self._retry(lease, counted=not result.transient)
         self._finish(finished)
+
+    def _may_be_stored(self, answered: Answered[Lease]) -> bool:
+        """Tell whether an answer is for the bytes that arrived, and the members of an archive are in the inbox."""
+        if self._intake.is_for_recorded_bytes(answered):
+            return self._archives.members_arrive(answered)
+        if answered.unpacked is not None:
+            answered.unpacked.folder.remove()
+        return False
 
     def _finish(self, finished: Sequence[tuple[Lease, Finished]]) -> None:
         if not finished:

@@ -11,6 +11,7 @@ The state machine of one content::
                        +-- release ------+  attempt not counted: the service drains
                        +-- retry_later --+  after a delay, attempt counted if the file may be at fault
                        +-- end_leases ---+  attempt counted: the holder is known to be gone
+                       +-- rebind -------+  to what the file's bytes are now; a writer was faster than we
                        (an expired lease may be taken by anybody, attempt counted)
 
 Work is at least once, effects are exactly once: every function may be repeated after a crash or
@@ -147,6 +148,22 @@ class Store:
         """
         with write_transaction(self._engine) as connection:
             return leasing.retry_later(connection, lease, delay_seconds, counted=counted)
+
+    def rebind(self, lease: Lease, arrival: Arrival, model: ModelIdentity) -> Disposition | None:
+        """Record that the file of `lease` has other bytes by now, and queue those.
+
+        Parameters
+        ----------
+        arrival
+            The arrival that holds the lease, with the hash and size that its file has now.
+
+        Returns
+        -------
+        Disposition or None
+            What the arrival is with its new bytes; None when the lease is no longer held, and nothing was changed.
+        """
+        with write_transaction(self._engine) as connection:
+            return arriving.rebind(connection, lease, arrival, model)
 
     def extend(self, leases: Sequence[Lease], lease_seconds: float) -> list[Lease]:
         """Let leases end `lease_seconds` from now; returns those that are still held."""

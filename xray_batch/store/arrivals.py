@@ -6,8 +6,8 @@ from collections.abc import Collection, Sequence
 
 import sqlalchemy as sa
 
-from xray_batch.records import Arrival, Disposition, Finished, ModelIdentity
-from xray_batch.schema import ArrivalRow, ContentRow
+from xray_batch.records import Arrival, Disposition, Finished, Lease, ModelIdentity
+from xray_batch.schema import IS_UNFILED, ArrivalRow, ContentRow
 from xray_batch.store.answers import (
     add_events,
     answered_contents,
@@ -75,6 +75,51 @@ def record_duplicates(connection: sa.Connection, arrivals: Sequence[Arrival]) ->
     _insert_arrivals(connection, new, {arrival.arrival_id: Disposition.DUPLICATE for arrival in new}, "in_place")
 
 
+def rebind(connection: sa.Connection, lease: Lease, arrival: Arrival, model: ModelIdentity) -> Disposition | None:
+    """Give an arrival other bytes; the content that it held is handed to one of its duplicates."""
+    _insert_contents(connection, [arrival], state="done")
+    contents = lock_contents(connection, (lease.content_sha256, arrival.content_sha256))
+    if contents[lease.content_sha256].lease_token != lease.token:
+        return None
+    is_free = contents[arrival.content_sha256].state == "done"
+    is_answered = bool(answered_contents(connection, [arrival.content_sha256], model))
+    disposition = Disposition.WORK if is_free and not is_answered else Disposition.DUPLICATE
+    connection.execute(
+        sa.update(ArrivalRow)
+        .where(ArrivalRow.arrival_id == arrival.arrival_id)
+        .values(content_sha256=arrival.content_sha256, size=arrival.size, disposition=disposition.value)
+    )
+    if disposition is Disposition.WORK:
+        _queue_again(connection, arrival)
+    _hand_over(connection, lease.content_sha256)
+    now = database_now(connection)
+    add_events(connection, "changed", [(arrival.arrival_id, lease.content_sha256, None)], now)
+    add_events(connection, "arrived", [(arrival.arrival_id, arrival.content_sha256, disposition.value)], now)
+    return disposition
+
+
+def _hand_over(connection: sa.Connection, sha256: str) -> None:
+    """Let a duplicate that is still in the spool hold a content; without one, nobody has these bytes any more."""
+    heir = connection.execute(
+        sa.select(ArrivalRow.arrival_id, ArrivalRow.received_at)
+        .where(ArrivalRow.content_sha256 == sha256, IS_UNFILED)
+        .order_by(ArrivalRow.received_at)
+        .limit(1)
+    ).first()
+    held = {"state": "done"} if heir is None else {"state": "queued", "held_by": heir.arrival_id}
+    connection.execute(
+        sa.update(ContentRow)
+        .where(ContentRow.content_sha256 == sha256)
+        .values(lease_token=None, lease_until=None, attempts=0, **held)
+    )
+    if heir is not None:
+        connection.execute(
+            sa.update(ArrivalRow)
+            .where(ArrivalRow.arrival_id == heir.arrival_id)
+            .values(disposition=Disposition.WORK.value)
+        )
+
+
 def _begin(
     connection: sa.Connection, arrivals: Sequence[Arrival], state: str
 ) -> tuple[dict[uuid.UUID, Disposition], list[Arrival], dict[str, uuid.UUID | None]]:
@@ -89,11 +134,7 @@ def _begin(
     """
     new = _distinct(arrivals, _stored_dispositions(connection, arrivals))
     first = {arrival.content_sha256: arrival for arrival in reversed(new)}
-    if first:
-        connection.execute(
-            insert(connection, ContentRow).on_conflict_do_nothing(index_elements=[ContentRow.content_sha256]),
-            [_content_values(first[sha256], state) for sha256 in sorted(first)],
-        )
+    _insert_contents(connection, [first[sha256] for sha256 in sorted(first)], state)
     holders = {
         sha256: None if row.state == "done" else row.held_by for sha256, row in lock_contents(connection, first).items()
     }
@@ -115,6 +156,15 @@ def _stored_dispositions(connection: sa.Connection, arrivals: Sequence[Arrival])
         )
     )
     return {arrival_id: Disposition(disposition) for arrival_id, disposition in rows}
+
+
+def _insert_contents(connection: sa.Connection, arrivals: Sequence[Arrival], state: str) -> None:
+    """Make sure that the contents of these arrivals exist; those that are inserted have `state`."""
+    if arrivals:
+        connection.execute(
+            insert(connection, ContentRow).on_conflict_do_nothing(index_elements=[ContentRow.content_sha256]),
+            [_content_values(arrival, state) for arrival in arrivals],
+        )
 
 
 def _content_values(arrival: Arrival, state: str) -> dict[str, object]:
