@@ -57,6 +57,9 @@ class Settings(BaseModel):
     )
     max_attempts: int = Field(3, ge=1, le=20, description="Tries for a file whose processing ends abnormally")
     settle_seconds: float = Field(2.0, ge=0, description="A file in the inbox is complete when unchanged this long")
+    incomplete_seconds: float = Field(
+        30.0, ge=0, description="A file whose format has not ended is refused as truncated when unchanged this long"
+    )
     scan_seconds: float = Field(5.0, gt=0, le=3600, description="Time between two scans of the inbox")
     lease_seconds: float = Field(20.0, ge=10, description="A service that died gives its files up after this time")
     drain_seconds: float = Field(30.0, ge=0, description="Time to finish the work in hand when told to stop")

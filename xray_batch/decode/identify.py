@@ -18,10 +18,10 @@ _FIRST_GROUPS: Final = frozenset({0x0002, 0x0008})
 #: Longest plausible first element of a data set without preamble: group length, character set or a UID.
 _MAX_FIRST_LENGTH: Final = 1024
 
-_VALUE_REPRESENTATIONS: Final = frozenset(vr.value.encode() for vr in VR if len(vr.value) == 2)
+VALUE_REPRESENTATIONS: Final = frozenset(vr.value.encode() for vr in VR if len(vr.value) == 2)
 
 #: VRs whose length field has 32 bits after two reserved bytes (PS3.5 section 7.1.2).
-_LONG_VALUE_REPRESENTATIONS: Final = frozenset(
+LONG_VALUE_REPRESENTATIONS: Final = frozenset(
     vr.encode() for vr in ("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV")
 )
 
@@ -77,9 +77,9 @@ def _read_element(
         end = offset + 8 + length
     else:
         vr = content[offset + 4 : offset + 6]
-        if vr not in _VALUE_REPRESENTATIONS:
+        if vr not in VALUE_REPRESENTATIONS:
             return None
-        if vr in _LONG_VALUE_REPRESENTATIONS:
+        if vr in LONG_VALUE_REPRESENTATIONS:
             if len(content) < offset + 12:
                 return None
             (length,) = struct.unpack_from("<L", content, offset + 8)

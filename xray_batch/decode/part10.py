@@ -17,7 +17,7 @@ from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 
 from xray_batch.decode.attributes import KEYWORDS_READ, PYDICOM_ERRORS, Attributes
-from xray_batch.decode.identify import DICOM_PREFIX, DICOM_PREFIX_OFFSET, guess_implicit_vr
+from xray_batch.decode.identify import DICOM_PREFIX, DICOM_PREFIX_OFFSET, LONG_VALUE_REPRESENTATIONS, guess_implicit_vr
 from xray_batch.decode.limits import MAX_INFLATED_BYTES
 from xray_batch.decode.stream import BoundedStream
 from xray_batch.errors import ReasonCode, RejectedInputError
@@ -27,10 +27,9 @@ PIXEL_DATA: Final = 0x7FE00010
 _PIXEL_TAGS: Final = frozenset({0x7FE00008, 0x7FE00009, PIXEL_DATA})
 
 #: Deflated data sets that point elsewhere for their pixels: refused before anything is inflated.
-_REFUSED_DEFLATED: Final = frozenset({"1.2.840.10008.1.2.4.95", uid.JPIPHTJ2KReferencedDeflate})
+REFUSED_DEFLATED: Final = frozenset({"1.2.840.10008.1.2.4.95", uid.JPIPHTJ2KReferencedDeflate})
 
-_UNDEFINED_LENGTH: Final = 0xFFFFFFFF
-_LONG_VRS: Final = frozenset({b"OB", b"OW", b"OF", b"OD", b"OV", b"OL", b"UN"})
+UNDEFINED_LENGTH: Final = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +67,7 @@ def read_dicom_file(content: bytes) -> DicomFile:
     has_prefix = content[DICOM_PREFIX_OFFSET : DICOM_PREFIX_OFFSET + 4] == DICOM_PREFIX
     meta, start = _read_file_meta(content, DICOM_PREFIX_OFFSET + 4 if has_prefix else 0)
     transfer_syntax = _find_transfer_syntax(meta, content, start)
-    if transfer_syntax in _REFUSED_DEFLATED:
+    if transfer_syntax in REFUSED_DEFLATED:
         raise RejectedInputError(
             ReasonCode.UNSUPPORTED_TRANSFER_SYNTAX,
             f"(0002,0010) Transfer Syntax UID is {transfer_syntax.name}; "
@@ -199,7 +198,7 @@ def _find_pixel_element(dataset: Dataset, content: bytes, offset: int) -> PixelE
     if tag not in _PIXEL_TAGS:
         return None
     vr = None if is_implicit_vr else content[offset + 4 : offset + 6]
-    if vr in _LONG_VRS:
+    if vr in LONG_VALUE_REPRESENTATIONS:
         offset += 4
     if offset + 8 > len(content):
         return None
@@ -208,7 +207,7 @@ def _find_pixel_element(dataset: Dataset, content: bytes, offset: int) -> PixelE
         tag=tag,
         vr=vr.decode("latin-1") if vr else None,
         offset=offset + 8,
-        length=None if length == _UNDEFINED_LENGTH else length,
+        length=None if length == UNDEFINED_LENGTH else length,
         is_little_endian=bool(is_little_endian),
         content=content,
     )

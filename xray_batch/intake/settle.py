@@ -2,15 +2,16 @@
 
 A file is complete when
 
-- it has a size, and size, times and inode have not changed for the settle time, and
-- nobody has it open for writing, which the kernel knows and a lease asks (reliability.md, M9).
+- it has a size, and size, times and inode have not changed for the settle time,
+- nobody has it open for writing, which the kernel knows and a lease asks (reliability.md, M9), and
+- the end of its format is there, or it has been without it for long.
 
 It exists for: copies over the network that arrive in pieces and pause; scanners that open a file again and
 again; senders that write under a temporary name and rename; files replaced or removed while we look.
 "Not complete yet" is never final: such a file is looked at again at every scan, for ever.
 
 What cannot be seen from here: a sender that closes a file before it is whole and stays silent for longer
-than the settle time.  Such a file is handed on, and decode finds it truncated.
+than that.  Such a file is handed on, and decode finds it truncated.
 """
 
 import enum
@@ -77,11 +78,25 @@ class SettleTracker:
     ----------
     settle_seconds
         How long a file must not change; longer where the inbox is on a network file system.
+    incomplete_seconds
+        How long a file that `ends_early` must not change.
+    ends_early
+        Tells of the descriptor of a file whether the end of its format is missing.
     clock
         Monotonic: the wall clock may jump by a day, and a file neither becomes complete nor waits for it.
     """
 
-    def __init__(self, inbox: Path, settle_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        inbox: Path,
+        settle_seconds: float,
+        *,
+        incomplete_seconds: float,
+        ends_early: Callable[[int], bool],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._incomplete_seconds = incomplete_seconds
+        self._ends_early = ends_early
         self._settle_seconds = max(settle_seconds, NETWORK_SETTLE_SECONDS if is_network(inbox) else 0.0)
         self._clock = clock
         self._sightings: dict[str, _Sighting] = {}
@@ -116,19 +131,20 @@ class SettleTracker:
         if quiet < needed:
             return False
         try:
-            writers = _writers_of_file(sighting.file)
+            with open_file(sighting.file.inbox, *Path(sighting.file.name).parts) as descriptor:
+                return self._is_whole(descriptor, sighting.file, quiet, needed)
         except OSError as error:
             self._unreadable += error.errno not in GONE_ERRNOS
             return False
-        if writers is Writers.UNKNOWN:
-            return quiet >= needed * UNKNOWN_WRITERS_FACTOR
-        return writers is Writers.NONE
 
-
-def _writers_of_file(file: InboxFile) -> Writers:
-    """Ask for the writers of the file that the scan saw; another under its name counts as being written."""
-    with open_file(file.inbox, *Path(file.name).parts) as descriptor:
+    def _is_whole(self, descriptor: int, file: InboxFile, quiet: float, needed: float) -> bool:
+        """Look at a file that has not changed for `quiet` seconds, which are as many as `needed` of any file."""
         status = os.fstat(descriptor)
-        if (status.st_dev, status.st_ino) != (file.device, file.inode):
-            return Writers.SOME
-        return writers_of(descriptor)
+        if (status.st_dev, status.st_ino) != (file.device, file.inode):  # another file by now
+            return False
+        writers = writers_of(descriptor)
+        if writers is Writers.SOME or (writers is Writers.UNKNOWN and quiet < needed * UNKNOWN_WRITERS_FACTOR):
+            return False
+        # A service that was started anew has only the kernel's word for how long that was.
+        unchanged = max(quiet, time.time() - status.st_ctime)
+        return unchanged >= self._incomplete_seconds or not self._ends_early(descriptor)

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
+from xray_batch.decode import ends_early
 from xray_batch.intake import Claimed, Folders, SettleTracker, claim, claimed_by, claims_in_spool, hash_claimed, scan
 from xray_batch.logs import get_logger
 from xray_batch.pipeline.engine import Answered
@@ -50,7 +51,12 @@ class Intake:
         self._settings = settings
         self._keep_alive = keep_alive
         self._log = get_logger()
-        self._tracker = SettleTracker(folders.inbox, settings.settle_seconds)
+        self._tracker = SettleTracker(
+            folders.inbox,
+            settings.settle_seconds,
+            incomplete_seconds=settings.incomplete_seconds,
+            ends_early=ends_early,
+        )
         self._left_alone: Counter[str] = Counter()
         self._recorded: set[uuid.UUID] = set()  #: arrivals in the spool that the database knows
 

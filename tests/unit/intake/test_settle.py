@@ -27,10 +27,25 @@ def clock():
     return Clock()
 
 
+#: What the tests take for a file whose format has not ended.
+UNFINISHED = b"to be continued"
+
+
+def make_tracker(folders, clock, settle_seconds=2.0):
+    """Return a tracker that waits a minute for unfinished files."""
+    return SettleTracker(
+        folders.inbox,
+        settle_seconds,
+        incomplete_seconds=60.0,
+        ends_early=lambda descriptor: os.pread(descriptor, 100, 0) == UNFINISHED,
+        clock=clock,
+    )
+
+
 @pytest.fixture
 def look(folders, clock):
     """Wait some seconds, scan, and return the names of the complete files."""
-    tracker = SettleTracker(folders.inbox, 2.0, clock)
+    tracker = make_tracker(folders, clock)
 
     def wait_and_scan(seconds):
         clock.now += seconds
@@ -128,7 +143,7 @@ def test_without_leases_the_settle_time_doubles(drop, look, monkeypatch):
 def test_on_a_network_file_system_a_file_waits_longer(folders, drop, look, clock, monkeypatch):
     """Its host may say for some seconds what was."""
     monkeypatch.setattr(settle, "is_network", lambda inbox: inbox == folders.inbox)
-    tracker = SettleTracker(folders.inbox, 2.0, clock)
+    tracker = make_tracker(folders, clock)
     drop("x.dcm")
     files = scan(folders.inbox).files
     found = []
@@ -136,6 +151,28 @@ def test_on_a_network_file_system_a_file_waits_longer(folders, drop, look, clock
         clock.now += seconds
         found.append([file.name for file in tracker.complete(files)])
     assert found == [[], [], ["x.dcm"]]
+
+
+def test_a_file_whose_format_has_not_ended_waits_longer(drop, look):
+    """A sender that closes it and goes on later is waited for; one that never does, not for ever."""
+    drop("x.png", UNFINISHED)
+    drop("y.png", UNFINISHED)
+    assert [look(0), look(2), look(50)] == [[], [], []]
+    with drop("x.png", UNFINISHED).open("ab") as file:
+        file.write(b": the end")
+    assert look(0) == []
+    assert look(2) == ["x.png"]
+    assert look(10) == ["y.png", "x.png"]
+
+
+def test_a_service_started_anew_knows_from_the_file_how_long_it_has_waited(drop, look, monkeypatch):
+    """An unfinished file that has not changed for long, by the kernel's word, does not wait once more."""
+    drop("x.png", UNFINISHED)
+    now = time.time()
+    monkeypatch.setattr(settle.time, "time", lambda: now + 59)
+    assert [look(0), look(2)] == [[], []]
+    monkeypatch.setattr(settle.time, "time", lambda: now + 61)
+    assert look(0) == ["x.png"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root gives a file to another user")
@@ -157,11 +194,11 @@ def test_a_file_that_cannot_be_opened_is_counted_and_tried_again(drop, look, mon
     drop("x.dcm")
     look(0)
 
-    def refuse(_file):
+    def refuse(*_names):
         raise PermissionError(13, "Permission denied")
 
     with monkeypatch.context() as patch:
-        patch.setattr(settle, "_writers_of_file", refuse)
+        patch.setattr(settle, "open_file", refuse)
         assert look(2) == []
         assert look.tracker.unreadable == 1
     assert look(0) == ["x.dcm"]
@@ -172,7 +209,7 @@ def test_a_link_swapped_in_for_a_subfolder_is_not_followed(folders, drop, clock,
     """The scan saw a file in a folder; what now has the folder's name leads out of the inbox."""
     drop("study/x.dcm")
     files = scan(folders.inbox).files
-    tracker = SettleTracker(folders.inbox, 0.0, clock)
+    tracker = make_tracker(folders, clock, 0.0)
     (folders.inbox / "study").rename(tmp_path / "outside")
     (folders.inbox / "study").symlink_to(tmp_path / "outside")
     assert list(tracker.complete(files)) == []
@@ -189,10 +226,11 @@ def test_complete_files_come_in_the_order_of_waiting(drop, look):
 def test_files_are_opened_only_as_they_are_taken(folders, drop, clock, monkeypatch):
     """Of a huge drop no more files are opened than the caller takes."""
     opened = []
-    monkeypatch.setattr(settle, "_writers_of_file", lambda file: opened.append(file.name) or Writers.NONE)
+    real = settle.open_file
+    monkeypatch.setattr(settle, "open_file", lambda root, *names: opened.append(names[-1]) or real(root, *names))
     for number in range(10):
         drop(f"{number}.dcm")
-    complete = SettleTracker(folders.inbox, 0.0, clock).complete(scan(folders.inbox).files)
+    complete = make_tracker(folders, clock, 0.0).complete(scan(folders.inbox).files)
     assert opened == []
     assert [next(complete).name, next(complete).name] == opened
     assert len(opened) == 2

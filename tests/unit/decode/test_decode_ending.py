@@ -1,0 +1,111 @@
+"""Files that stop before their format does, told without decoding them."""
+
+import io
+import struct
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+from dicom_factory import raw_element
+from film_encodings import encodings, png_chunk
+
+from xray_batch.decode import ends_early
+
+#: 12 bits without 0 and 4095, as the encodings want it.
+FILM = np.random.default_rng(7).integers(1, 4095, (64, 80), dtype=np.uint16)
+
+ENCODINGS = {name: encoding for name, encoding in encodings(FILM).items() if encoding.program is None}
+
+META = bytes(128) + b"DICM" + raw_element(2, 0x10, "UI", b"1.2.840.10008.1.2.1\0")
+
+
+@pytest.fixture
+def is_early(tmp_path):
+    """Write some bytes and ask of them."""
+
+    def ask(content):
+        path = tmp_path / "asked"
+        path.write_bytes(content)
+        with path.open("rb") as file:
+            return ends_early(file.fileno())
+
+    return ask
+
+
+@pytest.mark.parametrize("name", ENCODINGS)
+def test_a_whole_film_has_ended(name, is_early, tmp_path):
+    """In every encoding that is read."""
+    ENCODINGS[name].write(tmp_path / "film")
+    assert not is_early((tmp_path / "film").read_bytes())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("ImplicitVRLittleEndian, unsigned", "plain", "ExplicitVRBigEndian, signed", "JPEG2000, unsigned"),
+        *("RLELossless, signed", "PNG, 16 bits", "PNG, interlaced", "JPEG", "JPEG, progressive"),
+    ],
+)
+def test_a_cut_film_has_not(name, is_early, tmp_path):
+    """Wherever it is cut, in its header or in its pixels."""
+    ENCODINGS[name].write(tmp_path / "film")
+    content = (tmp_path / "film").read_bytes()
+    rows = max(content.find(b"\x28\x00\x10\x00"), content.find(b"\x00\x28\x00\x10"))
+    first = rows + 10 if content[128:132] == b"DICM" else 20
+    for cut in [*range(first, min(len(content), first + 200)), *range(first, len(content), 97), len(content) - 1]:
+        assert is_early(content[:cut]), cut
+
+
+def test_sequences_of_undefined_length_are_walked_through(is_early):
+    """They end where their delimiters say, however deep; before that the file has not ended."""
+    undefined = b"\xff\xff\xff\xff"
+    item, item_end, end = b"\xfe\xff\x00\xe0", b"\xfe\xff\x0d\xe0" + bytes(4), b"\xfe\xff\xdd\xe0" + bytes(4)
+    sequence = struct.pack("<HH", 8, 0x1140) + b"SQ\0\0" + undefined + item + undefined
+    content = META + 3 * sequence
+    for _ in range(3):
+        assert is_early(content)
+        content += item_end + end
+    assert not is_early(content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        META + raw_element(8, 0x60, "CS", b"DX") + bytes(512),
+        META + b"\x08\x00\x60\x00??\x02\x00DX",
+        META + struct.pack("<HH", 9, 0x1001) + b"UN\0\0\xff\xff\xff\xff",
+        META + b"\xfe\xff\xdd\xe0" + bytes(4),
+        META + 30_000 * raw_element(9, 0x1001, "LO", b""),
+        bytes(128) + b"DICM" + raw_element(8, 0x60, "CS", b"DX"),
+        b"\x89PNG\r\n\x1a\n" + b"\x00\x00\x00\x0d1234 and so on",
+        b"PK\x05\x06" + bytes(18),
+        b"no format at all",
+        b"",
+    ],
+    ids=[
+        *("zeros at the end", "no VR", "UN of undefined length", "an end without a start", "a flood of elements"),
+        *("no transfer syntax", "no PNG chunk", "an empty zip", "unknown", "empty"),
+    ],
+)
+def test_what_cannot_be_told_has_ended(content, is_early):
+    """It is for decode to say what it is; nothing waits for the end of something that has none."""
+    assert not is_early(content)
+
+
+def test_what_follows_the_end_does_not_matter(is_early):
+    """Cameras, archives and senders append things."""
+    png = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", bytes(13)) + png_chunk(b"IEND", b"")
+    assert not is_early(png + b"appended")
+    assert not is_early(b"\xff\xd8\xff\xe0 scan \xff\xd9" + bytes(4096))
+
+
+def test_a_zip_archive_ends_with_its_directory(is_early):
+    """Its members may be there long before."""
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w") as archive:
+        archive.writestr("film.dcm", zlib.compress(FILM.tobytes()))
+        archive.comment = b"from the PACS"
+    content = written.getvalue()
+    assert not is_early(content)
+    assert is_early(content[:-60])

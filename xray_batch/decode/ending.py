@@ -1,0 +1,181 @@
+"""Whether a file stops before its format does, told by its skeleton: nothing is decoded or inflated.
+
+Intake asks, so that a sender who pauses with half a file is waited for.  A file of no known format, a damaged
+one, and one too long to be looked through counts as ended: decode then says what it is.
+"""
+
+import os
+import struct
+from typing import Final
+
+from pydicom import uid
+
+from xray_batch.decode.archive import ZIP_SIGNATURES
+from xray_batch.decode.identify import (
+    DICOM_PREFIX,
+    DICOM_PREFIX_OFFSET,
+    JPEG_SIGNATURE,
+    LONG_VALUE_REPRESENTATIONS,
+    PNG_SIGNATURE,
+    VALUE_REPRESENTATIONS,
+)
+from xray_batch.decode.part10 import PIXEL_DATA, REFUSED_DEFLATED, UNDEFINED_LENGTH
+
+#: Elements, fragments or chunks looked at; a film has hundreds.
+_MOST_PARTS: Final = 20_000
+
+#: EOI may be followed by what cameras and archives append; a zip archive's end by a comment of up to 65,535 bytes.
+_TAIL_BYTES: Final = 65_535 + 22
+
+_EOI: Final = b"\xff\xd9"  #: ITU-T T.81 B.1.1.3; inside a scan every 0xFF is followed by 0x00 or a restart marker
+_ZIP_END: Final = b"PK\x05\x06"  #: APPNOTE.TXT 4.3.16
+
+_META_START: Final = DICOM_PREFIX_OFFSET + len(DICOM_PREFIX)
+_META_GROUP: Final = b"\x02\x00"
+_TRANSFER_SYNTAX: Final = 0x00020010
+_ROWS: Final = 0x00280010
+
+#: Item, Item Delimitation Item, Sequence Delimitation Item (PS3.5 section 7.5): a tag and a length in every encoding.
+_ITEM: Final = 0xFFFEE000
+_ITEM_END: Final = 0xFFFEE00D
+_SEQUENCE_END: Final = 0xFFFEE0DD
+
+
+def ends_early(descriptor: int) -> bool:
+    """Tell whether a DICOM, PNG, JPEG or zip file is certain to be only the beginning of one.
+
+    Parameters
+    ----------
+    descriptor
+        Of a regular file, open for reading; its position is neither used nor changed.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    """
+    start = os.pread(descriptor, _META_START, 0)
+    size = os.fstat(descriptor).st_size
+    if start.startswith(DICOM_PREFIX, DICOM_PREFIX_OFFSET):
+        return _Elements(descriptor, size).end_early()
+    if start.startswith(PNG_SIGNATURE):
+        return _png_ends_early(descriptor, size)
+    if start.startswith(JPEG_SIGNATURE):
+        return _EOI not in os.pread(descriptor, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
+    if start.startswith(ZIP_SIGNATURES):
+        return _ZIP_END not in os.pread(descriptor, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
+    return False
+
+
+def _png_ends_early(descriptor: int, size: int) -> bool:
+    """Walk the chunks to IEND (PNG specification, 5.3)."""
+    offset = len(PNG_SIGNATURE)
+    for _ in range(_MOST_PARTS):
+        head = os.pread(descriptor, 8, offset)
+        if len(head) < 8:
+            return True
+        length, kind = struct.unpack(">L4s", head)
+        if not kind.isalpha():  # no chunk
+            return False
+        offset += 12 + length  # length, type and CRC
+        if offset > size:
+            return True
+        if kind == b"IEND":
+            return False
+    return False
+
+
+class _FileEndsError(Exception):
+    """The file ends inside an element."""
+
+
+class _NoDataSetError(Exception):
+    """What is here is no data set that can be walked over."""
+
+
+class _Elements:
+    """A walk over the data elements of a DICOM file, from head to head (PS3.5 section 7.1, PS3.10 section 7.1)."""
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        self._descriptor = descriptor
+        self._size = size
+        self._offset = _META_START
+        self._order = "<"
+        self._is_implicit_vr = False
+        self._owes_pixels = False  #: Rows were there, Pixel Data not yet
+        self._open = 0  #: sequences and items of undefined length that have not ended
+
+    def end_early(self) -> bool:
+        """Walk until the file ends, or cannot be walked over."""
+        try:
+            self._enter(self._pass_meta())
+            for _ in range(_MOST_PARTS):
+                if self._offset == self._size:
+                    return self._open > 0 or self._owes_pixels
+                self._pass_value(*self._pass_head())
+        except _FileEndsError:
+            return True
+        except _NoDataSetError:
+            pass
+        return False
+
+    def _pass_meta(self) -> str:
+        """Pass the File Meta Information; return its transfer syntax."""
+        syntax = ""
+        while self._read(2) == _META_GROUP:
+            tag, vr, length = self._pass_head()
+            if tag == _TRANSFER_SYNTAX:
+                syntax = self._read(min(length, 64)).rstrip(b"\0 ").decode("latin-1")
+            self._pass_value(tag, vr, length)
+        return syntax
+
+    def _enter(self, syntax: str) -> None:
+        """Choose the encoding of the data set: what is deflated, or unknown, is not looked into."""
+        if not syntax or syntax in REFUSED_DEFLATED or syntax == uid.DeflatedExplicitVRLittleEndian:
+            raise _NoDataSetError
+        self._is_implicit_vr = syntax == uid.ImplicitVRLittleEndian
+        self._order = ">" if syntax == uid.ExplicitVRBigEndian else "<"
+
+    def _read(self, count: int) -> bytes:
+        """Return the next bytes, without passing them."""
+        found = os.pread(self._descriptor, count, self._offset)
+        if len(found) < count:
+            raise _FileEndsError
+        return found
+
+    def _pass_head(self) -> tuple[int, bytes, int]:
+        """Pass the head of the next element; return its tag, VR (empty if there is none) and length."""
+        head = self._read(8)
+        group, number = struct.unpack_from(f"{self._order}HH", head)
+        vr = b"" if self._is_implicit_vr or group == _ITEM >> 16 else head[4:6]
+        if group == 0 or (vr and vr not in VALUE_REPRESENTATIONS):  # zeros to the end of a block, or damage
+            raise _NoDataSetError
+        self._offset += 8
+        if not vr:
+            (length,) = struct.unpack_from(f"{self._order}L", head, 4)
+        elif vr in LONG_VALUE_REPRESENTATIONS:
+            (length,) = struct.unpack(f"{self._order}L", self._read(4))
+            self._offset += 4
+        else:
+            (length,) = struct.unpack_from(f"{self._order}H", head, 6)
+        return group << 16 | number, vr, length
+
+    def _pass_value(self, tag: int, vr: bytes, length: int) -> None:
+        """Pass the value, or enter it where its length is undefined.
+
+        What is inside a sequence looks like what is outside, so nothing but the number of open ones is kept.
+        """
+        if tag in (_ROWS, PIXEL_DATA):
+            self._owes_pixels = tag == _ROWS
+        if tag in (_ITEM_END, _SEQUENCE_END):
+            self._open -= 1
+        elif length != UNDEFINED_LENGTH:
+            self._offset += length
+        elif vr in (b"", b"SQ") or tag in (_ITEM, PIXEL_DATA):
+            self._open += 1
+        else:  # UN of undefined length holds implicit VR (PS3.5 section 6.2.2, note 4): not walked over
+            raise _NoDataSetError
+        if self._open < 0:
+            raise _NoDataSetError
+        if self._offset > self._size:
+            raise _FileEndsError
