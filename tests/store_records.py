@@ -52,6 +52,7 @@ def make_analysed(
     outcome: Outcome = Outcome.PNEUMONIA,
     patient_id: str = "P1",
     study_instance_uid: str = "1.2.3",
+    sop_instance_uid: str | None = "1.2.3.4.5",
     minute: int = 0,
 ) -> Finished:
     """Return the answer of an analysed DICOM image."""
@@ -74,7 +75,7 @@ def make_analysed(
             source_format=SourceFormat.DICOM,
             transfer_syntax_uid="1.2.840.10008.1.2.1",
             sop_class_uid="1.2.840.10008.5.1.4.1.1.1.1",
-            sop_instance_uid="1.2.3.4.5",
+            sop_instance_uid=sop_instance_uid,
             study_instance_uid=study_instance_uid,
             series_instance_uid="1.2.3.4",
             patient_id=patient_id,

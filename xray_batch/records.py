@@ -65,6 +65,7 @@ class ImageWarning(enum.StrEnum):
     NOT_SQUARE = "not_square"  #: The pixels were not square and were resampled.
     PADDING_TRIMMED = "padding_trimmed"  #: Rows or columns of nothing but (0028,0120) padding were cut off.
     BORDER_TRIMMED = "border_trimmed"  #: A wide border of one gray was cut off.
+    UID_CONFLICT = "uid_conflict"  #: Other bytes with this (0008,0018) SOP Instance UID came first.
     SUSPECT_POLARITY = "suspect_polarity"  #: The picture looks as if black and white were exchanged.
     SUSPECT_ORIENTATION = "suspect_orientation"  #: It looks turned by 90 or 180 degrees.
     SUSPECT_FRAMING = "suspect_framing"  #: It looks as if half of the chest were missing, or has wide borders.

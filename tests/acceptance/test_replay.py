@@ -64,6 +64,16 @@ def test_a_refused_file_is_refused_again(tmp_path):
     assert "MRN-48151623" not in done.out + done.err
 
 
+def test_a_conflict_with_another_file_is_no_difference(tmp_path):
+    """A file whose UID another one had first is flagged for that; alone, as in a replay, it has no conflict."""
+    first, second = (write_dicom(tmp_path / f"{name}.dcm", ViewPosition="LL", PatientID=name) for name in "ab")
+    (row,) = process(tmp_path, first)
+    assert row["warnings"] == ""
+    (row,) = process(tmp_path, second)
+    assert row["warnings"] == "uid_conflict"
+    assert replay(tmp_path, row).code == 0
+
+
 def test_films_of_a_batch_agree(tmp_path):
     """Films that shared a batch are recomputed within the tolerance that is stated, the first and the last."""
     rows = process(tmp_path, *make_films(tmp_path / "films", 6))

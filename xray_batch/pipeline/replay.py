@@ -19,6 +19,7 @@ from xray_batch.records import (
     PROBABILITY_COLUMNS,
     Computation,
     Finished,
+    ImageWarning,
     Outcome,
     Prediction,
     ResultRecord,
@@ -220,7 +221,8 @@ def _stored_answer(stored: StoredResult) -> Answer:
     return Answer(
         outcome=record.outcome,
         reason_code=record.reason_code,
-        warnings=record.warnings,
+        # That of other films in the database says nothing about this one.
+        warnings=",".join(code for code in record.warnings.split(",") if code != ImageWarning.UID_CONFLICT),
         values={name: getattr(record, name) for name in VALUES},
         heat_in_thorax=record.heat_in_thorax,
         preprocess_sha256=record.preprocess_sha256,

@@ -1,8 +1,10 @@
 """Answers into the tables `model`, `instance` and `result`, and the helpers all writers share."""
 
 import datetime as dt
+import hashlib
 import uuid
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -14,6 +16,7 @@ from xray_batch.records import (
     Computation,
     Finished,
     ImageHeader,
+    ImageWarning,
     ModelIdentity,
     Outcome,
     Prediction,
@@ -118,13 +121,14 @@ def write_answers(
     if not answers:
         return
     headers = [(sha256, answer.header) for sha256, _, answer in answers if answer.header is not None]
+    conflicts = _uid_conflicts(connection, headers)
     _upsert_instances(connection, headers)
     connection.execute(
         insert(connection, ResultRow).on_conflict_do_nothing(
             index_elements=[ResultRow.content_sha256, ResultRow.model_sha256, ResultRow.preprocess_sha256]
         ),
         [
-            {"content_sha256": sha256, "arrival_id": arrival_id, **_result_values(finished, model)}
+            {"content_sha256": sha256, "arrival_id": arrival_id, **_result_values(finished, model, conflicts[sha256])}
             for sha256, arrival_id, finished in answers
         ],
     )
@@ -139,6 +143,52 @@ def write_answers(
         [(arrival_id, sha256, _short_answer(finished)) for sha256, arrival_id, finished in answers],
         now,
     )
+    add_events(
+        connection,
+        "uid_conflict",
+        [(arrival_id, sha256, None) for sha256, arrival_id, _ in answers if conflicts[sha256]],
+        now,
+    )
+
+
+def _uid_conflicts(
+    connection: sa.Connection, headers: Sequence[tuple[str, ImageHeader]]
+) -> Mapping[str, tuple[ImageWarning, ...]]:
+    """Tell which contents have a SOP Instance UID that another content was answered under before; they are flagged.
+
+    A UID names one object for ever (PS3.5 section 9); whoever sends other bytes under it has changed the object, or
+    given one UID to two.  Which film is meant, nobody here can say: both are answered.
+    """
+    conflicts: defaultdict[str, tuple[ImageWarning, ...]] = defaultdict(tuple)
+    uids = {sha256: plain_text(header.sop_instance_uid) for sha256, header in headers if header.sop_instance_uid}
+    if not uids:
+        return conflicts
+    _lock_uids(connection, uids.values())
+    known = connection.execute(
+        sa.select(InstanceRow.sop_instance_uid, InstanceRow.content_sha256)
+        .join(ResultRow, ResultRow.content_sha256 == InstanceRow.content_sha256)
+        .where(InstanceRow.sop_instance_uid.in_(sorted(set(uids.values()))))
+        .group_by(InstanceRow.sop_instance_uid, InstanceRow.content_sha256)
+        .order_by(sa.func.min(ResultRow.result_id))
+    )
+    first: dict[str | None, str] = {}
+    for uid, sha256 in [*known, *((uid, sha256) for sha256, uid in uids.items())]:
+        first.setdefault(uid, sha256)
+    for sha256, uid in uids.items():
+        if first[uid] != sha256:
+            conflicts[sha256] = (ImageWarning.UID_CONFLICT,)
+    return conflicts
+
+
+def _lock_uids(connection: sa.Connection, uids: Iterable[str]) -> None:
+    """Let nobody else answer a content with one of these UIDs until the transaction ends: one of two is the first.
+
+    In the order of their keys, and after the contents, so that nobody waits in a circle.  SQLite has one writer.
+    """
+    if connection.dialect.name == "postgresql":
+        keys = sorted({int.from_bytes(hashlib.sha256(uid.encode()).digest()[:8], signed=True) for uid in uids})
+        for key in keys:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
 
 
 def _upsert_instances(connection: sa.Connection, headers: Sequence[tuple[str, ImageHeader]]) -> None:
@@ -179,12 +229,14 @@ def _instance_values(sha256: str, header: ImageHeader) -> dict[str, object]:
     }
 
 
-def _result_values(finished: Finished, model: ModelIdentity) -> dict[str, object]:
+def _result_values(
+    finished: Finished, model: ModelIdentity, more_warnings: tuple[ImageWarning, ...]
+) -> dict[str, object]:
     return {
         "model_sha256": model.model_sha256,
         "preprocess_sha256": model.preprocess_sha256,
         "rendering": finished.rendering,
-        "warnings": ",".join(warning.value for warning in finished.warnings),
+        "warnings": ",".join(warning.value for warning in finished.warnings + more_warnings),
         "classified_at": finished.classified_at,
         "processing_seconds": finished.processing_seconds,
         **_computation_values(finished.computation),
