@@ -15,8 +15,10 @@ from xray_batch.intake import Folders
 from xray_batch.logs import configure_logs
 from xray_batch.pipeline.engine import Answered, Failure
 from xray_batch.service import Service
+from xray_batch.service import breaker as breaker_module
 from xray_batch.service import intake as intake_module
 from xray_batch.service import loop as service_module
+from xray_batch.service.room import Room
 from xray_batch.settings import Settings
 from xray_batch.store import Store
 
@@ -286,3 +288,37 @@ def test_stopping_gives_back_what_is_not_done(home):
         leases = store.lease(limit=4, lease_seconds=10)
         assert [lease.attempts for lease in leases] == [1, 1]
     assert Path(home.service_state).exists() is False
+
+
+def test_a_broken_service_gives_up_no_films(home, monkeypatch):
+    """While every attempt fails, nothing is held against the files; when the cause is gone, all are answered."""
+    monkeypatch.setattr(breaker_module, "_PAUSE_SECONDS", 0.2)
+    monkeypatch.setattr(service_module, "_RETRY_SECONDS", 3.0)
+    for number in range(60):
+        (home.inbox / f"{number}.png").write_text(f"content {number}")
+
+    class Broken(ScriptedPipeline):
+        """Nothing works until the breaker has been seen to stop everything."""
+
+        failures = 0
+
+        def run(self, jobs):
+            for job in jobs:
+                self.failures += 1
+                answer = BROKEN if self.failures <= 33 else make_analysed()
+                yield [Answered(job=job, result=answer, content_sha256=job.context.content_sha256)]
+
+    rows = run_until_idle(home, Broken({}), arrivals=63)
+    assert Counter(row["outcome"] for row in rows.values()) == {"pneumonia": 63}
+
+
+def test_a_full_disk_stops_claiming_and_recovers(home, monkeypatch, capsys):
+    """Below the floor files stay in the inbox and the service stays up; with room again they are taken."""
+    configure_logs("info", "json")
+    looks = iter([1, 1, 1])
+    monkeypatch.setattr(
+        intake_module, "look_for_room", lambda _disks, _floor: Room(free_bytes=next(looks, 9), floor_bytes=4)
+    )
+    assert len(run_until_idle(home, ScriptedPipeline({}))) == 3
+    said = capsys.readouterr().err
+    assert said.index("the disk is nearly full") < said.index("the disk has room again") < said.index('"arrived"')

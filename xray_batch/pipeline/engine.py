@@ -192,6 +192,12 @@ def give_up(failure: Failure) -> Finished:
     return not_analysed(Rejection(reason_code=ReasonCode.ATTEMPTS_EXHAUSTED, reason=reason), 0.0)
 
 
+def is_given_up(finished: Finished) -> bool:
+    """Tell whether this is no answer of ours, but the end of the attempts to give one."""
+    answer = finished.answer
+    return isinstance(answer, Rejection) and answer.reason_code is ReasonCode.ATTEMPTS_EXHAUSTED
+
+
 def not_analysed(rejection: Rejection, seconds: float) -> Finished:
     """Answer for a file of which nothing is known but why it is not analysed."""
     return Finished(

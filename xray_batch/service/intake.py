@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
+from xray_batch.database import sqlite_path
 from xray_batch.decode import ends_early
 from xray_batch.intake import Claimed, Folders, SettleTracker, claim, claimed_by, claims_in_spool, hash_claimed, scan
 from xray_batch.logs import get_logger
@@ -12,6 +13,7 @@ from xray_batch.pipeline.engine import Answered
 from xray_batch.records import Arrival, Lease, ModelIdentity
 from xray_batch.service.archives import Archives
 from xray_batch.service.faults import DISK_ERRNOS, why
+from xray_batch.service.room import Room, look_for_room
 from xray_batch.settings import Settings
 from xray_batch.store import Store
 
@@ -57,6 +59,9 @@ class Intake:
             incomplete_seconds=settings.incomplete_seconds,
             ends_early=ends_early,
         )
+        database = sqlite_path(settings.resolved_database_url)
+        self._disks = [folders.home] if database is None else [folders.home, database.parent]
+        self.room = Room(free_bytes=0, floor_bytes=0)  #: on the disks, at the last look
         self._left_alone: Counter[str] = Counter()
         self._recorded: set[uuid.UUID] = set()  #: arrivals in the spool that the database knows
 
@@ -78,7 +83,8 @@ class Intake:
         """
         more = waiting = False
         try:
-            more, waiting = self._claim_complete()
+            if self._has_room():
+                more, waiting = self._claim_complete()
         except OSError as error:
             if error.errno in DISK_ERRNOS:
                 raise
@@ -111,6 +117,16 @@ class Intake:
     def forget(self, arrival_ids: Collection[uuid.UUID]) -> None:
         """Make room: these have left the spool."""
         self._recorded.difference_update(arrival_ids)
+
+    def _has_room(self) -> bool:
+        """Look whether the disks have room for more, and say when that changes."""
+        room = look_for_room(self._disks, self._settings.disk_floor_mb)
+        if room.for_claims != self.room.for_claims:
+            report = self._log.info if room.for_claims else self._log.error
+            said = "the disk has room again" if room.for_claims else "the disk is nearly full: nothing is taken in"
+            report(said, free_mb=room.free_bytes >> 20, floor_mb=room.floor_bytes >> 20)
+        self.room = room
+        return room.for_claims
 
     def _claim_complete(self) -> tuple[bool, bool]:
         """Claim complete files of the inbox; tell whether more can be claimed, and whether some are incomplete."""

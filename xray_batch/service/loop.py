@@ -27,7 +27,7 @@ from xray_batch.intake import (
     claimed_file,
 )
 from xray_batch.logs import get_logger
-from xray_batch.pipeline.engine import Answered, Failure, Job, Pipeline, give_up
+from xray_batch.pipeline.engine import Answered, Failure, Job, Pipeline, give_up, is_given_up
 from xray_batch.records import (
     Finished,
     Lease,
@@ -36,6 +36,7 @@ from xray_batch.records import (
     Rejection,
 )
 from xray_batch.service.archives import Archives
+from xray_batch.service.breaker import CircuitBreaker
 from xray_batch.service.faults import why
 from xray_batch.service.filing import Filing
 from xray_batch.service.host import Watchdog, notify
@@ -84,6 +85,7 @@ class Service:
         self._intake = Intake(folders, store, pipeline.model, self._archives, settings, self._keep_alive)
         self._watcher = InboxWatcher(folders.inbox, self._wake)
         self._watchdog = Watchdog()
+        self._breaker = CircuitBreaker()
         self._ready = False
         self._leased: dict[str, Lease] = {}
         self._found_work = False  #: whether anything was leased since the last look
@@ -181,9 +183,14 @@ class Service:
 
     def _lease_jobs(self) -> Iterator[Job[Lease]]:
         """Lease contents a batch at a time, for as long as there are any and nobody says stop; or one suspect alone."""
+        if not self._intake.room.for_work or self._breaker.pause_seconds:
+            return
+        if self._breaker.is_open:  # a file that has had no attempt yet tells best whether it was the files
+            yield from self._jobs(self._lease(1, range(1)) or self._lease(1, ANY_ATTEMPTS))
+            return
         suspect = self._lease(1, range(_LEASES_TOGETHER, ANY_ATTEMPTS.stop))
         yield from self._jobs(suspect)
-        while not suspect and not self._stopping.is_set():
+        while not suspect and not self._stopping.is_set() and not self._breaker.is_open:
             leases = self._lease(self._settings.batch_size, range(_LEASES_TOGETHER))
             if not leases:
                 return
@@ -224,12 +231,22 @@ class Service:
                 self._retry(lease, counted=False)
             elif isinstance(result, Finished):
                 finished.append((lease, result))
-            elif lease.attempts >= self._settings.max_attempts and not result.transient:
-                finished.append((lease, give_up(result)))
             else:
-                self._log.warning("attempt failed", arrival_id=str(lease.held_by), error=result.error)
-                self._retry(lease, counted=not result.transient)
+                counted = self._may_be_to_blame() and not result.transient
+                if counted and lease.attempts >= self._settings.max_attempts:
+                    finished.append((lease, give_up(result)))
+                else:
+                    self._log.warning("attempt failed", arrival_id=str(lease.held_by), error=result.error)
+                    self._retry(lease, counted=counted)
         self._finish(finished)
+
+    def _may_be_to_blame(self) -> bool:
+        """Take note of an attempt that ended abnormally; tell whether it is to be held against the file."""
+        in_pause = self._breaker.pause_seconds > 0  # it was taken up before that began
+        if self._breaker.failed():
+            pause = round(self._breaker.pause_seconds)
+            self._log.error("nearly every attempt fails: nothing is taken up", pause_seconds=pause)
+        return not in_pause
 
     def _may_be_stored(self, answered: Answered[Lease]) -> bool:
         """Tell whether an answer is for the bytes that arrived, and the members of an archive are in the inbox."""
@@ -251,6 +268,8 @@ class Service:
         for lease, result in finished:
             self._forget(lease)
             answer = result.answer
+            if not is_given_up(result):
+                self._breaker.succeeded()
             self._log.info(
                 "finished" if lease.token in tokens else "finished by somebody else",
                 arrival_id=str(lease.held_by),
@@ -267,10 +286,11 @@ class Service:
             return
         ((lease, result),) = finished
         self._log.error("answer refused", arrival_id=str(lease.held_by), why=str(error))
-        if isinstance(result.answer, Prediction) and lease.attempts >= self._settings.max_attempts:
+        counted = self._may_be_to_blame()
+        if counted and isinstance(result.answer, Prediction) and lease.attempts >= self._settings.max_attempts:
             self._give_up(lease, type(error).__name__)
         else:
-            self._retry(lease, counted=True)
+            self._retry(lease, counted=counted)
 
     def _give_up(self, lease: Lease, error: str) -> None:
         self._finish([(lease, give_up(Failure(error=error, transient=False)))])
