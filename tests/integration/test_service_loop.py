@@ -11,6 +11,7 @@ from installed_command import files_below
 from store_records import make_analysed, make_model
 
 from xray_batch.database import open_database
+from xray_batch.errors import ServiceFailedError
 from xray_batch.intake import Folders
 from xray_batch.logs import configure_logs
 from xray_batch.pipeline.engine import Answered, Failure
@@ -310,6 +311,26 @@ def test_a_broken_service_gives_up_no_films(home, monkeypatch):
 
     rows = run_until_idle(home, Broken({}), arrivals=63)
     assert Counter(row["outcome"] for row in rows.values()) == {"pneumonia": 63}
+
+
+def test_an_error_that_ends_the_service_quotes_nothing(home, capsys):
+    """Its class and our own lines are logged; what the error says may be about a patient."""
+
+    class Failing(ScriptedPipeline):
+        def run(self, jobs):
+            next(jobs)
+            raise RuntimeError("CUDA error while working on Kowalska.png")
+
+    settings = Settings(home=home.home, settle_seconds=0)
+    configure_logs("error", "json")
+    with closing(Store(open_database(settings.resolved_database_url))) as store:
+        with pytest.raises(ServiceFailedError) as failed:
+            Service(home, Failing({}), store, settings).run()
+        assert store.queue_status().leased == 3  # the attempts count
+    said = capsys.readouterr().err
+    assert '"error": "RuntimeError"' in said
+    assert "xray_batch/service/loop.py:" in said
+    assert "Kowalska" not in said + str(failed.value)
 
 
 def test_a_full_disk_stops_claiming_and_recovers(home, monkeypatch, capsys):

@@ -19,6 +19,7 @@ from typing import Final
 from xray_batch.errors import (
     DatabaseRefusedError,
     DatabaseUnavailableError,
+    ServiceFailedError,
     TransientError,
 )
 from xray_batch.intake import (
@@ -37,7 +38,7 @@ from xray_batch.records import (
 )
 from xray_batch.service.archives import Archives
 from xray_batch.service.breaker import CircuitBreaker
-from xray_batch.service.faults import why
+from xray_batch.service.faults import own_frames, why
 from xray_batch.service.filing import Filing
 from xray_batch.service.host import Watchdog, notify
 from xray_batch.service.intake import Intake
@@ -96,6 +97,11 @@ class Service:
 
         Database outages, full disks and decode workers that do not start are waited out; they never end the
         service.
+
+        Raises
+        ------
+        ServiceFailedError
+            If nothing here can go on: a bug, or a GPU that has failed, which lasts for the life of a process.
         """
         self._watcher.start()
         back_off = _BACK_OFF_SECONDS
@@ -110,6 +116,11 @@ class Service:
                 else:
                     back_off = _BACK_OFF_SECONDS
                     self._wait()
+        except Exception as error:  # noqa: BLE001 - the process's own boundary: what it says may quote a file
+            self._leased.clear()  # not given back: a file that ends the service each time must be found out
+            self._log.critical("ended by an error", error=type(error).__name__, at=own_frames(error))
+            message = f"the service ended by an error ({type(error).__name__}); its log says where"
+            raise ServiceFailedError(message) from None
         finally:
             notify("STOPPING=1")
             self._watcher.stop()
