@@ -110,7 +110,8 @@ class _Elements:
         try:
             self._enter(self._pass_meta())
             for _ in range(_MOST_PARTS):
-                if self._offset == self._size:
+                # Some senders append a few zeros to fill a block.
+                if not os.pread(self._descriptor, 8, self._offset).strip(b"\0"):
                     return self._open > 0 or self._owes_pixels
                 self._pass_value(*self._pass_head())
         except _FileEndsError:
@@ -148,7 +149,7 @@ class _Elements:
         head = self._read(8)
         group, number = struct.unpack_from(f"{self._order}HH", head)
         vr = b"" if self._is_implicit_vr or group == _ITEM >> 16 else head[4:6]
-        if group == 0 or (vr and vr not in VALUE_REPRESENTATIONS):  # zeros to the end of a block, or damage
+        if vr and vr not in VALUE_REPRESENTATIONS:
             raise _NoDataSetError
         self._offset += 8
         if not vr:

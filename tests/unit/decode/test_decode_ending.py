@@ -73,6 +73,7 @@ def test_sequences_of_undefined_length_are_walked_through(is_early):
     "content",
     [
         META + raw_element(8, 0x60, "CS", b"DX") + bytes(512),
+        META + raw_element(8, 0x60, "CS", b"DX") + bytes(2),
         META + b"\x08\x00\x60\x00??\x02\x00DX",
         META + struct.pack("<HH", 9, 0x1001) + b"UN\0\0\xff\xff\xff\xff",
         META + b"\xfe\xff\xdd\xe0" + bytes(4),
@@ -84,7 +85,14 @@ def test_sequences_of_undefined_length_are_walked_through(is_early):
         b"",
     ],
     ids=[
-        *("zeros at the end", "no VR", "UN of undefined length", "an end without a start", "a flood of elements"),
+        *(
+            "zeros at the end",
+            "two zeros",
+            "no VR",
+            "UN of undefined length",
+            "an end without a start",
+            "a flood of elements",
+        ),
         *("no transfer syntax", "no PNG chunk", "an empty zip", "unknown", "empty"),
     ],
 )
