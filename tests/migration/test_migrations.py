@@ -17,6 +17,7 @@ from xray_batch import database, schema
 from xray_batch.database import (
     _alembic_config,
     check_database,
+    check_file,
     current_revision,
     head_revision,
     make_engine,
@@ -294,6 +295,20 @@ class TestUrls:
         with pytest.raises(ConfigurationError, match="not a SQLite database"):
             open_database(f"sqlite:///{path}")
         assert path.read_bytes() == b"something else " * 100
+
+    def test_damaged_file(self, tmp_path):
+        """Damage is found by looking for it and by stumbling over it; the cure is a person's, exit code 78."""
+        path = tmp_path / "results.sqlite3"
+        url = f"sqlite:///{path}"
+        open_database(url).dispose()
+        check_file(url)
+        content = bytearray(path.read_bytes())
+        for page in range(4096, len(content), 4096):
+            content[page : page + 64] = b"\xff" * 64
+        path.write_bytes(content)
+        for use in (check_file, open_database):
+            with pytest.raises(ConfigurationError, match="damaged: restore a backup"):
+                use(url)
 
     def test_unreachable_server(self):
         """A PostgreSQL that does not answer is a transient error without the password."""

@@ -42,7 +42,7 @@ def watch(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
     from xray_batch.bundle import find_bundle
-    from xray_batch.database import sqlite_path
+    from xray_batch.database import check_file, sqlite_path
     from xray_batch.intake import Folders
     from xray_batch.pipeline.engine import Pipeline
     from xray_batch.service import Service, only_service
@@ -54,6 +54,7 @@ def watch(
     bundle_in_use = find_bundle(settings.bundle, folders.bundles)
     with lock, _open_store_at_last(settings) as store, Pipeline(bundle_in_use, settings) as pipeline:
         if embedded:
+            check_file(settings.resolved_database_url)
             store.end_leases()  # whoever held them had the lock before us
         service = Service(folders, pipeline, store, settings)
         signal.signal(signal.SIGTERM, service.stop)

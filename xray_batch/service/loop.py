@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Final
 
 from xray_batch.errors import (
+    ConfigurationError,
     DatabaseRefusedError,
     DatabaseUnavailableError,
     ServiceFailedError,
@@ -104,31 +105,40 @@ class Service:
             If nothing here can go on: a bug, or a GPU that has failed, which lasts for the life of a process.
         """
         self._watcher.start()
-        back_off = _BACK_OFF_SECONDS
         try:
-            while not self._stopping.is_set():
-                try:
-                    self._turn()
-                except (TransientError, OSError) as error:
-                    self._log.error("interrupted", why=why(error), retry_seconds=back_off)
-                    self._wait_for(self._stopping, time.monotonic() + back_off)
-                    back_off = min(2 * back_off, _BACK_OFF_SECONDS_AT_MOST)
-                else:
-                    back_off = _BACK_OFF_SECONDS
-                    self._wait()
+            self._go_on()
+        except ConfigurationError:  # a damaged database; to be started anew would not mend it
+            raise
         except Exception as error:  # noqa: BLE001 - the process's own boundary: what it says may quote a file
             self._leased.clear()  # not given back: a file that ends the service each time must be found out
             self._log.critical("ended by an error", error=type(error).__name__, at=own_frames(error))
             message = f"the service ended by an error ({type(error).__name__}); its log says where"
             raise ServiceFailedError(message) from None
         finally:
-            notify("STOPPING=1")
-            self._watcher.stop()
-            with suppress(DatabaseUnavailableError):  # then the leases expire by themselves
-                self._give_back()
-            with suppress(OSError):
-                self._folders.service_state.unlink(missing_ok=True)
+            self._leave()
         self._log.info("stopped")
+
+    def _go_on(self) -> None:
+        """Take turns; what the outside does to us is waited out, for longer each time."""
+        back_off = _BACK_OFF_SECONDS
+        while not self._stopping.is_set():
+            try:
+                self._turn()
+            except (TransientError, OSError) as error:
+                self._log.error("interrupted", why=why(error), retry_seconds=back_off)
+                self._wait_for(self._stopping, time.monotonic() + back_off)
+                back_off = min(2 * back_off, _BACK_OFF_SECONDS_AT_MOST)
+            else:
+                back_off = _BACK_OFF_SECONDS
+                self._wait()
+
+    def _leave(self) -> None:
+        notify("STOPPING=1")
+        self._watcher.stop()
+        with suppress(DatabaseUnavailableError):  # then the leases expire by themselves
+            self._give_back()
+        with suppress(OSError):
+            self._folders.service_state.unlink(missing_ok=True)
 
     def stop(self, _signal: int = 0, _frame: FrameType | None = None) -> None:
         """End :meth:`run` soon, told twice at once; also a signal handler."""
