@@ -279,6 +279,7 @@ class Lease:
     size: int  #: bytes
     attempts: int  #: tries so far, this one included
     token: uuid.UUID  #: proves the lease; stale once somebody else took the content
+    expired: bool = False  #: taken over: whoever had it before did not end it in time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,6 @@
 """One `Settings` object, read once: defaults < TOML file < environment < command line."""
 
+import ipaddress
 import os
 import tomllib
 from collections.abc import Mapping
@@ -66,6 +67,9 @@ class Settings(BaseModel):
     disk_floor_mb: int = Field(
         5120, ge=0, description="MiB that stay free: below it nothing is taken in; of a small disk 5 %"
     )
+    health_address: str = Field(
+        "unix", description="Where `/livez`, `/readyz` and `/metrics` are: `unix`, HOST:PORT on loopback, or `off`"
+    )
     unpack_zip: bool = Field(
         False, description="Whether zip archives are unpacked, each member to be a file of its own"
     )
@@ -79,12 +83,29 @@ class Settings(BaseModel):
     def _expand(cls, home: Path) -> Path:
         return home.expanduser()
 
+    @field_validator("health_address")
+    @classmethod
+    def _check_health_address(cls, address: str) -> str:
+        if address in ("unix", "off"):
+            return address
+        host, _, port = address.rpartition(":")
+        if not port.isdecimal() or not 0 < int(port) < 65536 or not _is_loopback(host.strip("[]")):
+            raise ValueError("expected `unix`, `off`, or a loopback address and a port such as 127.0.0.1:9464")
+        return address
+
     @property
     def resolved_database_url(self) -> str:
         """URL of the database in use; may hold a password."""
         if self.database_url is not None:
             return self.database_url.get_secret_value()
         return f"sqlite:///{self.home.absolute() / DATABASE_NAME}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def load_settings(

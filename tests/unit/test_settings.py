@@ -222,3 +222,10 @@ class TestTrainingTable:
         path = write_config(home / "xray-batch.toml", "train = 5\n")
         with pytest.raises(ConfigurationError, match=rf"'train' in {path} is no table; write \[train\]"):
             load_training_table(home, None, {})
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:9464", "192.0.2.1:80", "example.org:80", "127.0.0.1", "127.0.0.1:0", ""])
+def test_health_is_for_this_machine_alone(address):
+    """Another address than loopback is refused, and so is what is none."""
+    with pytest.raises(ConfigurationError, match="health_address"):
+        load_settings({"health_address": address}, environment={})

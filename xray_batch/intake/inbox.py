@@ -41,10 +41,15 @@ IGNORED_NAMES: Final = (
 )
 
 
+#: What is ignored for its name and older than this is not just about to get another name.
+_LONG_SECONDS: Final = 86_400.0
+
+
 class LeftAlone(enum.StrEnum):
     """Why something in the inbox is not taken; counted, never named."""
 
     IGNORED_NAME = "ignored_name"  #: Temporary or foreign by its name; a folder counts once.
+    IGNORED_FOR_LONG = "ignored_for_long"  #: Likewise, and older than a day: perhaps a transfer that never ended.
     SYMBOLIC_LINK = "symbolic_link"  #: May lead to any file of this machine.
     HARD_LINK = "hard_link"  #: Has a second name, perhaps for a moment: some senders link, then unlink.
     SPECIAL_FILE = "special_file"  #: FIFO, socket or device.
@@ -141,7 +146,8 @@ def _walk(inbox: Path, left_alone: Counter[LeftAlone]) -> Iterator[tuple[str, os
 def _reason_to_leave(name: str, status: os.stat_result, device: int) -> LeftAlone | None:
     """Say why this entry is none of ours; None for a single regular file and for a folder."""
     if is_ignored(name):
-        return LeftAlone.IGNORED_NAME
+        is_old = time.time() - status.st_mtime > _LONG_SECONDS
+        return LeftAlone.IGNORED_FOR_LONG if is_old else LeftAlone.IGNORED_NAME
     if stat.S_ISLNK(status.st_mode):
         return LeftAlone.SYMBOLIC_LINK
     if status.st_dev != device:

@@ -107,6 +107,12 @@ class SettleTracker:
         """How many files of the last scan, so far, had waited long enough but could not be opened; tried again."""
         return self._unreadable
 
+    @property
+    def longest_wait(self) -> float:
+        """For how many seconds the file that waits longest has been seen as it is; 0 if none waits."""
+        since = min((sighting.since for sighting in self._sightings.values()), default=None)
+        return 0.0 if since is None else self._clock() - since
+
     def complete(self, files: Iterable[InboxFile]) -> Iterator[InboxFile]:
         """Give the complete ones of a scan's files, longest unchanged first; forget those that are gone.
 

@@ -8,6 +8,7 @@ them; they only make it come sooner.
 import enum
 import os
 import threading
+import time
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from watchdog.events import (
     FileClosedEvent,
     FileCreatedEvent,
     FileMovedEvent,
+    FileSystemEvent,
     FileSystemEventHandler,
 )
 from watchdog.observers.api import BaseObserver
@@ -27,6 +29,13 @@ from xray_batch.mounts import is_network
 
 #: How long to wait for the threads of an observer to end; they are daemon threads.
 STOP_SECONDS = 5.0
+
+
+#: Between two canaries, and how long one may take to be heard.
+CANARY_SECONDS = 30.0
+DEAF_SECONDS = 5.0
+
+_CANARY = ".xray-batch-canary-"
 
 
 class WatchMode(enum.StrEnum):
@@ -45,18 +54,24 @@ class _Waker(FileSystemEventHandler):
 
     def __init__(self, wake: threading.Event) -> None:
         self._wake = wake
+        self.heard_at = time.monotonic()  #: when an event last came through, the canary's included
 
     def on_created(self, event: DirCreatedEvent | FileCreatedEvent) -> None:
         """Wake for a new name, which includes what was moved in from outside."""
-        self._wake.set()
+        self._hear(event)
 
     def on_moved(self, event: DirMovedEvent | FileMovedEvent) -> None:
         """Wake for a rename within the inbox, from a temporary to the final name."""
-        self._wake.set()
+        self._hear(event)
 
     def on_closed(self, event: FileClosedEvent) -> None:
         """Wake when a writer is done."""
-        self._wake.set()
+        self._hear(event)
+
+    def _hear(self, event: FileSystemEvent) -> None:
+        self.heard_at = time.monotonic()
+        if _CANARY not in os.fsdecode(event.src_path):
+            self._wake.set()
 
 
 class InboxWatcher:
@@ -75,6 +90,9 @@ class InboxWatcher:
         self._inbox = inbox
         self._wake = wake
         self._observer: BaseObserver | None = None
+        self._waker = _Waker(wake)
+        self._canary_at: float | None = None  #: when the canary was last put into the inbox
+        self.rearmed = 0  #: how many times a watch that had died was set anew
         self._watched: tuple[int, int] | None = None
         self._started = False
 
@@ -90,9 +108,30 @@ class InboxWatcher:
     def mode(self) -> WatchMode:
         """How the service learns of new files at this moment; a watch that has died is set again."""
         if self._started and not self._is_alive():
-            self._disarm()
-            self._arm()
+            self._rearm()
         return WatchMode.INOTIFY if self._is_alive() else WatchMode.POLLING
+
+    def send_canary(self) -> None:
+        """See to it that an event is under way: threads may live and hear nothing (watchdog's issue 663).
+
+        A file that is made and removed at once, every so often; it wakes nobody.
+        """
+        now = time.monotonic()
+        if self._observer is None or (self._canary_at is not None and now - self._canary_at < CANARY_SECONDS):
+            return
+        canary = self._inbox / f"{_CANARY}{os.getpid()}"
+        try:
+            canary.touch(exist_ok=False)
+            canary.unlink()
+        except OSError:  # an inbox that is full, read-only or away: no canary, and events will be missed by nobody
+            self._canary_at = None
+        else:
+            self._canary_at = now
+
+    @property
+    def canary_age(self) -> float | None:
+        """How many seconds ago an event last came through; None where no events are waited for."""
+        return None if self._observer is None else time.monotonic() - self._waker.heard_at
 
     def stop(self) -> None:
         """Stop watching."""
@@ -106,7 +145,9 @@ class InboxWatcher:
         try:
             self._watched = self._identity()
             observer = InotifyObserver()
-            observer.schedule(_Waker(self._wake), os.fspath(self._inbox), recursive=True)
+            self._waker = _Waker(self._wake)
+            self._canary_at = None
+            observer.schedule(self._waker, os.fspath(self._inbox), recursive=True)
             observer.start()
         except (OSError, RuntimeError):
             # ENOSPC and EMFILE: a limit of the kernel.  ENOENT: no inbox.  RuntimeError: no more threads.
@@ -116,6 +157,12 @@ class InboxWatcher:
         self._observer = observer
         self._wake.set()  # what came before the watch was set raised no event
 
+    def _rearm(self) -> None:
+        was_armed = self._observer is not None
+        self._disarm()
+        self._arm()
+        self.rearmed += was_armed
+
     def _disarm(self) -> None:
         if self._observer is not None:
             self._observer.stop()
@@ -124,7 +171,7 @@ class InboxWatcher:
 
     def _is_alive(self) -> bool:
         """Tell whether all threads live and the watched folder is still the one at the inbox's path."""
-        if self._observer is None or not self._observer.emitters:
+        if self._observer is None or not self._observer.emitters or self._is_deaf():
             return False
         threads: list[threading.Thread] = [self._observer, *self._observer.emitters]
         # Since watchdog 7 a third thread reads from the kernel; it has no public name.
@@ -134,6 +181,11 @@ class InboxWatcher:
         with suppress(OSError):
             return self._watched == self._identity() and all(thread.is_alive() for thread in threads)
         return False
+
+    def _is_deaf(self) -> bool:
+        """Tell whether the canary has been in the inbox for long, and nothing was heard since."""
+        sent = self._canary_at
+        return sent is not None and self._waker.heard_at < sent < time.monotonic() - DEAF_SECONDS
 
     def _identity(self) -> tuple[int, int]:
         status = self._inbox.stat()

@@ -13,6 +13,7 @@ from xray_batch.logs import get_logger
 from xray_batch.records import Unfiled
 from xray_batch.service.archives import Archives
 from xray_batch.service.faults import why
+from xray_batch.service.metrics import Metrics
 from xray_batch.store import Store
 
 #: Files filed away in one transaction.
@@ -25,10 +26,11 @@ _TIDY_SECONDS: Final = 60.0
 class Filing:
     """Files away what the database says is done; what cannot be moved now is tried again later."""
 
-    def __init__(self, folders: Folders, store: Store, archives: Archives) -> None:
+    def __init__(self, folders: Folders, store: Store, archives: Archives, metrics: Metrics) -> None:
         self._folders = folders
         self._store = store
         self._archives = archives
+        self._metrics = metrics
         self._log = get_logger()
         self._stuck: set[uuid.UUID] = set()  #: arrivals that could not be moved
         self._tidy_at = 0.0
@@ -42,10 +44,11 @@ class Filing:
         while done := self._store.unfiled(_GROUP, after):
             after = done[-1].arrival_id
             filed: dict[uuid.UUID, str] = {}
-            for unfiled in done:
-                if unfiled.arrival_id not in self._stuck:
-                    self._file_one(unfiled, filed)
-            self._store.mark_filed(filed)
+            with self._metrics.stages.labels("file_away").time():
+                for unfiled in done:
+                    if unfiled.arrival_id not in self._stuck:
+                        self._file_one(unfiled, filed)
+                self._store.mark_filed(filed)
             yield filed.keys()
 
     def _tidy(self) -> None:

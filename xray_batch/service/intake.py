@@ -1,5 +1,6 @@
 """The way into the service: complete files go from the inbox to the spool, and into the database."""
 
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -7,12 +8,23 @@ from typing import Final
 
 from xray_batch.database import sqlite_path
 from xray_batch.decode import ends_early
-from xray_batch.intake import Claimed, Folders, SettleTracker, claim, claimed_by, claims_in_spool, hash_claimed, scan
+from xray_batch.intake import (
+    Claimed,
+    Folders,
+    LeftAlone,
+    SettleTracker,
+    claim,
+    claimed_by,
+    claims_in_spool,
+    hash_claimed,
+    scan,
+)
 from xray_batch.logs import get_logger
 from xray_batch.pipeline.engine import Answered
-from xray_batch.records import Arrival, Lease, ModelIdentity
+from xray_batch.records import Arrival, Disposition, Lease, ModelIdentity
 from xray_batch.service.archives import Archives
 from xray_batch.service.faults import DISK_ERRNOS, why
+from xray_batch.service.metrics import Metrics
 from xray_batch.service.room import Room, look_for_room
 from xray_batch.settings import Settings
 from xray_batch.store import Store
@@ -44,8 +56,10 @@ class Intake:
         model: ModelIdentity,
         archives: Archives,
         settings: Settings,
+        metrics: Metrics,
         keep_alive: Callable[[], None],
     ) -> None:
+        self._metrics = metrics
         self._folders = folders
         self._store = store
         self._model = model
@@ -61,6 +75,7 @@ class Intake:
         )
         database = sqlite_path(settings.resolved_database_url)
         self._disks = [folders.home] if database is None else [folders.home, database.parent]
+        self.can_read_inbox = False  #: at the last look
         self.room = Room(free_bytes=0, floor_bytes=0)  #: on the disks, at the last look
         self._left_alone: Counter[str] = Counter()
         self._recorded: set[uuid.UUID] = set()  #: arrivals in the spool that the database knows
@@ -82,12 +97,14 @@ class Intake:
             If the disk takes nothing at all.
         """
         more = waiting = False
+        self.can_read_inbox = True
         try:
-            if self._has_room():
+            with self._metrics.stages.labels("claim").time():
                 more, waiting = self._claim_complete()
         except OSError as error:
             if error.errno in DISK_ERRNOS:
                 raise
+            self.can_read_inbox = False
             self._log.error("inbox cannot be read", why=why(error))
         if self._record_claims() or more:
             return 0.0
@@ -114,6 +131,11 @@ class Intake:
         self._log.warning("changed after it was claimed", arrival_id=str(arrival.arrival_id), disposition=disposition)
         return False
 
+    @property
+    def longest_wait(self) -> float:
+        """For how many seconds the file that waits longest has been in the inbox as it is."""
+        return self._tracker.longest_wait
+
     def forget(self, arrival_ids: Collection[uuid.UUID]) -> None:
         """Make room: these have left the spool."""
         self._recorded.difference_update(arrival_ids)
@@ -130,7 +152,14 @@ class Intake:
 
     def _claim_complete(self) -> tuple[bool, bool]:
         """Claim complete files of the inbox; tell whether more can be claimed, and whether some are incomplete."""
+        start = time.monotonic()
         found = scan(self._folders.inbox)
+        self._metrics.scanned(time.monotonic() - start)
+        self._metrics.inbox.set(len(found.files))
+        self._metrics.ignored.set(found.left_alone[LeftAlone.IGNORED_FOR_LONG])
+        if not self._has_room():
+            self._tracker.complete(found.files)  # they go on settling
+            return False, False
         room = max(0, min(_GROUP, _SPOOL_FILES - len(self._recorded)))
         claimed = 0
         refused: Counter[str] = Counter()
@@ -184,4 +213,6 @@ class Intake:
         self._recorded.update(dispositions)
         for arrival in group:
             disposition = dispositions[arrival.arrival_id]
+            if disposition is Disposition.DUPLICATE:
+                self._metrics.duplicates.inc()
             self._log.info("arrived", arrival_id=str(arrival.arrival_id), disposition=disposition, size=arrival.size)

@@ -41,11 +41,15 @@ from xray_batch.service.archives import Archives
 from xray_batch.service.breaker import CircuitBreaker
 from xray_batch.service.faults import own_frames, why
 from xray_batch.service.filing import Filing
-from xray_batch.service.host import Watchdog, notify
+from xray_batch.service.host import notify
 from xray_batch.service.intake import Intake
-from xray_batch.service.state import write_state
+from xray_batch.service.metrics import Metrics
+from xray_batch.service.reporting import Reporting
 from xray_batch.settings import Settings
 from xray_batch.store import ANY_ATTEMPTS, Store
+
+#: Between two signs of life while the service waits.
+_BEAT_SECONDS: Final = 10.0
 
 #: Before a file is tried again; doubled with each attempt.
 _RETRY_SECONDS: Final = 5.0
@@ -78,20 +82,29 @@ class Service:
         self._store = store
         self._settings = settings
         self._archives = Archives(folders, settings)
-        self._filing = Filing(folders, store, self._archives)
+        self._metrics = Metrics()
+        self._filing = Filing(folders, store, self._archives, self._metrics)
         self._log = get_logger()
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._stop_at = float("inf")
         self._next_scan = 0.0
-        self._intake = Intake(folders, store, pipeline.model, self._archives, settings, self._keep_alive)
+        self._intake = Intake(folders, store, pipeline.model, self._archives, settings, self._metrics, self._keep_alive)
         self._watcher = InboxWatcher(folders.inbox, self._wake)
-        self._watchdog = Watchdog()
         self._breaker = CircuitBreaker()
         self._ready = False
         self._leased: dict[str, Lease] = {}
         self._found_work = False  #: whether anything was leased since the last look
         self._extend_at = float("inf")
+        self._reporting = Reporting(
+            folders,
+            store,
+            settings,
+            metrics=self._metrics,
+            intake=self._intake,
+            watcher=self._watcher,
+            breaker=self._breaker,
+        )
 
     def run(self) -> None:
         """Work until :meth:`stop`, then finish what is in hand.
@@ -105,6 +118,9 @@ class Service:
             If nothing here can go on: a bug, or a GPU that has failed, which lasts for the life of a process.
         """
         self._watcher.start()
+        model = self._pipeline.model
+        device = str(self._pipeline.device)
+        self._reporting.start(device=device, model_id=model.model_id, model_sha256=model.model_sha256)
         try:
             self._go_on()
         except ConfigurationError:  # a damaged database; to be started anew would not mend it
@@ -125,6 +141,7 @@ class Service:
             try:
                 self._turn()
             except (TransientError, OSError) as error:
+                self._reporting.interrupted(error)
                 self._log.error("interrupted", why=why(error), retry_seconds=back_off)
                 self._wait_for(self._stopping, time.monotonic() + back_off)
                 back_off = min(2 * back_off, _BACK_OFF_SECONDS_AT_MOST)
@@ -134,11 +151,10 @@ class Service:
 
     def _leave(self) -> None:
         notify("STOPPING=1")
+        self._reporting.stop()
         self._watcher.stop()
         with suppress(DatabaseUnavailableError):  # then the leases expire by themselves
             self._give_back()
-        with suppress(OSError):
-            self._folders.service_state.unlink(missing_ok=True)
 
     def stop(self, _signal: int = 0, _frame: FrameType | None = None) -> None:
         """End :meth:`run` soon, told twice at once; also a signal handler."""
@@ -156,11 +172,12 @@ class Service:
     def _wait_for(self, event: threading.Event, until: float) -> None:
         """Wait, beating; a database or a disk that is down is no reason to be started again."""
         while not event.is_set() and (seconds := until - time.monotonic()) > 0:
-            self._watchdog.beat()
-            event.wait(min(seconds, self._watchdog.seconds))
+            self._reporting.beat()
+            event.wait(min(seconds, self._reporting.beat_seconds, _BEAT_SECONDS))
 
     def _turn(self) -> None:
         """Do all that can be done now."""
+        self._reporting.beat()
         self._give_back()
         self._store.register_model(self._pipeline.model)
         self._take_in()
@@ -190,15 +207,10 @@ class Service:
     # -- in -----------------------------------------------------------------------------------------
 
     def _take_in(self) -> None:
-        """Take in what has arrived, and tell `xray-batch status` of it."""
+        """Take in what has arrived, and tell how the service is."""
         self._next_scan = time.monotonic() + self._intake.run()
-        with suppress(OSError):
-            write_state(
-                self._folders.service_state,
-                watch_mode=self._watcher.mode,
-                device=str(self._pipeline.device),
-                model_id=self._pipeline.model.model_id,
-            )
+        self._watcher.send_canary()
+        self._reporting.look()
 
     # -- through ------------------------------------------------------------------------------------
 
@@ -222,6 +234,7 @@ class Service:
         leases = self._store.lease(limit=limit, lease_seconds=self._settings.lease_seconds, attempts=attempts)
         if leases and not self._leased:
             self._extend_at = time.monotonic() + self._settings.lease_seconds / 3
+        self._metrics.expired.inc(sum(lease.expired for lease in leases))
         self._leased |= {lease.content_sha256: lease for lease in leases}
         self._found_work |= bool(leases)
         return leases
@@ -281,7 +294,8 @@ class Service:
         if not finished:
             return
         try:
-            accepted = self._store.finish(finished, self._pipeline.model)
+            with self._metrics.stages.labels("store").time():
+                accepted = self._store.finish(finished, self._pipeline.model)
         except DatabaseRefusedError as error:
             self._refused(finished, error)
             return
@@ -289,6 +303,8 @@ class Service:
         for lease, result in finished:
             self._forget(lease)
             answer = result.answer
+            if lease.token in tokens:
+                self._reporting.finished(result)
             if not is_given_up(result):
                 self._breaker.succeeded()
             self._log.info(
@@ -319,6 +335,7 @@ class Service:
     def _retry(self, lease: Lease, *, counted: bool) -> None:
         delay = min(_RETRY_SECONDS * 2 ** min(lease.attempts - 1, 10), _RETRY_SECONDS_AT_MOST)
         self._store.retry_later(lease, delay, counted=counted)
+        self._metrics.retries.labels("counted" if counted else "transient").inc()
         self._forget(lease)
 
     def _forget(self, lease: Lease) -> None:
@@ -327,7 +344,7 @@ class Service:
 
     def _keep_alive(self) -> None:
         """Say that the service gets on: to systemd, and to those who would take its leases for those of a dead one."""
-        self._watchdog.beat()
+        self._reporting.beat()
         if time.monotonic() > self._extend_at and self._leased:
             held = self._store.extend(list(self._leased.values()), self._settings.lease_seconds)
             self._leased = {lease.content_sha256: lease for lease in held}

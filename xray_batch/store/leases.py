@@ -21,6 +21,7 @@ def lease(connection: sa.Connection, *, limit: int, lease_seconds: float, attemp
             ContentRow.held_by,
             ContentRow.size,
             ContentRow.attempts,
+            (ContentRow.state == "leased").label("expired"),
             ArrivalRow.source_name,
             ArrivalRow.received_at,
         )

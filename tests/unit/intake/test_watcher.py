@@ -194,3 +194,44 @@ def test_a_stopped_watcher_stays_stopped(folders, wake):
     watcher.stop()
     assert watcher.mode is WatchMode.POLLING
     watcher.stop()
+
+
+def test_the_canary_is_heard_and_wakes_nobody(folders, watcher, wake):
+    """An event comes through every so often, whether or not files do; the inbox is left as it was."""
+    watcher._waker.heard_at = 0.0
+    watcher.send_canary()
+    for _ in range(500):
+        if watcher._waker.heard_at:
+            break
+        threading.Event().wait(0.02)
+    assert watcher.canary_age < 10
+    assert not wake.is_set()
+    assert list(folders.inbox.iterdir()) == []
+
+
+def test_a_watch_that_hears_nothing_is_set_anew(watcher, wake, monkeypatch, drop):
+    """Threads that live but hear nothing are found out by the canary, and files wake again."""
+    observer = watcher._observer
+    monkeypatch.setattr(watcher_module, "DEAF_SECONDS", 0.2)
+    monkeypatch.setattr(watcher._waker, "dispatch", lambda _event: None)
+    watcher.send_canary()
+    threading.Event().wait(0.3)
+    assert watcher.mode is WatchMode.INOTIFY
+    assert watcher._observer is not observer
+    assert watcher.rearmed == 1
+    wake.clear()
+    drop("x.dcm")
+    assert wake.wait(10)
+
+
+def test_an_inbox_that_takes_no_canary_is_watched_all_the_same(folders, watcher, monkeypatch):
+    """Full, or not ours to write: nothing is concluded from that."""
+
+    def refuse(*_arguments, **_options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(watcher_module.Path, "touch", refuse)
+    monkeypatch.setattr(watcher_module, "DEAF_SECONDS", 0.0)
+    watcher.send_canary()
+    assert watcher.mode is WatchMode.INOTIFY
+    assert watcher.rearmed == 0

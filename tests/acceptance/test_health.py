@@ -1,0 +1,93 @@
+"""What a running service says of itself over HTTP."""
+
+import http.client
+import os
+import shutil
+import socket
+
+import pytest
+from installed_command import make_bad_files, make_films
+from prometheus_client.parser import text_string_to_metric_families
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over the socket in a home folder."""
+
+    def __init__(self, home):
+        super().__init__("localhost", timeout=30)
+        self._home = home
+
+    def connect(self):
+        """Connect, however long the path."""
+        folder = os.open(self._home, os.O_PATH)
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(f"/proc/self/fd/{folder}/health.sock")
+        os.close(folder)
+
+
+def get(watched, path):
+    """Return status and text of an answer."""
+    connection = UnixConnection(watched.home)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    return answer.status, answer.read().decode()
+
+
+def figures(watched):
+    """Return every sample by name and label values."""
+    _, text = get(watched, "/metrics")
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_figures_follow_the_files(watched, tmp_path):
+    """Each kind of end is counted, and nothing in the figures names a file or a patient."""
+    watched.start()
+    watched.wait_until_ready()
+    assert get(watched, "/livez")[0] == 200
+    assert get(watched, "/readyz")[0] == 200
+    film = make_films(tmp_path / "films", 1)[0]
+    shutil.copy(film, watched.inbox / "ZZCANARY-film.png")
+    (bad, reason), *_ = make_bad_files(tmp_path / "bad").items()
+    shutil.copy(bad, watched.inbox / "ZZCANARY-bad")
+    watched.wait_until_idle(2)
+    shutil.copy(film, watched.inbox / "again.png")
+    watched.wait_until_idle(3)
+    (analysed,) = [row for row in watched.results() if row["outcome"] != "not_analysed"]
+    watched.wait_until(lambda: figures(watched)["xray_queue_depth", "queued"] == 0)
+    found = figures(watched)
+    assert found["xray_files_total", analysed["outcome"]] == 1
+    assert found["xray_files_total", "not_analysed"] == 1
+    assert found["xray_quarantined_total", reason] == 1
+    assert found["xray_duplicates_total",] == 1
+    assert found["xray_stage_seconds_count", "process"] == 2
+    assert found["xray_watch_mode", "inotify"] == 1
+    assert found["xray_db_up",] == found["xray_claiming",] == 1
+    assert found["xray_breaker_open",] == found["xray_unbalanced_arrivals",] == 0
+    assert found["xray_disk_free_bytes",] > 0
+    assert found["xray_model_info", analysed["model_id"], analysed["model_sha256"]] == 1
+    assert "ZZCANARY" not in get(watched, "/metrics")[1]
+    assert watched.stop() == 0
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_database_outage_is_no_reason_to_be_restarted(watched, postgresql_server, tmp_path):
+    """While PostgreSQL lets nobody in, the service lives and is not ready; afterwards it goes on by itself."""
+    name = watched.database_url.rpartition("/")[2]
+    process = watched.start()
+    watched.wait_until_ready()
+    postgresql_server.execute(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false")
+    postgresql_server.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+    shutil.copy(make_films(tmp_path / "films", 1)[0], watched.inbox / "film.png")
+    watched.wait_until(lambda: get(watched, "/readyz")[0] == 503)
+    assert "database: not usable" in get(watched, "/readyz")[1]
+    assert get(watched, "/livez")[0] == 200
+    assert figures(watched)["xray_db_up",] == 0
+    postgresql_server.execute(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true")
+    watched.wait_until_idle(1)
+    watched.wait_until(lambda: get(watched, "/readyz")[0] == 200)
+    assert process.poll() is None
+    assert watched.stop() == 0
