@@ -64,6 +64,7 @@ class WatchedFolder:
     home: Path
     database_url: str
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    settings: dict[str, str] = field(default_factory=dict)  #: variables of every process
 
     @property
     def inbox(self) -> Path:
@@ -73,7 +74,7 @@ class WatchedFolder:
     def start(self, **variables: str) -> subprocess.Popen[bytes]:
         """Start `xray-batch watch`; its log goes to a file."""
         settings = {"XRAY_BATCH_SETTLE_SECONDS": "0.3", "XRAY_BATCH_SCAN_SECONDS": "0.5"}
-        settings |= {"XRAY_BATCH_DATABASE_URL": self.database_url, "XRAY_BATCH_LEASE_SECONDS": "10"}
+        settings |= {"XRAY_BATCH_DATABASE_URL": self.database_url, "XRAY_BATCH_LEASE_SECONDS": "10"} | self.settings
         with (self.home.parent / "log").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "xray_batch", "watch", "--home", str(self.home)],
