@@ -8,7 +8,7 @@ import socket
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +39,9 @@ class PostgreSQLServer:
     """A running server; `url_of` names its databases."""
 
     port: int
+    folder: Path
+    control: tuple[str, ...]  #: `pg_ctl` with its data folder, as a user whom PostgreSQL accepts
+    options: Mapping[str, str]
 
     def url_of(self, database: str) -> str:
         """Return the SQLAlchemy URL of a database."""
@@ -50,6 +53,15 @@ class PostgreSQLServer:
             host="127.0.0.1", port=self.port, user="postgres", dbname="postgres", autocommit=True
         ) as connection:
             connection.execute(statement)  # type: ignore[arg-type]
+
+    def start(self) -> None:
+        """Start it and wait until it takes connections; after a crash it recovers first."""
+        flags = " ".join(f"-c {name}={value}" for name, value in self.options.items())
+        _run([*self.control, "-l", f"{self.folder}/log", "-o", flags, "start"], self.folder)
+
+    def crash(self) -> None:
+        """End all of its processes at once; nothing is written any more."""
+        _run([*self.control, "-m", "immediate", "stop"], self.folder)
 
 
 @pytest.fixture(scope="session")
@@ -64,40 +76,39 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[PostgreSQLServer]:
     """Run a real PostgreSQL server for this test session, on the loopback interface."""
+    with running_postgresql(SERVER_OPTIONS) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def running_postgresql(options: Mapping[str, str]) -> Iterator[PostgreSQLServer]:
+    """Run a server of one's own for a while."""
     programs = _postgresql_programs()
     if programs is None:
         pytest.skip("no /usr/lib/postgresql/*/bin/initdb: install the Debian package `postgresql`")
     folder = Path(tempfile.mkdtemp(prefix="xray-batch-postgresql-"))
     as_user = _unprivileged(folder)
     data = folder / "data"
-    initdb = [
-        f"{programs}/initdb",
-        "-D",
-        f"{data}",
-        "-U",
-        "postgres",
-        "-A",
-        "trust",
-        "-E",
-        "UTF8",
-        "--no-sync",
-    ]
+    initdb = [f"{programs}/initdb", "-D", f"{data}", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"]
     _run([*as_user, *initdb, "--locale=C.UTF-8"], folder)
     port = _free_port()
-    options = {
-        **SERVER_OPTIONS,
-        "port": port,
-        "listen_addresses": "127.0.0.1",
-        "unix_socket_directories": folder,
-    }
-    flags = " ".join(f"-c {name}={value}" for name, value in options.items())
-    control = [*as_user, f"{programs}/pg_ctl", "-D", f"{data}", "-w", "-t", "60"]
+    server = PostgreSQLServer(
+        port=port,
+        folder=folder,
+        control=(*as_user, f"{programs}/pg_ctl", "-D", f"{data}", "-w", "-t", "60"),
+        options={
+            **options,
+            "port": str(port),
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": str(folder),
+        },
+    )
     try:
-        _run([*control, "-l", f"{folder}/log", "-o", flags, "start"], folder)
-        yield PostgreSQLServer(port=port)
+        server.start()
+        yield server
     finally:
         with contextlib.suppress(subprocess.CalledProcessError):
-            _run([*control, "-m", "immediate", "stop"], folder)
+            server.crash()
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -21,7 +21,8 @@ NEXT = {
     "leased": {"leased", "finished", "released", "retried", "arrived", "filed", "changed"},
     "released": {"leased", "arrived", "filed"},
     "retried": {"leased", "arrived", "filed"},
-    "finished": {"filed", "arrived"},
+    "finished": {"filed", "arrived", "uid_conflict"},
+    "uid_conflict": {"filed", "arrived"},
     "filed": {"filed", "arrived", "leased", "finished", "released", "retried"},
 }
 
