@@ -126,12 +126,3 @@ def test_the_credential_is_the_setting(unit):
     assert "database_url_file" in Settings.model_fields
     assert f"Environment={ENVIRONMENT_PREFIX}DATABASE_URL_FILE=%d/database-url" in lines
     assert "LoadCredential=database-url:/etc/xray-batch/database-url" in lines
-
-
-def test_starts_the_installed_command_with_the_installed_configuration(unit):
-    """The paths in the unit are those that the README's installation makes."""
-    program, command, option, config = unit["Service"]["ExecStart"].split()
-    assert (command, option) == ("watch", "--config")
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    for path in (program.removesuffix("/bin/xray-batch"), config, str(unit["Unit"]["Documentation"])[len("file:") :]):
-        assert path in readme or str(Path(path).parent) + "/\n" in readme, path
