@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
 from xray_batch.errors import ConfigurationError
 
@@ -26,6 +26,12 @@ TRAIN_TABLE: Final = "train"
 #: The embedded database, in the home folder.
 DATABASE_NAME: Final = "results.sqlite3"
 
+#: Two ways to name one thing.
+_DATABASE: Final = frozenset({"database_url", "database_url_file"})
+
+#: No URL is longer; a file that is no text file is not read into memory.
+_URL_BYTES: Final = 4096
+
 
 def default_home() -> Path:
     """Return the home folder of a user who named none, after the XDG Base Directory Specification."""
@@ -41,6 +47,9 @@ class Settings(BaseModel):
     home: Path = Field(default_factory=default_home, description="Folder of the installation: inbox, results, ...")
     database_url: SecretStr | None = Field(
         None, description="SQLAlchemy URL of the database; without one, `results.sqlite3` in the home folder"
+    )
+    database_url_file: Path | None = Field(
+        None, description="File whose first line is that URL, instead of `database_url`: passwords belong there"
     )
     bundle: str = Field("default", description="Model bundle: name of an installed or packaged one, or a path")
     device: DeviceName = Field("auto", description="Where the networks run")
@@ -93,11 +102,26 @@ class Settings(BaseModel):
             raise ValueError("expected `unix`, `off`, or a loopback address and a port such as 127.0.0.1:9464")
         return address
 
+    @field_validator("database_url_file")
+    @classmethod
+    def _refuse_two_databases(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        if path is not None and info.data.get("database_url") is not None:
+            raise ValueError("`database_url` is given as well, and only one of the two may be")
+        return None if path is None else path.expanduser()
+
     @property
     def resolved_database_url(self) -> str:
-        """URL of the database in use; may hold a password."""
+        """URL of the database in use; may hold a password.
+
+        Raises
+        ------
+        ConfigurationError
+            If `database_url_file` cannot be read, or its first line is empty.
+        """
         if self.database_url is not None:
             return self.database_url.get_secret_value()
+        if self.database_url_file is not None:
+            return _read_first_line(self.database_url_file)
         return f"sqlite:///{self.home.absolute() / DATABASE_NAME}"
 
 
@@ -143,7 +167,7 @@ def load_settings(
     sources |= {name: f"in the environment ({ENVIRONMENT_PREFIX}{name.upper()})" for name in from_environment}
     sources |= {name: f"on the command line (--{name.replace('_', '-')})" for name in given}
     try:
-        return Settings(**(from_file | from_environment | given))  # type: ignore[arg-type] # pydantic checks them
+        return Settings(**_merge(from_file, from_environment, given))  # type: ignore[arg-type] # pydantic checks them
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         name = str(first["loc"][0]) if first["loc"] else "settings"
@@ -152,6 +176,16 @@ def load_settings(
         else:
             message = f"wrong setting {name!r} {sources.get(name, '')}: {first['msg']}"
         raise ConfigurationError(message) from error
+
+
+def _merge(*sources: Mapping[str, object]) -> dict[str, object]:
+    """Return what is in force, each source over those before it."""
+    merged: dict[str, object] = {}
+    for source in sources:
+        if not _DATABASE.isdisjoint(source):  # a database that is named later replaces one named the other way
+            merged = {name: value for name, value in merged.items() if name not in _DATABASE}
+        merged |= source
+    return merged
 
 
 def load_training_table(
@@ -207,3 +241,20 @@ def _read_toml(path: Path) -> dict[str, object]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         message = f"the configuration file {path} is not TOML: {error}"
         raise ConfigurationError(message) from error
+
+
+def _read_first_line(path: Path) -> str:
+    """Read a secret; what the file holds is in no message."""
+    try:
+        with path.open("rb") as file:
+            line = file.readline(_URL_BYTES).decode().strip()
+    except OSError as error:
+        message = f"the file {path} of the setting 'database_url_file' cannot be read: {error.strerror}"
+        raise ConfigurationError(message) from error
+    except UnicodeDecodeError:
+        message = f"the file {path} of the setting 'database_url_file' is not UTF-8 text"
+        raise ConfigurationError(message) from None
+    if not line:
+        message = f"the first line of {path}, of the setting 'database_url_file', is empty, expected a database URL"
+        raise ConfigurationError(message)
+    return line

@@ -1,6 +1,7 @@
-"""The systemd unit does what the README promises, and systemd finds nothing wrong with it."""
+"""The systemd unit and its drop-ins do what the README promises, and systemd finds nothing wrong with them."""
 
 import configparser
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,31 +12,67 @@ from xray_batch.cli import EXIT_CONFIGURATION
 from xray_batch.settings import ENVIRONMENT_PREFIX, Settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-UNIT = REPOSITORY / "deploy" / "xray-batch.service"
+DEPLOY = REPOSITORY / "deploy"
+UNIT = DEPLOY / "xray-batch.service"
+GPU = "xray-batch-gpu.conf"
+CREDENTIAL = "xray-batch-credential.conf"
 
 
 @pytest.fixture(scope="module")
 def unit():
-    """Read the unit file; its format is that of INI files as long as no key stands twice in a section."""
-    parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), comment_prefixes=("#",))
+    """Read the unit file as an INI file; of a key that stands twice, as SystemCallFilter= must, the last is read."""
+    parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), comment_prefixes=("#",), strict=False)
     parser.optionxform = str  # keys are case sensitive
     parser.read_string(UNIT.read_text(encoding="utf-8"))
     return parser
 
 
-def test_systemd_finds_nothing_wrong(tmp_path):
-    """`systemd-analyze verify` says nothing about the unit; only its program is replaced by one that is here."""
-    program = shutil.which("systemd-analyze")
-    if program is None:
-        pytest.skip("no systemd-analyze: install the Debian package `systemd`")
+@pytest.fixture
+def installed_unit(tmp_path):
+    """Copy the unit to where its drop-ins can stand beside it; only its program is replaced by one that is here."""
     lines = UNIT.read_text(encoding="utf-8").splitlines(keepends=True)
     here = [f"ExecStart={shutil.which('true')}\n" if line.startswith("ExecStart=") else line for line in lines]
     copy = tmp_path / UNIT.name
     copy.write_text("".join(here), encoding="utf-8")
-    done = subprocess.run([program, "verify", "--man=no", str(copy)], capture_output=True, text=True, timeout=60)
+    return copy
+
+
+def add_drop_in(unit_copy, name):
+    """Install a drop-in of `deploy/` beside the unit."""
+    folder = unit_copy.with_name(f"{unit_copy.name}.d")
+    folder.mkdir(exist_ok=True)
+    shutil.copy(DEPLOY / name, folder)
+
+
+def systemd_analyze(*arguments):
+    """Run `systemd-analyze`, which needs no running systemd for what is asked of it here."""
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("no systemd-analyze: install the Debian package `systemd`")
+    done = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, timeout=60)
     if "Failed to" in done.stderr and UNIT.name not in done.stderr:
         pytest.skip(f"systemd-analyze cannot work here: {done.stderr.strip()}")
+    return done
+
+
+@pytest.mark.parametrize("drop_ins", [[], [GPU], [CREDENTIAL], [GPU, CREDENTIAL]])
+def test_systemd_finds_nothing_wrong(installed_unit, drop_ins):
+    """`systemd-analyze verify` says nothing about the unit, alone and with its drop-ins."""
+    for name in drop_ins:
+        add_drop_in(installed_unit, name)
+    done = systemd_analyze("verify", "--man=no", installed_unit)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("drop_ins", [[], [GPU], [CREDENTIAL]])
+def test_exposure(installed_unit, drop_ins):
+    """`systemd-analyze security` rates the unit 1.5 of 10 or better, with a GPU too."""
+    for name in drop_ins:
+        add_drop_in(installed_unit, name)
+    done = systemd_analyze("security", "--offline=true", "--threshold=15", "--no-pager", installed_unit)
+    (level,) = re.findall(r"Overall exposure level for .*: ([\d.]+)", done.stdout)
+    assert float(level) <= 1.5, done.stdout
+    assert done.returncode == 0
 
 
 def test_systemd_waits_until_the_service_says_it_is_ready(unit):
@@ -77,14 +114,15 @@ def test_cannot_do_what_it_does_not_need(unit):
     assert service["CapabilityBoundingSet"] == ""
     for name in ("NoNewPrivileges", "PrivateTmp", "ProtectHome", "RestrictSUIDSGID", "RestrictNamespaces"):
         assert service[name] == "yes", name
-    # torch compiles at run time.
+    assert (service["IPAddressDeny"], service["IPAddressAllow"]) == ("any", "localhost")
+    assert service["NoExecPaths"] == service["Environment"].partition("HOME=")[2]
+    # oneDNN, which computes for torch, writes machine code at run time.
     assert "MemoryDenyWriteExecute" not in service
 
 
-def test_starts_the_installed_command_with_the_installed_configuration(unit):
-    """The paths in the unit are those that the README's installation makes."""
-    program, command, option, config = unit["Service"]["ExecStart"].split()
-    assert (command, option) == ("watch", "--config")
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    for path in (program.removesuffix("/bin/xray-batch"), config, str(unit["Unit"]["Documentation"])[len("file:") :]):
-        assert path in readme or str(Path(path).parent) + "/\n" in readme, path
+def test_the_credential_is_the_setting(unit):
+    """The drop-in hands over the file in the variable of `database_url_file`."""
+    lines = (DEPLOY / CREDENTIAL).read_text(encoding="utf-8").splitlines()
+    assert "database_url_file" in Settings.model_fields
+    assert f"Environment={ENVIRONMENT_PREFIX}DATABASE_URL_FILE=%d/database-url" in lines
+    assert "LoadCredential=database-url:/etc/xray-batch/database-url" in lines

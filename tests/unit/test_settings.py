@@ -112,6 +112,75 @@ def test_database_url(home):
     assert settings.resolved_database_url == SECRET
 
 
+class TestDatabaseUrlFile:
+    """The URL of the database, with its password, may stand in a file of its own."""
+
+    @pytest.fixture
+    def secret_file(self, tmp_path):
+        """Write the URL as editors and `systemd-creds` do: with a line end, and with a comment after it."""
+        path = tmp_path / "database-url"
+        path.write_text(f"{SECRET}\n# changed in November\n", encoding="utf-8")
+        return path
+
+    def test_first_line_is_the_url(self, home, secret_file):
+        """The first line of the file, without its end, is the URL, wherever the setting comes from."""
+        for given in (
+            {"command_line": {"database_url_file": secret_file}, "environment": {}},
+            {"command_line": {}, "environment": {"XRAY_BATCH_DATABASE_URL_FILE": str(secret_file)}},
+            {
+                "command_line": {},
+                "environment": {},
+                "config": write_config(home / "a.toml", f'database_url_file = "{secret_file}"'),
+            },
+        ):
+            assert load_settings(**given).resolved_database_url == SECRET
+
+    def test_is_read_when_it_is_used(self, home, secret_file):
+        """Commands that need no database need no right to read the secret; a new password is that of the next use."""
+        settings = load_settings({"home": home, "database_url_file": secret_file}, environment={})
+        secret_file.write_text("sqlite:////srv/other.sqlite3", encoding="utf-8")
+        assert settings.resolved_database_url == "sqlite:////srv/other.sqlite3"
+
+    def test_never_printed(self, home, secret_file):
+        """Printing or logging the settings tells the file's name at most."""
+        settings = load_settings({"home": home, "database_url_file": secret_file}, environment={})
+        assert settings.resolved_database_url == SECRET
+        for text in (repr(settings), str(settings), settings.model_dump_json(), repr(settings.model_dump())):
+            assert "hunter2" not in text
+
+    def test_both_in_one_source(self, home, secret_file):
+        """Two databases in one source are refused: nobody could say which is meant."""
+        path = write_config(home / "xray-batch.toml", f'database_url_file = "{secret_file}"\ndatabase_url = "{SECRET}"')
+        message = refusal({"home": home})
+        assert message.startswith(f"wrong setting 'database_url_file' in {path}: ")
+        assert "`database_url` is given as well" in message
+
+    def test_the_later_source_wins(self, home, secret_file):
+        """As with every setting the later source wins, whichever way it names the database."""
+        write_config(home / "xray-batch.toml", 'database_url = "sqlite:////srv/file.sqlite3"')
+        environment = {"XRAY_BATCH_DATABASE_URL_FILE": str(secret_file)}
+        assert load_settings({"home": home}, environment=environment).resolved_database_url == SECRET
+        named = load_settings({"home": home, "database_url": "sqlite:////srv/x.sqlite3"}, environment=environment)
+        assert named.resolved_database_url == "sqlite:////srv/x.sqlite3"
+
+    @pytest.mark.parametrize("content", [b"", b"\n" + SECRET.encode(), b"   \n", b"hunter2 \xff\n"])
+    def test_no_url_in_the_file(self, content, home, tmp_path):
+        """A first line that is empty or no text is refused by the file's name; SQLite does not step in for it."""
+        path = tmp_path / "database-url"
+        path.write_bytes(content)
+        settings = load_settings({"home": home, "database_url_file": path}, environment={})
+        with pytest.raises(ConfigurationError, match=r"database-url.*'database_url_file'") as refused:
+            settings.resolved_database_url  # noqa: B018 - reading it is what fails
+        assert "hunter2" not in f"{refused.value} {refused.value.__cause__}"
+
+    def test_no_file(self, home, tmp_path):
+        """A file that is not there is refused, and SQLite does not step in for it."""
+        path = tmp_path / "absent"
+        settings = load_settings({"home": home, "database_url_file": path}, environment={})
+        with pytest.raises(ConfigurationError, match=rf"{path} .*'database_url_file' cannot be read: No such file"):
+            settings.resolved_database_url  # noqa: B018 - reading it is what fails
+
+
 def test_settings_are_frozen(home):
     """Settings do not change after they were read."""
     with pytest.raises(ValueError, match="frozen"):

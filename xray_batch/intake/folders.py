@@ -87,4 +87,8 @@ def _make(folder: Path, mode: int) -> None:
     except FileExistsError:
         os.scandir(folder).close()  # raises if it is no folder, or not ours to read
     else:
-        folder.chmod(mode)  # mkdir would leave out set-group-id and what the umask masks
+        try:
+            folder.chmod(mode)  # mkdir would leave out set-group-id and what the umask masks
+        except OSError:  # RestrictSUIDSGID= of the unit
+            folder.rmdir()  # else the next start would take it for one that the operator made so
+            raise

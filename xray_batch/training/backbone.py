@@ -20,6 +20,9 @@ from xray_batch.errors import TrainingDataError
 #: torchvision's file names end with the first digits of the file's SHA-256: `resnet34-b627a593.pth`.
 _TORCHVISION_NAME = re.compile(r"^(?P<architecture>[a-z0-9]+)-(?P<prefix>[0-9a-f]{8,})\.pth$")
 
+#: torch's own text advises to load the file unsafely, which could run code.
+_NO_TENSORS = "cannot be loaded: it is damaged, or holds something else than the tensors of a network"
+
 
 class BackboneSource(Protocol):
     """Where starting weights come from."""
@@ -43,20 +46,25 @@ class TorchvisionBackbone:
     def weights(self, architecture: str) -> Mapping[str, Tensor]:
         """Load torchvision's current ImageNet weights; torchvision checks the hash of what it downloads.
 
+        What lies in its cache it takes as it is, so nothing but tensors is loaded from there.
+
         Raises
         ------
         TrainingDataError
-            If there is neither a cached file nor a network.
+            If there is neither a cached file nor a network, or the file holds something else than tensors.
         """
         weights = get_model_weights(architecture).DEFAULT
         try:
             with redirect_stdout(sys.stderr):  # it says what it downloads
-                state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
+                state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
         except (OSError, RuntimeError) as error:
             message = (
                 f"the ImageNet weights of {architecture} are neither in torchvision's cache nor can they be "
                 "downloaded; give a file with --backbone-weights, or start from random weights"
             )
+            raise TrainingDataError(message) from error
+        except Exception as error:  # whatever a hostile file raises
+            message = f"the ImageNet weights of {architecture} in torchvision's cache {_NO_TENSORS}"
             raise TrainingDataError(message) from error
         return state
 
@@ -101,12 +109,13 @@ def _torchvision_file(path: Path) -> Mapping[str, Tensor]:
         message = f"{path} is neither safetensors nor an unchanged file of torchvision (its SHA-256 is {actual})"
         raise TrainingDataError(message)
     try:
-        state: Mapping[str, Tensor] = torch.hub.load_state_dict_from_url(
+        # torchvision publishes pickles.  This one has the hash of its name, and with `weights_only` torch makes tensors
+        # and nothing else of it; `load_state_dict_from_url` knows the old form of such files too.
+        state: Mapping[str, Tensor] = torch.hub.load_state_dict_from_url(  # noqa: TID251 - see above
             path.resolve().as_uri(), model_dir=str(path.resolve().parent), map_location="cpu", weights_only=True
         )
     except Exception as error:  # whatever a hostile file raises
-        # torch's own text advises to load it unsafely, which could run code.
-        message = f"{path} cannot be loaded: it is damaged, or holds something else than the tensors of a network"
+        message = f"{path} {_NO_TENSORS}"
         raise TrainingDataError(message) from error
     return state
 

@@ -1,3 +1,4 @@
+import errno
 import os
 import stat
 from pathlib import Path
@@ -49,3 +50,18 @@ def test_folders_on_two_file_systems_are_a_configuration_error(tmp_path):
     (tmp_path / "inbox").symlink_to("/dev/shm")
     with pytest.raises(ConfigurationError, match=r"inbox and .*spool are on different file systems"):
         Folders(tmp_path).create()
+
+
+def test_an_inbox_that_cannot_have_its_mode_is_not_left_behind(tmp_path, monkeypatch):
+    """Where set-group-id is refused, as by the unit, every start says so: the next does not take a half-made inbox."""
+    chmod = Path.chmod
+
+    def refuse_set_group_id(path, mode):
+        if mode & stat.S_ISGID:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
+        chmod(path, mode)
+
+    monkeypatch.setattr(Path, "chmod", refuse_set_group_id)
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match=r"inbox cannot be used as a folder: Operation not permitted\."):
+            Folders(tmp_path).create()

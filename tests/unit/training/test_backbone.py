@@ -47,7 +47,7 @@ def no_network(tmp_path, monkeypatch):
         raise URLError("no network in tests")
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
+    monkeypatch.setattr("torch.hub.download_url_to_file", fail)
     folder = tmp_path / "cache" / "hub" / "checkpoints"
     folder.mkdir(parents=True)
     return folder
@@ -155,3 +155,12 @@ def test_torchvision_from_its_cache(no_network):
     torch.save(STATE, no_network / "resnet34-b627a593.pth")
     weights = TorchvisionBackbone().weights("resnet34")
     assert torch.equal(weights["conv1.weight"], STATE["conv1.weight"])
+
+
+def test_hostile_file_in_torchvisions_cache(no_network, tmp_path):
+    """What lies in the cache under the name of torchvision's weights runs no code: torchvision checks no hash there."""
+    effect = tmp_path / "effect"
+    torch.save({"conv1.weight": Hostile(effect)}, no_network / "resnet34-b627a593.pth")
+    message = refusal(TorchvisionBackbone())
+    assert message.startswith("the ImageNet weights of resnet34 in torchvision's cache cannot be loaded: ")
+    assert not effect.exists()

@@ -1,0 +1,69 @@
+-- Three roles for one PostgreSQL database of xray-batch, each with no more than it needs:
+--
+--   xray_owner   owns tables and views; only migrations (`xray-batch db upgrade`) run as it
+--   xray         the service and the commands: adds arrivals, answers and events, moves work through its states.
+--                It cannot change or remove an event or an answer, remove a row, or alter a table
+--   xray_reader  people and programs that read: the views `results` and `accounting`, and nothing else
+--
+-- Run it as a superuser in the database, before its first migration and after every one (a new table has no grants):
+--
+--   psql --dbname xray --file deploy/postgres/roles.sql
+--
+-- It may be run again at any time.  The roles have no password: give them one with \password, or let the system user
+-- `xray` in by its name over the local socket (`peer`, the default of Debian and Ubuntu).
+
+\set ON_ERROR_STOP on
+\set QUIET on
+
+BEGIN;
+
+SELECT format('CREATE ROLE %I LOGIN', name)
+FROM unnest(ARRAY['xray_owner', 'xray', 'xray_reader']) AS name
+WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name)
+\gexec
+
+ALTER ROLE xray_owner NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
+ALTER ROLE xray NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
+ALTER ROLE xray_reader NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
+-- A report that runs for hours would keep dead rows from being cleaned up.
+ALTER ROLE xray_reader SET default_transaction_read_only = on;
+ALTER ROLE xray_reader SET statement_timeout = '5min';
+
+-- Nobody else gets in, or makes anything here.
+REVOKE ALL ON DATABASE :"DBNAME" FROM PUBLIC;
+REVOKE ALL ON SCHEMA public FROM PUBLIC;
+GRANT CONNECT ON DATABASE :"DBNAME" TO xray_owner, xray, xray_reader;
+GRANT USAGE ON SCHEMA public TO xray, xray_reader;
+-- `xray-batch db check` compares views by means of temporary ones.
+GRANT TEMPORARY ON DATABASE :"DBNAME" TO xray_owner;
+GRANT USAGE, CREATE ON SCHEMA public TO xray_owner;
+
+-- From scratch each time, so that nothing which an older version of this file granted is left.
+REVOKE ALL ON ALL TABLES IN SCHEMA public FROM xray, xray_reader;
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM xray, xray_reader;
+
+-- The service reads everything, adds rows to every table but the one of the revision, and counts.
+SELECT format('GRANT SELECT ON %I.%I TO xray', schemaname, name)
+FROM (SELECT schemaname, tablename AS name FROM pg_tables UNION ALL SELECT schemaname, viewname FROM pg_views) AS found
+WHERE schemaname = 'public'
+\gexec
+
+SELECT format('GRANT INSERT ON %I.%I TO xray', schemaname, tablename)
+FROM pg_tables
+WHERE schemaname = 'public' AND tablename <> 'alembic_version'
+\gexec
+
+GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO xray;
+
+-- It changes rows, but no event and no answer.  It removes none.
+SELECT format('GRANT UPDATE ON %I.%I TO xray', schemaname, tablename)
+FROM pg_tables
+WHERE schemaname = 'public' AND tablename NOT IN ('alembic_version', 'event', 'result')
+\gexec
+
+SELECT format('GRANT SELECT ON %I.%I TO xray_reader', schemaname, viewname)
+FROM pg_views
+WHERE schemaname = 'public' AND viewname IN ('results', 'accounting')
+\gexec
+
+COMMIT;
