@@ -2,11 +2,8 @@
 
 import hashlib
 import json
-import random
 import shutil
 import socket
-import time
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -49,32 +46,6 @@ def test_files_become_rows_and_are_filed_away(watched, tmp_path):
     assert [path.name for path in files_below(watched.home / "duplicates")] == ["again.png"]
     assert watched.stop() == 0
     assert "Traceback" not in watched.log
-
-
-def test_kill_9_in_a_burst_loses_and_doubles_nothing(watched, tmp_path):
-    """After three kills at random instants every file has one result, and lies where it should, byte for byte."""
-    burst = make_films(tmp_path / "films", 60)
-    chance = random.Random(11)
-    for path in burst:
-        shutil.copy(path, watched.inbox / path.name)
-    for number in range(3):
-        process = watched.start()
-        watched.wait_until_ready(number + 1)
-        time.sleep(chance.uniform(0.0, 2.0))
-        process.kill()
-        process.wait()
-    watched.start()
-    watched.wait_until_ready(4)
-    accounting = watched.wait_until_idle(len(burst))
-
-    assert (accounting.arrivals, accounting.results, accounting.lost) == (len(burst), len(burst), 0)
-    assert accounting.balances
-    per_content = Counter(row["content_sha256"] for row in watched.results())
-    assert per_content == Counter(sha256(path) for path in burst)
-    assert {sha256(path) for path in files_below(watched.home / "processed")} == set(per_content)
-    assert len(files_below(watched.home / "processed")) == len(burst)
-    assert not files_below(watched.inbox)
-    assert watched.stop() == 0
 
 
 def test_sigterm_drains(watched, tmp_path):
