@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from xray_batch.records import Arrival, Disposition, Finished, ModelIdentity
 from xray_batch.schema import ArrivalRow, ContentRow
 from xray_batch.store.answers import (
+    ARRIVED,
     add_events,
     answered_contents,
     database_now,
@@ -125,6 +126,7 @@ def _content_values(arrival: Arrival, state: str) -> dict[str, object]:
         "attempts": 0,
         "held_by": arrival.arrival_id,
         "queued_at": arrival.received_at,
+        "priority": ARRIVED,
     }
 
 
