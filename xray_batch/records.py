@@ -269,13 +269,26 @@ class Disposition(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Original:
+    """The file of one arrival from the inbox, in the spool or filed away."""
+
+    arrival_id: uuid.UUID
+    source_name: str  #: escaped
+    content_sha256: str
+    received_at: dt.datetime  #: aware, UTC
+    filed_path: str | None = None
+    """Where it was filed, relative to the home folder, escaped; None while that is not recorded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
     """The right to answer one content for a while."""
 
     content_sha256: str
-    held_by: uuid.UUID  #: arrival whose spool folder holds the bytes
+    held_by: uuid.UUID  #: arrival whose original holds the bytes
     source_name: str  #: of that arrival, escaped
     received_at: dt.datetime  #: of that arrival; aware, UTC
+    filed_path: str | None  #: of that arrival's original; see :attr:`Original.filed_path`
     size: int  #: bytes
     attempts: int  #: tries so far, this one included
     token: uuid.UUID  #: proves the lease; stale once somebody else took the content
@@ -283,13 +296,9 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unfiled:
-    """An arrival from the inbox whose spool file can be filed away."""
+class Unfiled(Original):
+    """An original that can be filed away, or once more after another answer."""
 
-    arrival_id: uuid.UUID
-    source_name: str  #: escaped
-    content_sha256: str
-    received_at: dt.datetime  #: aware, UTC
     disposition: Disposition
     outcome: Outcome | None  #: of the content's latest result; None for a duplicate
     reason_code: str | None  #: set where `outcome` is NOT_ANALYSED
@@ -320,7 +329,7 @@ class QueueStatus:
 
     queued: int  #: contents waiting, also for a later try
     leased: int  #: contents being worked on
-    oldest_received_at: dt.datetime | None  #: of the queued and leased contents; aware, UTC
+    oldest_received_at: dt.datetime | None  #: of those that `requeue` did not queue; aware, UTC
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

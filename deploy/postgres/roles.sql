@@ -2,7 +2,7 @@
 --
 --   xray_owner   owns tables and views; only migrations (`xray-batch db upgrade`) run as it
 --   xray         the service and the commands: adds arrivals, answers and events, moves work through its states.
---                It cannot change or remove an event or an answer, remove a row, or alter a table
+--                It cannot change or remove an event, remove a row, or alter a table
 --   xray_reader  people and programs that read: the views `results` and `accounting`, and nothing else
 --
 -- Run it as a superuser in the database, before its first migration and after every one (a new table has no grants):
@@ -55,10 +55,10 @@ WHERE schemaname = 'public' AND tablename <> 'alembic_version'
 
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO xray;
 
--- It changes rows, but no event and no answer.  It removes none.
+-- It changes rows, but no event: an answer that `requeue` replaces stays in the trail.  It removes none.
 SELECT format('GRANT UPDATE ON %I.%I TO xray', schemaname, tablename)
 FROM pg_tables
-WHERE schemaname = 'public' AND tablename NOT IN ('alembic_version', 'event', 'result')
+WHERE schemaname = 'public' AND tablename NOT IN ('alembic_version', 'event')
 \gexec
 
 SELECT format('GRANT SELECT ON %I.%I TO xray_reader', schemaname, viewname)

@@ -108,7 +108,6 @@ def test_what_the_service_cannot_do(database):
     """The service's role can change no event and no answer, remove no row, and alter nothing."""
     statements = [
         "UPDATE event SET detail = NULL",
-        "UPDATE result SET outcome = 'normal'",
         "UPDATE alembic_version SET version_num = '0001'",
         *(f"DELETE FROM {table}" for table in TABLES),
         *(f"TRUNCATE {table} CASCADE" for table in TABLES),
@@ -126,14 +125,14 @@ def test_what_the_service_cannot_do(database):
 
 
 def test_the_service_can_only_add_events(database):
-    """Its privileges on `event` and `result` are those to read and to add, to the letter."""
+    """Its privileges on `event` and `result` are those to add and to read, and to replace an answer, to the letter."""
     with psycopg.connect(plain(database)) as connection:
         found = connection.execute(
             "SELECT table_name, string_agg(privilege_type, ' ' ORDER BY privilege_type)"
             " FROM information_schema.role_table_grants WHERE grantee = 'xray' AND table_name IN ('event', 'result')"
             " GROUP BY table_name ORDER BY table_name"
         ).fetchall()
-    assert found == [("event", "INSERT SELECT"), ("result", "INSERT SELECT")]
+    assert found == [("event", "INSERT SELECT"), ("result", "INSERT SELECT UPDATE")]
 
 
 def test_the_reader_reads_the_views_and_nothing_else(database):

@@ -174,14 +174,14 @@ def test_a_claimed_file_that_cannot_be_read_stops_nothing(home, monkeypatch):
 def test_a_spool_that_cannot_be_read_is_not_held_against_the_file(home, monkeypatch):
     """More disk errors than leases are allowed, when the file is looked for: it is answered in the end."""
     monkeypatch.setattr(service_module, "_LEASES_AT_MOST", 2)
-    real, failures = service_module.claimed_file, [OSError(5, "Input/output error")] * 12
+    real, failures = service_module.find_original, [OSError(5, "Input/output error")] * 12
 
-    def claimed_file(folders, arrival_id):
+    def find_original(folders, original):
         if failures:
             raise failures.pop()
-        return real(folders, arrival_id)
+        return real(folders, original)
 
-    monkeypatch.setattr(service_module, "claimed_file", claimed_file)
+    monkeypatch.setattr(service_module, "find_original", find_original)
     rows = run_until_idle(home, ScriptedPipeline({}))
     assert {row["outcome"] for row in rows.values()} == {"pneumonia"}
 

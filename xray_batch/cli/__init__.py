@@ -22,7 +22,9 @@ from xray_batch.cli import (
     explain,
     inspect,
     process,
+    prune,
     replay,
+    requeue,
     results,
     selftest,
     stats,
@@ -66,6 +68,8 @@ app.command("stats")(stats.stats)
 app.command("watch")(watch.watch)
 app.command("results")(results.results)
 app.command("replay")(replay.replay)
+app.command("requeue")(requeue.requeue)
+app.command("prune")(prune.prune)
 app.command("status")(status.status)
 app.command("doctor")(doctor.doctor)
 app.command("selftest")(selftest.selftest)

@@ -1,5 +1,6 @@
 """Options that every command takes, and what they open."""
 
+import datetime as dt
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,3 +56,14 @@ def open_store(settings: Settings, *, create: bool = True) -> Iterator["Store"]:
         yield store
     finally:
         store.close()
+
+
+def parse_time(text: str | None, option: str) -> dt.datetime | None:
+    """Read an ISO 8601 date or time; without a zone it is the machine's local time."""
+    if text is None:
+        return None
+    try:
+        return dt.datetime.fromisoformat(text).astimezone(dt.UTC)
+    except ValueError as error:
+        message = f"{option} is {text!r}, expected a date or time such as 2026-03-31 or 2026-03-31T08:00+01:00"
+        raise typer.BadParameter(message) from error

@@ -1,12 +1,11 @@
 """`xray-batch results`."""
 
-import datetime as dt
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from xray_batch.cli.options import Config, DatabaseUrl, Home, open_settings, open_store
+from xray_batch.cli.options import Config, DatabaseUrl, Home, open_settings, open_store, parse_time
 from xray_batch.cli.output import ExportFormat, write_rows
 from xray_batch.records import Outcome, ResultQuery
 
@@ -30,8 +29,8 @@ def results(
     """Print results, newest first."""
     query = ResultQuery(
         outcome=outcome,
-        since=_parse_time(since, "--since"),
-        until=_parse_time(until, "--until"),
+        since=parse_time(since, "--since"),
+        until=parse_time(until, "--until"),
         patient_id=patient,
         study_instance_uid=study,
         min_probability=min_probability,
@@ -39,14 +38,3 @@ def results(
     )
     with open_store(open_settings(home, config, database_url), create=False) as store:
         write_rows(store.results(query), form, output)
-
-
-def _parse_time(text: str | None, option: str) -> dt.datetime | None:
-    """Read an ISO 8601 date or time; without a zone it is the machine's local time."""
-    if text is None:
-        return None
-    try:
-        return dt.datetime.fromisoformat(text).astimezone(dt.UTC)
-    except ValueError as error:
-        message = f"{option} is {text!r}, expected a date or time such as 2026-03-31 or 2026-03-31T08:00+01:00"
-        raise typer.BadParameter(message) from error

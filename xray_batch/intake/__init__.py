@@ -14,6 +14,8 @@ The path of a file::
       | hash            SHA-256 -> Arrival; the database records it; the later stages work on it
       v file_away       one rename that never replaces anything
     processed/2026/03/31/a/b/x.dcm   or   rejected/a/b/x.dcm, x.dcm.reason.json   or   duplicates/a/b/x.dcm
+      | requeue         answered once more where it lies; file_away moves it if the answer asks for that
+      v prune           removed, where somebody asks for that: nothing else ever removes a file
 
 At every moment a file has exactly one name, in one of these folders, so that a crash can neither lose
 nor double it.  There are no marker files: which step comes next is read from where the file lies, by
@@ -21,10 +23,11 @@ nor double it.  There are no marker files: which step comes next is read from wh
 """
 
 from xray_batch.intake.claims import Claimed, claim, claimed_by, claimed_file, claims_in_spool, hash_claimed
-from xray_batch.intake.filing import file_away
+from xray_batch.intake.filing import content_sha256, file_away, find_original
 from xray_batch.intake.folders import Folders
 from xray_batch.intake.inbox import InboxFile, LeftAlone, Scan, is_ignored, remove_empty_subfolders, scan
 from xray_batch.intake.names import meant_by, printable
+from xray_batch.intake.pruning import Found, look_at_filed, remove_filed
 from xray_batch.intake.settle import SettleTracker
 from xray_batch.intake.unpacked import UnpackFolder, is_unpacked, remove_abandoned
 from xray_batch.intake.watcher import InboxWatcher, WatchMode
@@ -32,6 +35,7 @@ from xray_batch.intake.watcher import InboxWatcher, WatchMode
 __all__ = [
     "Claimed",
     "Folders",
+    "Found",
     "InboxFile",
     "InboxWatcher",
     "LeftAlone",
@@ -43,13 +47,17 @@ __all__ = [
     "claimed_by",
     "claimed_file",
     "claims_in_spool",
+    "content_sha256",
     "file_away",
+    "find_original",
     "hash_claimed",
     "is_ignored",
     "is_unpacked",
+    "look_at_filed",
     "meant_by",
     "printable",
     "remove_abandoned",
     "remove_empty_subfolders",
+    "remove_filed",
     "scan",
 ]

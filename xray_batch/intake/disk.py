@@ -161,18 +161,32 @@ def write_new_file(target: Path, content: bytes, scratch: Path) -> None:
     FileExistsError
         If `target` exists.
     """
-    scratch.unlink(missing_ok=True)
-    with scratch.open("xb") as file:
-        os.fchmod(file.fileno(), FILE_MODE)
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    _write(scratch, content)
     try:
         rename_no_replace(scratch, os.fspath(target))
     except OSError:
         scratch.unlink(missing_ok=True)
         raise
     sync_folder(target.parent)
+
+
+def replace_file(target: Path, content: bytes, scratch: Path) -> None:
+    """Put a file that is complete in the place of another; at every moment one of the two is there.
+
+    `scratch` is as for :func:`write_new_file`.
+    """
+    _write(scratch, content)
+    scratch.replace(target)
+    sync_folder(target.parent)
+
+
+def _write(scratch: Path, content: bytes) -> None:
+    scratch.unlink(missing_ok=True)
+    with scratch.open("xb") as file:
+        os.fchmod(file.fileno(), FILE_MODE)
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def remove_empty_folders(folder: Path) -> None:

@@ -76,6 +76,7 @@ class ContentRow(Base):
         # Only open work: stays small however many contents are done.
         Index(
             "ix_content_open",
+            "priority",
             "queued_at",
             "content_sha256",
             sqlite_where=sa.text("state <> 'done'"),
@@ -94,6 +95,8 @@ class ContentRow(Base):
     lease_token: Mapped[uuid.UUID | None]
     lease_until: Mapped[dt.datetime | None]
     next_try_at: Mapped[dt.datetime | None]
+    #: The least is worked first: 0 for what arrived, 1 for what was queued once more by `requeue`.
+    priority: Mapped[int] = mapped_column(sa.SmallInteger(), server_default=sa.text("0"))
 
 
 class ArrivalRow(Base):
@@ -122,7 +125,12 @@ class ArrivalRow(Base):
     disposition: Mapped[str] = mapped_column(sa.String(9))
     origin: Mapped[str] = mapped_column(sa.String(8))
     filed_at: Mapped[dt.datetime | None]
-    filed_path: Mapped[str | None]  #: relative to the home folder
+    filed_path: Mapped[str | None]  #: relative to the home folder; NULL again once `prune` has taken the original
+    #: Where the original was filed, and lies until it is filed anew (no `filed_at`) or removed (with `filed_at`).
+    #: Its constraint is the column's: SQLite added both in place.
+    previous_path: Mapped[str | None] = mapped_column(
+        CheckConstraint("previous_path IS NULL OR filed_path IS NULL", name="previous_path")
+    )
 
 
 class InstanceRow(Base):

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from xray_batch.decode import is_zip
-from xray_batch.intake import Claimed, Folders, is_unpacked, remove_abandoned
+from xray_batch.intake import Claimed, Folders, is_unpacked, meant_by, remove_abandoned
 from xray_batch.logs import get_logger
 from xray_batch.pipeline.engine import Answered, Job
 from xray_batch.records import Lease
@@ -49,8 +49,12 @@ class Archives:
         """
         if answered.unpacked is None:
             return True
-        arrival_id = answered.job.context.held_by
-        name = os.fspath(answered.job.path.relative_to(self._folders.spool / str(arrival_id)))
+        arrival_id, path = answered.job.context.held_by, answered.job.path
+        claim_folder = self._folders.spool / str(arrival_id)
+        if path.is_relative_to(claim_folder):
+            name = os.fspath(path.relative_to(claim_folder))
+        else:  # requeued: it lies where it was filed
+            name = meant_by(answered.job.context.source_name)[0]
         try:
             answered.unpacked.folder.move_into_inbox(self._folders, name, arrival_id)
         except OSError as error:

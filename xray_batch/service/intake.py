@@ -16,6 +16,7 @@ from xray_batch.intake import (
     claim,
     claimed_by,
     claims_in_spool,
+    content_sha256,
     hash_claimed,
     scan,
 )
@@ -122,7 +123,10 @@ class Intake:
         if answered.content_sha256 == lease.content_sha256:
             return True
         claimed = claimed_by(self._folders, lease.held_by)
-        arrival = self._arrival(claimed) if claimed else None
+        if claimed is None:  # queued once more: where it was filed nobody but us should write
+            unread = answered.content_sha256 is None
+            return unread and content_sha256(answered.job.path) == lease.content_sha256
+        arrival = self._arrival(claimed)
         if arrival is None:  # still being written
             return False
         if arrival.content_sha256 == lease.content_sha256:

@@ -5,6 +5,8 @@ originals away.  Which step a file is at is read from the spool and the database
 that a crash at any point is mended by the next turn of any process::
 
     inbox --claim--> spool --hash, record--> queued --lease, classify, record--> done --file away--> filed
+                                               ^                                                       |
+                                               +-------------------- `xray-batch requeue` -------------+
 
 Events of the file system only make the next scan come sooner.
 """
@@ -26,13 +28,14 @@ from xray_batch.errors import (
 from xray_batch.intake import (
     Folders,
     InboxWatcher,
-    claimed_file,
+    find_original,
 )
 from xray_batch.logs import get_logger
 from xray_batch.pipeline.engine import Answered, Failure, Job, Pipeline, give_up, is_given_up
 from xray_batch.records import (
     Finished,
     Lease,
+    Original,
     Outcome,
     Prediction,
     Rejection,
@@ -243,18 +246,25 @@ class Service:
         """Find the files of leased contents; what has none, or too many attempts, ends here."""
         for lease in leases:
             try:
-                path = claimed_file(self._folders, lease.held_by)
+                path = find_original(self._folders, _original(lease))
             except OSError as error:  # the disk's fault, for as long as it takes
-                self._log.error("spool cannot be read", arrival_id=str(lease.held_by), why=why(error))
+                self._log.error("original cannot be read", arrival_id=str(lease.held_by), why=why(error))
                 self._retry(lease, counted=False)
                 continue
             if lease.attempts > _LEASES_AT_MOST:
                 self._give_up(lease, "the end of the service")
             elif path is None:
                 self._log.error("content missing", arrival_id=str(lease.held_by))
-                self._retry(lease, counted=True)
+                self._missing(lease)
             else:
                 yield self._archives.job(path, lease)
+
+    def _missing(self, lease: Lease) -> None:
+        """Look again later; in the end, what was requeued keeps its answer: nothing better will come."""
+        if lease.attempts >= self._settings.max_attempts and self._store.withdraw(lease):
+            self._forget(lease)
+        else:
+            self._retry(lease, counted=True)
 
     def _record(self, group: Sequence[Answered[Lease]]) -> None:
         """Store a group's answers in one transaction; what failed is tried later."""
@@ -262,7 +272,7 @@ class Service:
         for answered in group:
             lease, result = answered.job.context, answered.result
             if isinstance(result, Finished) and not self._may_be_stored(answered):
-                self._retry(lease, counted=False)
+                self._not_now(answered)
             elif isinstance(result, Finished):
                 finished.append((lease, result))
             else:
@@ -289,6 +299,15 @@ class Service:
         if answered.unpacked is not None:
             answered.unpacked.folder.remove()
         return False
+
+    def _not_now(self, answered: Answered[Lease]) -> None:
+        """Try again later: what is in the spool will settle; a filed original of other bytes was changed for good."""
+        lease = answered.job.context
+        if answered.job.path.is_relative_to(self._folders.spool):
+            self._retry(lease, counted=False)
+        else:
+            self._log.error("original is not what was filed", arrival_id=str(lease.held_by))
+            self._missing(lease)
 
     def _finish(self, finished: Sequence[tuple[Lease, Finished]]) -> None:
         if not finished:
@@ -362,3 +381,14 @@ class Service:
         for filed in self._filing.run():
             self._intake.forget(filed)
             self._keep_alive()
+
+
+def _original(lease: Lease) -> Original:
+    """Return the file whose bytes a lease is for."""
+    return Original(
+        arrival_id=lease.held_by,
+        source_name=lease.source_name,
+        content_sha256=lease.content_sha256,
+        received_at=lease.received_at,
+        filed_path=lease.filed_path,
+    )

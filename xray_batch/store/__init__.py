@@ -13,6 +13,8 @@ The state machine of one content::
                        +-- end_leases ---+  attempt counted: the holder is known to be gone
                        +-- rebind -------+  to what the file's bytes are now; a writer was faster than we
                        (an expired lease may be taken by anybody, attempt counted)
+    done --requeue--> queued, behind what has just arrived; its answer stays until the next replaces it
+    leased --withdraw--> done                                as it was, where a requeued original is gone
 
 Work is at least once, effects are exactly once: every function may be repeated after a crash or
 a lost connection, and may race with any other in any number of processes.  A lease's token fences
@@ -40,11 +42,14 @@ from xray_batch.records import (
     StoredResult,
     Unfiled,
 )
-from xray_batch.store import answers, filing, queries
+from xray_batch.store import answers, filing, queries, retention
 from xray_batch.store import arrivals as arriving
 from xray_batch.store import leases as leasing
+from xray_batch.store import requeue as requeueing
+from xray_batch.store.requeue import AnswerSelection, Obstacle, StoredAnswer
+from xray_batch.store.retention import Prunable, PruneSelection
 
-__all__ = ["ANY_ATTEMPTS", "Store"]
+__all__ = ["ANY_ATTEMPTS", "AnswerSelection", "Obstacle", "Prunable", "PruneSelection", "Store", "StoredAnswer"]
 
 #: As many as the column of the database holds.
 ANY_ATTEMPTS: Final = range(2**31 - 1)
@@ -81,7 +86,7 @@ class Store:
         for another arrival; otherwise it is WORK, and a content done by an older model is queued
         again.  An arrival recorded before keeps its disposition.
 
-        Contents in `again`, by SHA-256, are WORK although they are answered; their stored answer stays.
+        Contents in `again`, by SHA-256, are WORK although they are answered; the next answer replaces the stored one.
 
         Returns
         -------
@@ -110,6 +115,8 @@ class Store:
 
     def finish(self, finished: Sequence[tuple[Lease, Finished]], model: ModelIdentity) -> list[Lease]:
         """Store answers and end their leases, all in one transaction.
+
+        The answer of a requeued content replaces that of the same model and preprocessing, whose id it takes.
 
         Returns
         -------
@@ -165,6 +172,11 @@ class Store:
         with write_transaction(self._engine) as connection:
             return arriving.rebind(connection, lease, arrival, model)
 
+    def withdraw(self, lease: Lease) -> bool:
+        """Let a requeued content keep its answer; False when no longer held, or not requeued."""
+        with write_transaction(self._engine) as connection:
+            return leasing.withdraw(connection, lease)
+
     def extend(self, leases: Sequence[Lease], lease_seconds: float) -> list[Lease]:
         """Let leases end `lease_seconds` from now; returns those that are still held."""
         with write_transaction(self._engine) as connection:
@@ -174,6 +186,8 @@ class Store:
 
     def unfiled(self, limit: int, after: uuid.UUID | None = None) -> list[Unfiled]:
         """List arrivals from the inbox that are duplicates or answered, and not yet filed away.
+
+        Those of a requeued content are listed again once it is answered; `filed_path` says where they were filed.
 
         Ordered by `arrival_id`; `after` continues behind the last one of the previous list, so
         that a file which cannot be moved does not hold up the others.
@@ -185,6 +199,67 @@ class Store:
         """Record where originals lie now, relative to the home folder; the first path is kept."""
         with write_transaction(self._engine) as connection:
             filing.mark_filed(connection, paths)
+
+    # -- once more ----------------------------------------------------------------------------
+
+    def select_answers(self, selection: AnswerSelection) -> list[int]:
+        """Return the ids of selected answers, one for each content, oldest first."""
+        with read_transaction(self._engine) as connection:
+            return requeueing.select_answers(connection, selection)
+
+    def unknown_results(self, result_ids: Sequence[int]) -> int:
+        """Count those of some ids that no result has."""
+        with read_transaction(self._engine) as connection:
+            return requeueing.unknown_results(connection, result_ids)
+
+    def stored_answers(self, result_ids: Sequence[int]) -> list[StoredAnswer]:
+        """Return answers with where their bytes are; at most a few hundred at once."""
+        with read_transaction(self._engine) as connection:
+            return requeueing.stored_answers(connection, result_ids)
+
+    def requeue(self, chosen: Sequence[tuple[StoredAnswer, uuid.UUID]]) -> set[str]:
+        """Queue contents once more, each for an arrival that has its original; at most a few hundred at once.
+
+        Nothing is moved, and the stored answer stays until the next one.  What has just arrived is worked first.
+
+        Returns
+        -------
+        set
+            The contents that were queued.  The others are in work meanwhile, or their original is being removed.
+        """
+        with write_transaction(self._engine) as connection:
+            return requeueing.requeue(connection, chosen)
+
+    # -- retention ----------------------------------------------------------------------------
+
+    def prunable(self, selection: PruneSelection, limit: int, after: uuid.UUID | None = None) -> list[Prunable]:
+        """List originals to remove, ordered and continued as by :meth:`unfiled`.
+
+        Not among them are those of contents that are queued or leased: their bytes are still needed.
+        """
+        with read_transaction(self._engine) as connection:
+            return retention.prunable(connection, selection, limit, after)
+
+    def prunings_begun(self, limit: int, after: uuid.UUID | None = None) -> list[Prunable]:
+        """List originals that :meth:`begin_pruning` has named and :meth:`end_pruning` has not, in the same order."""
+        with read_transaction(self._engine) as connection:
+            return retention.begun(connection, limit, after)
+
+    def begin_pruning(self, originals: Collection[Prunable]) -> set[uuid.UUID]:
+        """Say in the audit trail that originals are removed; from now on nobody relies on them.
+
+        Returns
+        -------
+        set
+            The arrivals whose original may go now: not those whose content was queued, or that were moved, meanwhile.
+        """
+        with write_transaction(self._engine) as connection:
+            return retention.begin(connection, originals)
+
+    def end_pruning(self, arrival_ids: Collection[uuid.UUID]) -> None:
+        """Record that the originals of these arrivals are gone."""
+        with write_transaction(self._engine) as connection:
+            retention.end(connection, arrival_ids)
 
     # -- one-shot batch -----------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -14,6 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from xray_batch.records import (
     PROBABILITY_COLUMNS,
     Computation,
+    Disposition,
     Finished,
     ImageHeader,
     ImageWarning,
@@ -22,9 +23,13 @@ from xray_batch.records import (
     Prediction,
     Rejection,
 )
-from xray_batch.schema import Base, ContentRow, EventRow, InstanceRow, ModelRow, ResultRow, UtcDateTime
+from xray_batch.schema import ArrivalRow, Base, ContentRow, EventRow, InstanceRow, ModelRow, ResultRow, UtcDateTime
 
 Insert = postgresql.Insert | sqlite.Insert
+
+#: Values of `content.priority`: what has just arrived is not kept waiting by what is answered once more.
+ARRIVED: Final = 0
+REQUEUED: Final = 1
 
 
 def insert(connection: sa.Connection, table: type[Base]) -> Insert:
@@ -111,7 +116,10 @@ def write_answers(
     model: ModelIdentity,
     now: dt.datetime,
 ) -> None:
-    """Insert instances and results, and mark the contents done.
+    """Write instances and results, and mark the contents done.
+
+    An answer of the same model and preprocessing is replaced: only a content that was queued in spite of one has
+    it, and its lease is what allows to write.
 
     Parameters
     ----------
@@ -123,19 +131,19 @@ def write_answers(
     headers = [(sha256, answer.header) for sha256, _, answer in answers if answer.header is not None]
     conflicts = _uid_conflicts(connection, headers)
     _upsert_instances(connection, headers)
-    connection.execute(
-        insert(connection, ResultRow).on_conflict_do_nothing(
-            index_elements=[ResultRow.content_sha256, ResultRow.model_sha256, ResultRow.preprocess_sha256]
-        ),
-        [
-            {"content_sha256": sha256, "arrival_id": arrival_id, **_result_values(finished, model, conflicts[sha256])}
-            for sha256, arrival_id, finished in answers
-        ],
-    )
+    rows = [
+        {"content_sha256": sha256, "arrival_id": arrival_id, **_result_values(finished, model, conflicts[sha256])}
+        for sha256, arrival_id, finished in answers
+    ]
+    statement, key = insert(connection, ResultRow), ("content_sha256", "model_sha256", "preprocess_sha256")
+    replaced = {name: statement.excluded[name] for name in rows[0] if name not in key}
+    connection.execute(statement.on_conflict_do_update(index_elements=key, set_=replaced), rows)
+    contents = [sha256 for sha256, _, _ in answers]
+    _let_file_again(connection, contents)
     connection.execute(
         sa.update(ContentRow)
-        .where(ContentRow.content_sha256.in_([sha256 for sha256, _, _ in answers]))
-        .values(state="done", lease_token=None, lease_until=None, next_try_at=None)
+        .where(ContentRow.content_sha256.in_(contents))
+        .values(state="done", priority=ARRIVED, lease_token=None, lease_until=None, next_try_at=None)
     )
     add_events(
         connection,
@@ -189,6 +197,22 @@ def _lock_uids(connection: sa.Connection, uids: Iterable[str]) -> None:
         keys = sorted({int.from_bytes(hashlib.sha256(uid.encode()).digest()[:8], signed=True) for uid in uids})
         for key in keys:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
+
+
+def _let_file_again(connection: sa.Connection, sha256s: Sequence[str]) -> None:
+    """Have the originals of requeued contents filed anew: the answer may send them to another folder."""
+    requeued = sa.select(ContentRow.content_sha256).where(
+        ContentRow.content_sha256.in_(sha256s), ContentRow.priority == REQUEUED
+    )
+    connection.execute(
+        sa.update(ArrivalRow)
+        .where(
+            ArrivalRow.content_sha256.in_(requeued),
+            ArrivalRow.disposition == Disposition.WORK.value,
+            ArrivalRow.filed_path.is_not(None),
+        )
+        .values(previous_path=ArrivalRow.filed_path, filed_path=None, filed_at=None)
+    )
 
 
 def _upsert_instances(connection: sa.Connection, headers: Sequence[tuple[str, ImageHeader]]) -> None:
@@ -276,3 +300,8 @@ def _answer_values(answer: Prediction | Rejection) -> dict[str, object]:
 def _short_answer(finished: Finished) -> str:
     answer = finished.answer
     return answer.reason_code.value if isinstance(answer, Rejection) else answer.outcome.value
+
+
+def newest_result_ids() -> sa.Select[Any]:
+    """Select the newest result of every content: other models may have answered before."""
+    return sa.select(sa.func.max(ResultRow.result_id)).group_by(ResultRow.content_sha256)

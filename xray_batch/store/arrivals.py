@@ -7,8 +7,9 @@ from collections.abc import Collection, Sequence
 import sqlalchemy as sa
 
 from xray_batch.records import Arrival, Disposition, Finished, Lease, ModelIdentity
-from xray_batch.schema import IS_UNFILED, ArrivalRow, ContentRow
+from xray_batch.schema import ArrivalRow, ContentRow
 from xray_batch.store.answers import (
+    ARRIVED,
     add_events,
     answered_contents,
     database_now,
@@ -99,10 +100,11 @@ def rebind(connection: sa.Connection, lease: Lease, arrival: Arrival, model: Mod
 
 
 def _hand_over(connection: sa.Connection, sha256: str) -> None:
-    """Let a duplicate that is still in the spool hold a content; without one, nobody has these bytes any more."""
+    """Let a duplicate from the inbox hold a content; without one, nobody has these bytes any more."""
+    has_original = sa.or_(ArrivalRow.filed_at.is_(None), ArrivalRow.filed_path.is_not(None))
     heir = connection.execute(
-        sa.select(ArrivalRow.arrival_id, ArrivalRow.received_at)
-        .where(ArrivalRow.content_sha256 == sha256, IS_UNFILED)
+        sa.select(ArrivalRow.arrival_id)
+        .where(ArrivalRow.content_sha256 == sha256, ArrivalRow.origin == "inbox", has_original)
         .order_by(ArrivalRow.received_at)
         .limit(1)
     ).first()
@@ -116,7 +118,12 @@ def _hand_over(connection: sa.Connection, sha256: str) -> None:
         connection.execute(
             sa.update(ArrivalRow)
             .where(ArrivalRow.arrival_id == heir.arrival_id)
-            .values(disposition=Disposition.WORK.value)
+            .values(
+                disposition=Disposition.WORK.value,
+                previous_path=sa.func.coalesce(ArrivalRow.filed_path, ArrivalRow.previous_path),
+                filed_path=None,
+                filed_at=None,  # where it goes depends on its answer
+            )
         )
 
 
@@ -175,6 +182,7 @@ def _content_values(arrival: Arrival, state: str) -> dict[str, object]:
         "attempts": 0,
         "held_by": arrival.arrival_id,
         "queued_at": arrival.received_at,
+        "priority": ARRIVED,
     }
 
 

@@ -1,4 +1,4 @@
-"""Originals whose place in the home folder is still the spool."""
+"""Originals that are to be filed away: from the spool, or once more after another answer."""
 
 import uuid
 from collections.abc import Mapping
@@ -20,6 +20,7 @@ def unfiled(connection: sa.Connection, limit: int, after: uuid.UUID | None) -> l
             ArrivalRow.source_name,
             ArrivalRow.content_sha256,
             ArrivalRow.received_at,
+            ArrivalRow.previous_path,
             ArrivalRow.disposition,
             ResultRow.outcome,
             ResultRow.reason_code,
@@ -39,6 +40,7 @@ def unfiled(connection: sa.Connection, limit: int, after: uuid.UUID | None) -> l
             source_name=row.source_name,
             content_sha256=row.content_sha256,
             received_at=row.received_at,
+            filed_path=row.previous_path,
             disposition=Disposition(row.disposition),
             outcome=None if row.outcome is None else Outcome(row.outcome),
             reason_code=row.reason_code,
@@ -73,7 +75,7 @@ def mark_filed(connection: sa.Connection, paths: Mapping[uuid.UUID, str]) -> Non
     connection.execute(
         sa.update(ArrivalRow)
         .where(ArrivalRow.arrival_id == sa.bindparam("filed_id"))
-        .values(filed_at=sa.bindparam("now"), filed_path=sa.bindparam("path")),
+        .values(filed_at=sa.bindparam("now"), filed_path=sa.bindparam("path"), previous_path=None),
         [{"filed_id": row.arrival_id, "now": now, "path": plain_text(paths[row.arrival_id])} for row in rows],
     )
     add_events(connection, "filed", [(row.arrival_id, row.content_sha256, None) for row in rows], now)

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from xray_batch.records import Finished, Lease, ModelIdentity
 from xray_batch.schema import IS_OPEN, ArrivalRow, ContentRow
-from xray_batch.store.answers import add_events, database_now, lock_contents, write_answers
+from xray_batch.store.answers import ARRIVED, REQUEUED, add_events, database_now, lock_contents, write_answers
 
 
 def lease(connection: sa.Connection, *, limit: int, lease_seconds: float, attempts: range) -> list[Lease]:
@@ -24,10 +24,11 @@ def lease(connection: sa.Connection, *, limit: int, lease_seconds: float, attemp
             (ContentRow.state == "leased").label("expired"),
             ArrivalRow.source_name,
             ArrivalRow.received_at,
+            sa.func.coalesce(ArrivalRow.filed_path, ArrivalRow.previous_path).label("filed_path"),
         )
         .join(ArrivalRow, ArrivalRow.arrival_id == ContentRow.held_by)
         .where(*_due(now), ContentRow.attempts >= attempts.start, ContentRow.attempts < attempts.stop)
-        .order_by(ContentRow.queued_at, ContentRow.content_sha256)
+        .order_by(ContentRow.priority, ContentRow.queued_at, ContentRow.content_sha256)
         .limit(limit)
         # Skips what others have locked just now; SQLite locks the whole file instead.
         .with_for_update(of=ContentRow, skip_locked=True)
@@ -79,6 +80,22 @@ def retry_later(connection: sa.Connection, lease: Lease, delay_seconds: float, *
     attempts = ContentRow.attempts if counted else ContentRow.attempts - 1
     _queue(connection, held, next_try_at=now + dt.timedelta(seconds=delay_seconds), attempts=attempts)
     _add_lease_events(connection, "retried", held, now)
+    return bool(held)
+
+
+def withdraw(connection: sa.Connection, lease: Lease) -> bool:
+    """Let a requeued content keep the answer that it has."""
+    held = [
+        content.content_sha256
+        for content in lock_contents(connection, [lease.content_sha256]).values()
+        if content.lease_token == lease.token and content.priority == REQUEUED
+    ]
+    connection.execute(
+        sa.update(ContentRow)
+        .where(ContentRow.content_sha256.in_(held))
+        .values(state="done", priority=ARRIVED, lease_token=None, lease_until=None)
+    )
+    add_events(connection, "withdrawn", [(lease.held_by, sha256, None) for sha256 in held], database_now(connection))
     return bool(held)
 
 

@@ -95,7 +95,11 @@ def stored_result(connection: sa.Connection, result_id: int) -> StoredResult | N
         sa.select(*(getattr(ResultRow, name) for name in names)).where(ResultRow.result_id == result_id)
     ).one()
     arrivals = connection.execute(
-        sa.select(ArrivalRow.origin, ArrivalRow.source_name, ArrivalRow.filed_path)
+        sa.select(
+            ArrivalRow.origin,
+            ArrivalRow.source_name,
+            sa.func.coalesce(ArrivalRow.filed_path, ArrivalRow.previous_path).label("filed_path"),
+        )
         .where(ArrivalRow.content_sha256 == row["content_sha256"])
         .order_by(ArrivalRow.received_at.desc())
     ).all()
@@ -114,14 +118,13 @@ def accounting(connection: sa.Connection) -> Accounting:
 
 def queue_status(connection: sa.Connection) -> QueueStatus:
     """Count the open contents."""
+    arrived_at = sa.case((ContentRow.priority == 0, ContentRow.queued_at))
     rows = connection.execute(
-        sa.select(ContentRow.state, sa.func.count(), sa.func.min(ContentRow.queued_at))
-        .where(IS_OPEN)
-        .group_by(ContentRow.state)
+        sa.select(ContentRow.state, sa.func.count(), sa.func.min(arrived_at)).where(IS_OPEN).group_by(ContentRow.state)
     ).all()
     counts = {state: count for state, count, _ in rows}
     return QueueStatus(
         queued=counts.get("queued", 0),
         leased=counts.get("leased", 0),
-        oldest_received_at=min((oldest for _, _, oldest in rows), default=None),
+        oldest_received_at=min((oldest for _, _, oldest in rows if oldest is not None), default=None),
     )

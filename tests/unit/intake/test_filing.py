@@ -13,6 +13,8 @@ from xray_batch.intake import (
     claims_in_spool,
     disk,
     file_away,
+    find_original,
+    printable,
     remove_empty_subfolders,
 )
 from xray_batch.records import Disposition, Outcome, Unfiled
@@ -230,3 +232,90 @@ def test_a_filed_arrival_is_no_claim_any_more(folders, arrive):
     """What is finished is not found again at start-up."""
     file_away(folders, _ended(arrive("a/x.dcm"), "processed"))
     assert list(claims_in_spool(folders)) == []
+
+
+class TestAfterAnotherAnswer:
+    """A file that was filed before, and its content answered once more."""
+
+    @pytest.mark.parametrize("name", ["ward/x.dcm", b"\xff/\\x41\xfe.dcm", b"n" * 251 + b".dcm"])
+    @pytest.mark.parametrize("ends", [("rejected", "processed"), ("processed", "rejected")])
+    def test_it_is_moved_where_the_answer_sends_it(self, folders, arrive, files_in, name, ends):
+        """With its path and bytes; a reason is there where it is rejected, and only there."""
+        arrival = arrive(name)
+        first = file_away(folders, _ended(arrival, ends[0]))
+        path = file_away(folders, _filed_before(folders, _ended(arrival, ends[1]), first))
+        fresh = arrive(b"another/" + os.fsencode(path.name), b"fresh")
+        expected = file_away(folders, _ended(fresh, ends[1])).parent.parent
+        assert path.is_relative_to(expected)
+        assert path.parent.name == first.parent.name or b"n" in os.fsencode(name)
+        assert path.read_bytes() == b"pixels"
+        reasons = [
+            found for found in files_in(folders.home) if found.endswith(".reason.json") and "another" not in found
+        ]
+        assert reasons == (
+            [] if ends[1] == "processed" else [f"{os.fspath(path.relative_to(folders.home))}.reason.json"]
+        )
+        assert not first.exists()
+
+    @pytest.mark.parametrize("end", list(ENDS))
+    def test_it_stays_where_it_is_right(self, folders, arrive, files_in, end):
+        """The same kind of answer moves nothing, whatever name it was filed under."""
+        file_away(folders, _ended(arrive("x.dcm", b"another"), end))
+        arrival = arrive("x.dcm")
+        path = file_away(folders, _ended(arrival, end))
+        before = files_in(folders.home)
+        assert file_away(folders, _filed_before(folders, _ended(arrival, end), path)) == path
+        assert files_in(folders.home) == before
+
+    def test_another_reason_replaces_the_old_one(self, folders, arrive):
+        """A file rejected again, for something else, is explained by its last answer."""
+        arrival = arrive("x.dcm")
+        path = file_away(folders, _ended(arrival, "rejected"))
+        again = replace(_ended(arrival, "rejected"), reason_code="not_a_chest", reason="It is a hand.")
+        assert file_away(folders, _filed_before(folders, again, path)) == path
+        told = json.loads(path.with_name("x.dcm.reason.json").read_text())
+        assert (told["reason_code"], told["reason"]) == ("not_a_chest", "It is a hand.")
+
+    def test_nothing_is_replaced(self, folders, arrive):
+        """Another film has the name in processed/: the arrival id goes in front."""
+        arrival, other = arrive("x.dcm"), arrive("y.dcm", b"other")
+        first = file_away(folders, _ended(arrival, "rejected"))
+        taken = file_away(folders, replace(_ended(other, "processed"), source_name="y.dcm"))
+        taken.rename(taken.with_name("x.dcm"))
+        path = file_away(folders, _filed_before(folders, _ended(arrival, "processed"), first))
+        assert path.name == f"{arrival.arrival_id}-x.dcm"
+        assert taken.with_name("x.dcm").read_bytes() == b"other"
+
+    def test_the_file_of_another_arrival_with_the_same_bytes_is_not_taken(self, folders, arrive):
+        """A duplicate that is gone is taken for the film of the same name and bytes, which stays where it is."""
+        first, again = arrive("x.dcm"), arrive("x.dcm")
+        path = file_away(folders, _ended(first, "processed"))
+        file_away(folders, _ended(again, "duplicates")).unlink()
+        assert file_away(folders, _ended(again, "duplicates")) == path
+        assert path.exists()
+
+    def test_what_somebody_put_in_the_place_of_a_reason_stays(self, folders, arrive):
+        """Only our own reason is removed."""
+        arrival = arrive("x.dcm")
+        path = file_away(folders, _ended(arrival, "rejected"))
+        reason = path.with_name("x.dcm.reason.json")
+        reason.write_text("A note of the radiologist.")
+        file_away(folders, _filed_before(folders, _ended(arrival, "processed"), path))
+        assert reason.read_text() == "A note of the radiologist."
+
+    def test_the_original_is_found_in_each_place(self, folders, arrive):
+        """In the spool, where it was filed, and, while the database does not know, by name and bytes."""
+        arrival = arrive("x.dcm")
+        ended = _ended(arrival, "rejected")
+        assert find_original(folders, ended) == claimed_file(folders, arrival.arrival_id)
+        path = file_away(folders, ended)
+        assert find_original(folders, _filed_before(folders, ended, path)) == path
+        assert find_original(folders, ended) == path
+        assert find_original(folders, replace(ended, filed_path="processed/x.dcm")) == path
+        path.write_bytes(b"PIXELS")
+        assert find_original(folders, ended) is None
+
+
+def _filed_before(folders, ended, path):
+    """Make what the database returns for an arrival that was filed at `path` before its last answer."""
+    return replace(ended, filed_path=printable(os.fspath(path.relative_to(folders.home))))
