@@ -60,6 +60,9 @@ class Settings(BaseModel):
     scan_seconds: float = Field(5.0, gt=0, le=3600, description="Time between two scans of the inbox")
     lease_seconds: float = Field(20.0, ge=10, description="A service that died gives its files up after this time")
     drain_seconds: float = Field(30.0, ge=0, description="Time to finish the work in hand when told to stop")
+    disk_floor_mb: int = Field(
+        5120, ge=0, description="MiB that stay free: below it nothing is taken in; of a small disk 5 %"
+    )
     unpack_zip: bool = Field(
         False, description="Whether zip archives are unpacked, each member to be a file of its own"
     )

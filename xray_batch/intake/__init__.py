@@ -25,6 +25,7 @@ from xray_batch.intake.filing import file_away
 from xray_batch.intake.folders import Folders
 from xray_batch.intake.inbox import InboxFile, LeftAlone, Scan, is_ignored, remove_empty_subfolders, scan
 from xray_batch.intake.names import meant_by, printable
+from xray_batch.intake.probe import can_lease, can_rename_no_replace, event_comes
 from xray_batch.intake.settle import SettleTracker
 from xray_batch.intake.unpacked import UnpackFolder, is_unpacked, remove_abandoned
 from xray_batch.intake.watcher import InboxWatcher, WatchMode
@@ -39,9 +40,12 @@ __all__ = [
     "SettleTracker",
     "UnpackFolder",
     "WatchMode",
+    "can_lease",
+    "can_rename_no_replace",
     "claim",
     "claimed_file",
     "claims_in_spool",
+    "event_comes",
     "file_away",
     "hash_claimed",
     "is_ignored",

@@ -1,0 +1,48 @@
+"""How much room on a disk is enough."""
+
+import os
+from types import SimpleNamespace
+
+import pytest
+
+from xray_batch.service.room import look_for_room
+
+GB = 1 << 30
+
+
+@pytest.fixture
+def disks(monkeypatch):
+    """Replace what the system says of some disks by (size, free) in GiB."""
+    sizes = {}
+    monkeypatch.setattr(
+        os,
+        "statvfs",
+        lambda folder: SimpleNamespace(
+            f_frsize=4096, f_blocks=sizes[folder][0] * GB // 4096, f_bavail=sizes[folder][1] * GB // 4096
+        ),
+    )
+    return sizes
+
+
+@pytest.mark.parametrize(
+    ("size", "free", "for_claims", "for_work"),
+    [
+        (1000, 5, True, True),
+        (1000, 4, False, True),
+        (1000, 1, False, True),
+        (1000, 0, False, False),
+        (40, 2, True, True),
+    ],
+)
+def test_floor(disks, size, free, for_claims, for_work):
+    """Five GiB of a large disk, 5 % of a small one; a fifth of that stops everything."""
+    disks["home"] = (size, free)
+    room = look_for_room(["home"], 5120)
+    assert (room.for_claims, room.for_work) == (for_claims, for_work)
+
+
+def test_the_fullest_disk_counts(disks):
+    """The database may be on another disk than the films."""
+    disks |= {"home": (1000, 500), "database": (100, 3)}
+    assert not look_for_room(["home", "database"], 5120).for_claims
+    assert look_for_room(["home"], 5120).for_claims

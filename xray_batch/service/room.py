@@ -1,0 +1,52 @@
+"""Room on the disks: before they are full, the service takes nothing more in, and then nothing up."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+#: Of a small disk the floor is this share: 5 GB of a disk that has 20 would be a quarter.
+_SHARE_AT_MOST: Final = 0.05
+
+#: Below this share of the floor nothing is classified either: the database needs the rest to tell of it.
+_LAST_SHARE: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """What is left on the disk that has least to spare."""
+
+    free_bytes: int
+    floor_bytes: int
+
+    @property
+    def for_claims(self) -> bool:
+        """Whether files may be taken in."""
+        return self.free_bytes >= self.floor_bytes
+
+    @property
+    def for_work(self) -> bool:
+        """Whether files that were taken in may be classified."""
+        return self.free_bytes >= self.floor_bytes * _LAST_SHARE
+
+
+def look_for_room(folders: Iterable[Path], floor_mb: int) -> Room:
+    """Measure the disks of these folders.
+
+    Parameters
+    ----------
+    floor_mb
+        MiB that are to stay free; of a small disk 5 %.
+
+    Raises
+    ------
+    OSError
+        If a folder is not there.
+    """
+    rooms = []
+    for folder in folders:
+        status = os.statvfs(folder)
+        floor = min(floor_mb << 20, int(status.f_blocks * status.f_frsize * _SHARE_AT_MOST))
+        rooms.append(Room(free_bytes=status.f_bavail * status.f_frsize, floor_bytes=floor))
+    return min(rooms, key=lambda room: room.free_bytes - room.floor_bytes)
