@@ -333,6 +333,23 @@ class QueueStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RecentResults:
+    """What was answered of late."""
+
+    last_at: dt.datetime | None  #: `classified_at` of the newest result of all; aware, UTC
+    outcomes: dict[Outcome, int]  #: how many results of the time asked for, for each outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineFacts:
+    """What keeps the tables."""
+
+    name: str  #: `SQLite` or `PostgreSQL`
+    version: str
+    journal_mode: str | None  #: of SQLite: `wal` or `delete`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ResultQuery:
     """Which results to read; None does not restrict."""
 

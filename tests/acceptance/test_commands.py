@@ -8,7 +8,8 @@ import pytest
 from installed_command import run_command
 
 from xray_batch.bundle import PACKAGED_BUNDLES
-from xray_batch.cli.doctor import examine
+from xray_batch.cli.doctor import CHECKS, examine
+from xray_batch.cli.doctor.check import Level
 from xray_batch.database import head_revision
 from xray_batch.decode import transfer_syntaxes
 from xray_batch.settings import Settings
@@ -65,11 +66,12 @@ def test_an_unknown_revision_is_refused(empty_postgresql_url, tmp_path, postgres
 
 
 def test_doctor_finds_a_healthy_installation(tmp_path):
-    """Every check and every transfer syntax has one line, and exit code 0 where all is well."""
+    """Every check and every transfer syntax has one line, exit code 0 where all is well, and nothing is made."""
     done = run_command("doctor", "--home", tmp_path / "home")
+    assert not (tmp_path / "home").exists()
     subjects = [line.split()[1] for line in done.out.splitlines()]
     syntaxes = transfer_syntaxes()
-    assert subjects == ["device", "folders", "inotify", "disk", "database", "bundle"] + ["decoder"] * len(syntaxes)
+    assert subjects == [*CHECKS, *["decoder"] * len(syntaxes)]
     assert all(f"{syntax.name} ({syntax.uid}): {syntax.decoder}" in done.out for syntax in syntaxes)
     assert done.code == 0, done.out
 
@@ -77,7 +79,7 @@ def test_doctor_finds_a_healthy_installation(tmp_path):
 def test_doctor_finds_a_missing_decoder(tmp_path, monkeypatch):
     """A decoder that imagecodecs was built without is a problem, on the line of its transfer syntax."""
     monkeypatch.setattr(imagecodecs.HTJ2K, "available", False)
-    found = [check for check in examine(Settings(home=tmp_path)) if check.problem]
+    found = [check for check in examine(Settings(home=tmp_path)) if check.level is Level.PROBLEM]
     assert len(found) == 3
     assert all("High-Throughput" in check.text and "not in this build" in check.text for check in found)
 

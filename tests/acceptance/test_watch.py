@@ -145,6 +145,8 @@ def test_status_accounts_for_every_file(watched, tmp_path):
     assert (facts["arrivals"], facts["results"], facts["balances"]) == (2, 2, True)
     assert facts["service_pid"] == process.pid
     assert facts["service_watch_mode"] == "inotify"
+    assert facts["service_canary_age_seconds"] < 60
+    assert (facts["service_claiming"], facts["service_breaker_open"]) == (True, False)
 
 
 def test_a_second_service_on_sqlite_is_refused(watched):

@@ -2,13 +2,37 @@
 
 import datetime as dt
 import json
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from xray_batch.cli.options import Config, DatabaseUrl, Home, open_settings, open_store
 from xray_batch.cli.output import Format
+from xray_batch.processes import start_ticks
+from xray_batch.settings import Settings
+
+if TYPE_CHECKING:
+    from xray_batch.store import Store
+
+#: What a running service says of itself.
+_SERVICE_FACTS: Final = (
+    "pid",
+    "scanned_at",
+    "watch_mode",
+    "watch_rearmed",
+    "canary_age_seconds",
+    "model_id",
+    "device",
+    "claiming",
+    "breaker_open",
+)
+
+_RECENT: Final = dt.timedelta(hours=24)
 
 
 def status(
@@ -23,9 +47,30 @@ def status(
     """
     settings = open_settings(home, config, database_url)
     with open_store(settings, create=False) as store:
-        accounting, queue = store.accounting(), store.queue_status()
+        facts = {**_account(store), **_waiting(settings.home), **_answers(store), **_database(store, settings)}
+    facts |= {"disk_free_bytes": shutil.disk_usage(settings.home).free, **service_state(settings.home)}
+    if form is Format.JSON:
+        typer.echo(json.dumps(facts))
+    else:
+        for name, value in facts.items():
+            if value is None and name.startswith("service_"):  # nobody to say it
+                continue
+            typer.echo(f"{name.replace('_', ' '):30}{_plain(value)}")
+    if not facts["balances"]:
+        raise typer.Exit(1)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "-" if value is None else f"{value:.1f}" if isinstance(value, float) else value
+
+
+def _account(store: "Store") -> dict[str, object]:
+    """Return where every arrival is, and how much work waits in the database."""
+    accounting, queue = store.accounting(), store.queue_status()
     oldest = queue.oldest_received_at
-    facts: dict[str, object] = {
+    return {
         "arrivals": accounting.arrivals,
         "results": accounting.results,
         "rejected": accounting.rejected,
@@ -36,26 +81,52 @@ def status(
         "queued": queue.queued,
         "leased": queue.leased,
         "oldest_pending_seconds": (dt.datetime.now(dt.UTC) - oldest).total_seconds() if oldest else None,
-        **service_state(settings.home),
     }
-    if form is Format.JSON:
-        typer.echo(json.dumps(facts))
-    else:
-        for name, value in facts.items():
-            typer.echo(f"{name.replace('_', ' '):24}{'-' if value is None else value}")
-    if not accounting.balances:
-        raise typer.Exit(1)
+
+
+def _waiting(home: Path) -> dict[str, object]:
+    """Count the files that are not done; None where a folder cannot be read.  Nothing is opened, moved or removed."""
+    from xray_batch.intake import Folders, scan
+
+    folders = Folders(home.absolute())
+    facts: dict[str, object] = dict.fromkeys(("inbox_files", "inbox_left_alone", "spool_files"))
+    with suppress(OSError):
+        found = scan(folders.inbox)
+        facts |= {"inbox_files": len(found.files), "inbox_left_alone": found.left_alone.total()}
+    if os.access(folders.spool, os.R_OK | os.X_OK):
+        facts["spool_files"] = sum(len(names) for _, _, names in os.walk(folders.spool))
+    return facts
+
+
+def _answers(store: "Store") -> dict[str, object]:
+    """Count the results of the last day, and say when the last of all was given."""
+    recent = store.recent_results(dt.datetime.now(dt.UTC) - _RECENT)
+    counts = {f"{outcome}_24h": count for outcome, count in recent.outcomes.items()}
+    return {"last_result_at": recent.last_at.isoformat(timespec="seconds") if recent.last_at else None, **counts}
+
+
+def _database(store: "Store", settings: Settings) -> dict[str, object]:
+    from xray_batch.database import current_revision
+
+    engine = store.describe_engine()
+    revision = current_revision(settings.resolved_database_url)
+    return {"database": f"{engine.name} {engine.version}", "database_revision": revision}
 
 
 def service_state(home: Path) -> dict[str, object]:
     """Return what a running service says of itself; all None when none runs in `home`."""
+    state = read_service_state(home)
+    said = {f"service_{name}": (state or {}).get(name) for name in _SERVICE_FACTS}
+    return {"service_running": state is not None, **said}
+
+
+def read_service_state(home: Path) -> Mapping[str, object] | None:
+    """Return what :func:`xray_batch.service.state.write_state` wrote; None unless that process still lives."""
     from xray_batch.intake import Folders
 
-    names = ("pid", "watch_mode", "device", "model_id", "scanned_at")
     try:
         state = json.loads(Folders(home).service_state.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        state = {}
-    if not Path(f"/proc/{state.get('pid', 0)}").exists():
-        state = {}
-    return {f"service_{name}": state.get(name) for name in names}
+        lives = start_ticks(int(state["pid"])) == int(state["start_ticks"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return state if lives else None

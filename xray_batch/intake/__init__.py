@@ -27,6 +27,7 @@ from xray_batch.intake.filing import content_sha256, file_away, find_original
 from xray_batch.intake.folders import Folders
 from xray_batch.intake.inbox import InboxFile, LeftAlone, Scan, is_ignored, remove_empty_subfolders, scan
 from xray_batch.intake.names import meant_by, printable
+from xray_batch.intake.probe import can_lease, can_rename_no_replace, event_comes
 from xray_batch.intake.pruning import Found, look_at_filed, remove_filed
 from xray_batch.intake.settle import SettleTracker
 from xray_batch.intake.unpacked import UnpackFolder, is_unpacked, remove_abandoned
@@ -43,11 +44,14 @@ __all__ = [
     "SettleTracker",
     "UnpackFolder",
     "WatchMode",
+    "can_lease",
+    "can_rename_no_replace",
     "claim",
     "claimed_by",
     "claimed_file",
     "claims_in_spool",
     "content_sha256",
+    "event_comes",
     "file_away",
     "find_original",
     "hash_claimed",

@@ -131,6 +131,15 @@ def _renameat2(source: Path, name: str, folder: int) -> None:
         raise OSError(number, os.strerror(number), os.fspath(source), None, name)
 
 
+def refuses_to_replace(source: Path, target: Path) -> bool:
+    """Tell whether renameat2 can be used here, and does not replace `target`, which exists."""
+    try:
+        _renameat2(source, os.fspath(target), _AT_FDCWD)
+    except OSError as error:
+        return error.errno == errno.EEXIST
+    return False
+
+
 @functools.cache
 def _libc_renameat2() -> Callable[[int, bytes, int, bytes, int], int]:
     """Find renameat2 in the C library (glibc 2.28); without it every call says ENOSYS."""

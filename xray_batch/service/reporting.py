@@ -110,8 +110,10 @@ class Reporting:
                 self._folders.service_state,
                 watch_mode=self._watcher.mode,
                 **self._model,
-                takes_in=self._intake.room.for_claims,
-                takes_up=self._intake.room.for_work and not self._breaker.is_open,
+                watch_rearmed=self._watcher.rearmed,
+                canary_age_seconds=self._watcher.canary_age,
+                claiming=self._intake.room.for_claims,
+                breaker_open=self._breaker.is_open,
             )
 
     def _look_at_queue(self) -> None:

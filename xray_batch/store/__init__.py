@@ -33,10 +33,12 @@ from xray_batch.records import (
     Accounting,
     Arrival,
     Disposition,
+    EngineFacts,
     Finished,
     Lease,
     ModelIdentity,
     QueueStatus,
+    RecentResults,
     ResultQuery,
     ResultRecord,
     StoredResult,
@@ -315,6 +317,27 @@ class Store:
         """Return how much work waits."""
         with read_transaction(self._engine) as connection:
             return queries.queue_status(connection)
+
+    def recent_results(self, since: dt.datetime) -> RecentResults:
+        """Count the results whose `classified_at` is at or after an aware time, by outcome."""
+        with read_transaction(self._engine) as connection:
+            return queries.recent_results(connection, since)
+
+    def describe_engine(self) -> EngineFacts:
+        """Return which database this is."""
+        with read_transaction(self._engine) as connection:
+            return queries.describe_engine(connection)
+
+    def check_writable(self) -> None:
+        """Prove that results could be stored now; nothing is.
+
+        Raises
+        ------
+        DatabaseRefusedError
+            If the role may not write.
+        """
+        with write_transaction(self._engine) as connection:
+            queries.check_writable(connection)
 
     def now(self) -> dt.datetime:
         """Return the database's clock; proves that the database answers."""

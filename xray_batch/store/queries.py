@@ -1,5 +1,6 @@
 """What the database tells: results, accounting and the queue."""
 
+import datetime as dt
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
@@ -11,14 +12,16 @@ from xray_batch.records import (
     RESULT_COLUMNS,
     Accounting,
     Computation,
+    EngineFacts,
     ModelIdentity,
     Outcome,
     QueueStatus,
+    RecentResults,
     ResultQuery,
     ResultRecord,
     StoredResult,
 )
-from xray_batch.schema import ACCOUNTING, IS_OPEN, RESULTS, ArrivalRow, ContentRow, ResultRow
+from xray_batch.schema import ACCOUNTING, IS_OPEN, RESULTS, ArrivalRow, ContentRow, ModelRow, ResultRow
 
 PAGE_ROWS = 500
 
@@ -128,3 +131,33 @@ def queue_status(connection: sa.Connection) -> QueueStatus:
         leased=counts.get("leased", 0),
         oldest_received_at=min((oldest for _, _, oldest in rows if oldest is not None), default=None),
     )
+
+
+def recent_results(connection: sa.Connection, since: dt.datetime) -> RecentResults:
+    """Count results by outcome."""
+    counts = connection.execute(
+        sa.select(ResultRow.outcome, sa.func.count())
+        .where(ResultRow.classified_at >= since)
+        .group_by(ResultRow.outcome)
+    ).all()
+    found = {outcome: count for outcome, count in counts}
+    return RecentResults(
+        last_at=connection.scalar(sa.select(sa.func.max(ResultRow.classified_at))),
+        outcomes={outcome: found.get(outcome.value, 0) for outcome in Outcome},
+    )
+
+
+def describe_engine(connection: sa.Connection) -> EngineFacts:
+    """Ask the database what it is."""
+    version = ".".join(str(part) for part in connection.dialect.server_version_info or ())
+    if connection.dialect.name == "sqlite":
+        journal = connection.scalar(sa.text("PRAGMA journal_mode"))
+        return EngineFacts(name="SQLite", version=version, journal_mode=journal)
+    return EngineFacts(name="PostgreSQL", version=version, journal_mode=None)
+
+
+def check_writable(connection: sa.Connection) -> None:
+    """Write nothing, in a way that needs all that writing needs: a primary server, the privilege, the file."""
+    columns = [ModelRow.model_sha256, ModelRow.model_id, ModelRow.manifest, ModelRow.first_used_at]
+    nothing = sa.select(*columns).where(sa.false())
+    connection.execute(sa.insert(ModelRow).from_select([column.key for column in columns], nothing))
