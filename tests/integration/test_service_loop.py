@@ -8,17 +8,18 @@ from pathlib import Path
 
 import pytest
 from installed_command import files_below
-from store_records import make_analysed, make_model
+from store_records import make_analysed, make_model, make_rejected
 
 from xray_batch.database import open_database
 from xray_batch.intake import Folders
 from xray_batch.logs import configure_logs
 from xray_batch.pipeline.engine import Answered, Failure
+from xray_batch.pipeline.requeue import requeue
 from xray_batch.service import Service
 from xray_batch.service import intake as intake_module
 from xray_batch.service import loop as service_module
 from xray_batch.settings import Settings
-from xray_batch.store import Store
+from xray_batch.store import AnswerSelection, Store
 
 LATER = Failure(error="DeviceMemoryError", transient=True)
 BROKEN = Failure(error="DecoderDiedError", transient=False)
@@ -286,3 +287,22 @@ def test_stopping_gives_back_what_is_not_done(home):
         leases = store.lease(limit=4, lease_seconds=10)
         assert [lease.attempts for lease in leases] == [1, 1]
     assert Path(home.service_state).exists() is False
+
+
+def test_a_requeued_content_whose_original_vanished_keeps_its_answer(home):
+    """Somebody removes it between requeue and lease: after some looks the stored answer stands, and nothing waits."""
+    run_until_idle(home, ScriptedPipeline({}))
+    settings = Settings(home=home.home)
+    with closing(Store(open_database(settings.resolved_database_url))) as store:
+        assert requeue(store, home, AnswerSelection()).queued == 3
+    (path,) = [path for path in files_below(home.processed) if path.name == "b.png"]
+    path.unlink()
+    pipeline = ScriptedPipeline({"a.png": [make_rejected()]})
+    rows = run_until_idle(home, pipeline)
+    assert {name: row["outcome"] for name, row in rows.items()} == {
+        "a.png": "not_analysed",
+        "b.png": "pneumonia",
+        "c.png": "pneumonia",
+    }
+    assert pipeline.tries == {"a.png": 1, "c.png": 1}
+    assert (home.rejected / "a.png.reason.json").exists()

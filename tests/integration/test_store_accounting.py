@@ -30,8 +30,13 @@ class ModelledContent:
     state: str = "new"
     holder: uuid.UUID | None = None
     token: uuid.UUID | None = None
-    answered: set[str] = dataclasses.field(default_factory=set)
-    analysed: bool | None = None  #: of the latest result
+    answers: dict[str, bool] = dataclasses.field(default_factory=dict)  #: by model, oldest first: analysed or not
+    requeued: bool = False
+
+    @property
+    def analysed(self) -> bool:
+        """Whether the newest result is an analysis; a replaced answer keeps its place among the others."""
+        return list(self.answers.values())[-1]
 
 
 class Machine(stateful.RuleBasedStateMachine):
@@ -54,21 +59,25 @@ class Machine(stateful.RuleBasedStateMachine):
         return arrival, self.contents.setdefault(arrival.content_sha256, ModelledContent())
 
     def answer(self, content: ModelledContent, model: object, finished: object) -> None:
-        """Note an answer; the first of a model is kept."""
-        if model.model_sha256 not in content.answered:
-            content.answered.add(model.model_sha256)
-            content.analysed = finished.header is not None
-        content.state, content.token = "done", None
+        """Note an answer; it replaces that of the same model.  After a requeue the originals are filed anew."""
+        content.answers[model.model_sha256] = finished.header is not None
+        if content.requeued:
+            self.filed -= {
+                arrival_id
+                for arrival_id, (arrival, disposition, _) in self.arrivals.items()
+                if self.contents[arrival.content_sha256] is content and disposition is Disposition.WORK
+            }
+        content.state, content.token, content.requeued = "done", None, False
 
     @stateful.rule(number=contents, model=models)
     def add(self, number, model):
         """Drop a file into the inbox."""
         arrival, content = self.arrive(number)
         is_open = content.state in ("queued", "leased")
-        duplicate = is_open or model.model_sha256 in content.answered
+        duplicate = is_open or model.model_sha256 in content.answers
         expected = Disposition.DUPLICATE if duplicate else Disposition.WORK
         if not duplicate:
-            content.state, content.holder = "queued", arrival.arrival_id
+            content.state, content.holder, content.requeued = "queued", arrival.arrival_id, False
         assert self.store.add_arrivals([arrival], model) == {arrival.arrival_id: expected}
         self.arrivals[arrival.arrival_id] = (arrival, expected, "inbox")
 
@@ -117,13 +126,43 @@ class Machine(stateful.RuleBasedStateMachine):
         """Answer a file of a one-shot batch."""
         arrival, content = self.arrive(number)
         is_open = content.state in ("queued", "leased")
-        answered = model.model_sha256 in content.answered
+        answered = model.model_sha256 in content.answers
         expected = Disposition.DUPLICATE if is_open or answered else Disposition.WORK
         told = self.store.record_in_place([(arrival, finished)], model)
         assert told == {arrival.arrival_id: expected}
         self.arrivals[arrival.arrival_id] = (arrival, expected, "in_place")
         if not answered:
             self.answer(content, model, finished)
+
+    @stateful.rule(number=contents)
+    def requeue(self, number):
+        """Queue a content once more, which an answer, and an original in the home folder, are needed for."""
+        content = self.contents.get(self.arrive(number)[0].content_sha256)
+        sha256 = next(key for key, value in self.contents.items() if value is content)
+        ids = [row["result_id"] for row in self.store.results() if row["content_sha256"] == sha256]
+        answers = self.store.stored_answers(ids[-1:])
+        here = [
+            key
+            for key, (arrival, _, origin) in self.arrivals.items()
+            if arrival.content_sha256 == sha256 and origin == "inbox"
+        ]
+        assert bool(answers) is bool(content.answers)
+        for answer in answers:
+            assert {original.arrival_id for original in answer.originals} == set(here)
+            if here:
+                chosen = answer.originals[-1].arrival_id
+                queued = self.store.requeue([(answer, chosen)])
+                assert queued == ({sha256} if content.state == "done" else set())
+                if queued:
+                    content.state, content.holder, content.requeued = "queued", chosen, True
+
+    @stateful.rule()
+    def end_leases(self):
+        """Start a service whose predecessor is known to be gone."""
+        self.store.end_leases()
+        for content in self.contents.values():
+            if content.state == "leased":
+                content.state, content.token = "queued", None
 
     @stateful.rule()
     def file(self):
@@ -142,6 +181,19 @@ class Machine(stateful.RuleBasedStateMachine):
             and arrival_id not in self.filed
             and (disposition is Disposition.DUPLICATE or self.contents[arrival.content_sha256].state == "done")
         }
+
+    @stateful.invariant()
+    def one_answer_each(self):
+        """There is one result for each content and model, the last that was accepted."""
+        known = {
+            (sha256, model): analysed
+            for sha256, each in self.contents.items()
+            for model, analysed in each.answers.items()
+        }
+        rows = [row for row in self.store.results() if row["content_sha256"] in self.contents]
+        assert len(rows) == len(known)
+        found = {(row["content_sha256"], row["model_sha256"]): row["outcome"] != "not_analysed" for row in rows}
+        assert found == known
 
     @stateful.invariant()
     def balances(self):
