@@ -8,20 +8,21 @@ from pathlib import Path
 
 import pytest
 from installed_command import files_below
-from store_records import make_analysed, make_model
+from store_records import make_analysed, make_model, make_rejected
 
 from xray_batch.database import open_database
 from xray_batch.errors import ServiceFailedError
 from xray_batch.intake import Folders
 from xray_batch.logs import configure_logs
 from xray_batch.pipeline.engine import Answered, Failure
+from xray_batch.pipeline.requeue import requeue
 from xray_batch.service import Service
 from xray_batch.service import breaker as breaker_module
 from xray_batch.service import intake as intake_module
 from xray_batch.service import loop as service_module
 from xray_batch.service.room import Room
 from xray_batch.settings import Settings
-from xray_batch.store import Store
+from xray_batch.store import AnswerSelection, Store
 
 LATER = Failure(error="DeviceMemoryError", transient=True)
 BROKEN = Failure(error="DecoderDiedError", transient=False)
@@ -343,3 +344,22 @@ def test_a_full_disk_stops_claiming_and_recovers(home, monkeypatch, capsys):
     assert len(run_until_idle(home, ScriptedPipeline({}))) == 3
     said = capsys.readouterr().err
     assert said.index("the disk is nearly full") < said.index("the disk has room again") < said.index('"arrived"')
+
+
+def test_a_requeued_content_whose_original_vanished_keeps_its_answer(home):
+    """Somebody removes it between requeue and lease: after some looks the stored answer stands, and nothing waits."""
+    run_until_idle(home, ScriptedPipeline({}))
+    settings = Settings(home=home.home)
+    with closing(Store(open_database(settings.resolved_database_url))) as store:
+        assert requeue(store, home, AnswerSelection()).queued == 3
+    (path,) = [path for path in files_below(home.processed) if path.name == "b.png"]
+    path.unlink()
+    pipeline = ScriptedPipeline({"a.png": [make_rejected()]})
+    rows = run_until_idle(home, pipeline)
+    assert {name: row["outcome"] for name, row in rows.items()} == {
+        "a.png": "not_analysed",
+        "b.png": "pneumonia",
+        "c.png": "pneumonia",
+    }
+    assert pipeline.tries == {"a.png": 1, "c.png": 1}
+    assert (home.rejected / "a.png.reason.json").exists()

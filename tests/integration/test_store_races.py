@@ -18,7 +18,7 @@ from store_records import make_analysed, make_arrival, make_model, make_rejected
 
 from xray_batch.database import open_database
 from xray_batch.records import Accounting, Disposition
-from xray_batch.store import Store
+from xray_batch.store import AnswerSelection, Store
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -31,7 +31,7 @@ WORKER = """
 import json, sys
 from store_records import make_analysed, make_model
 from xray_batch.database import open_database
-from xray_batch.store import Store
+from xray_batch.store import AnswerSelection, Store
 
 model = make_model()
 store = Store(open_database(sys.argv[1]))
@@ -161,6 +161,36 @@ class TestRaces:
         assert accounting.balances
         assert (accounting.arrivals, accounting.pending, accounting.duplicates) == (40, 0, 30)
         assert len(list(store.results())) == 10
+
+    def test_requeue(self, store):
+        """Requeued by several at once and against a service, a content is queued once and answered once each time."""
+        arrivals = [make_arrival(f"{number}") for number in range(20)]
+        store.add_arrivals(arrivals, MODEL)
+        store.finish([(lease, make_rejected()) for lease in store.lease(limit=20, lease_seconds=60)], MODEL)
+        store.mark_filed({arrival.arrival_id: f"rejected/{arrival.arrival_id}" for arrival in arrivals})
+        answers = store.stored_answers(store.select_answers(AnswerSelection()))
+        chosen = [(answer, answer.originals[0].arrival_id) for answer in answers]
+
+        def again(seed):
+            shuffled = random.Random(seed).sample(chosen, len(chosen))
+            return sum(len(store.requeue(shuffled[start : start + 5])) for start in range(0, 20, 5))
+
+        def service():
+            accepted = 0
+            for _ in range(20):
+                leases = store.lease(limit=3, lease_seconds=60)
+                accepted += len(store.finish([(lease, make_analysed()) for lease in leases], MODEL))
+                store.mark_filed({each.arrival_id: f"processed/{each.arrival_id}" for each in store.unfiled(20)})
+            return accepted
+
+        queued = [lambda seed=seed: again(seed) for seed in range(3)]
+        told = at_once([*queued, service, service])
+        while more := service():
+            told[-1] += more
+        assert sum(told[:3]) == sum(told[3:]) >= 20
+        assert store.accounting() == Accounting(arrivals=20, results=20, rejected=0, duplicates=0, pending=0, lost=0)
+        assert len(list(store.results())) == 20
+        assert store.unfiled(20) == []
 
     def test_register_model(self, store):
         """A model registered by several processes at the same time is one model."""

@@ -105,7 +105,7 @@ def _hand_over(connection: sa.Connection, sha256: str) -> None:
     heir = connection.execute(
         sa.select(ArrivalRow.arrival_id)
         .where(ArrivalRow.content_sha256 == sha256, ArrivalRow.origin == "inbox", has_original)
-        .order_by(ArrivalRow.received_at)
+        .order_by(ArrivalRow.received_at, ArrivalRow.arrival_id)
         .limit(1)
     ).first()
     held = {"state": "done"} if heir is None else {"state": "queued", "held_by": heir.arrival_id}
