@@ -258,6 +258,20 @@ class TestCodes:
         """The table of `report.json` names exactly its keys, in their order."""
         assert first_column("Measure a bundle on your own films", 1) == list(Report.model_fields)
 
+    def test_metrics(self):
+        """The table of metrics names exactly those that a service exposes, with their labels, each with a meaning."""
+        from xray_batch.service.metrics import Metrics
+
+        metrics = Metrics()
+        metrics.model.labels("model-1.0.0", "0" * 64)
+        exposed = set()
+        for family in metrics.registry.collect():
+            labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+            name = f"{family.name}_total" if family.type == "counter" else family.name
+            exposed.add((name, frozenset(labels)))
+        named = [re.fullmatch(r"(\w+)(?:\{(.+)\})?", cell) for cell in first_column("Watch the service", 1)]
+        assert {(found[1], frozenset(found[2].split(",") if found[2] else ())) for found in named if found} == exposed
+
     def test_transfer_syntaxes(self):
         """The README names exactly the transfer syntaxes that are read, as the standard does, with their UIDs."""
         rows = tables(section("What is accepted"))[1]

@@ -28,8 +28,8 @@ _SERVICE_FACTS: Final = (
     "canary_age_seconds",
     "model_id",
     "device",
-    "claiming",
-    "breaker_open",
+    "takes_in",
+    "takes_up",
 )
 
 _RECENT: Final = dt.timedelta(hours=24)
