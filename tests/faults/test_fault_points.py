@@ -16,13 +16,12 @@ from fault_checker import check, expected, sha256_of
 from fault_drops import Burst
 from fault_points import FaultPoints, die_at, without_renameat2
 from installed_command import files_below
-from store_records import make_analysed, make_model, make_rejected
+from played_pipeline import PlayedPipeline
 
 from xray_batch.database import open_database
 from xray_batch.errors import DatabaseUnavailableError
 from xray_batch.intake import Folders
 from xray_batch.logs import configure_logs
-from xray_batch.pipeline.engine import Answered
 from xray_batch.service import Service
 from xray_batch.service import loop as service_module
 from xray_batch.settings import Settings
@@ -33,21 +32,6 @@ NAMES = {b"x.dcm": b"good 1", b"a/\xff/x.dcm": b"good 2", b"again.dcm": b"good 1
 
 #: More turns than any mess takes to be cleared up.
 TURNS = 20
-
-
-class PlayedPipeline:
-    """Rejects what begins with "bad" and answers the rest, each for the bytes that it has read."""
-
-    device = "cpu"
-
-    def __init__(self):
-        self.model = make_model()
-
-    def run(self, jobs):
-        """Answer each job in a group of its own."""
-        for job in jobs:
-            end = make_rejected() if job.path.read_bytes().startswith(b"bad") else make_analysed(sop_instance_uid=None)
-            yield [Answered(job=job, result=end, content_sha256=sha256_of(job.path))]
 
 
 class Site:
