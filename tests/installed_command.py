@@ -71,13 +71,13 @@ class WatchedFolder:
         """Where the test drops files."""
         return self.home / "inbox"
 
-    def start(self, **variables: str) -> subprocess.Popen[bytes]:
-        """Start `xray-batch watch`; its log goes to a file."""
+    def start(self, *through: str, **variables: str) -> subprocess.Popen[bytes]:
+        """Start `xray-batch watch`, if need be through another command; its log goes to a file."""
         settings = {"XRAY_BATCH_SETTLE_SECONDS": "0.3", "XRAY_BATCH_SCAN_SECONDS": "0.5"}
         settings |= {"XRAY_BATCH_DATABASE_URL": self.database_url, "XRAY_BATCH_LEASE_SECONDS": "10"} | self.settings
         with (self.home.parent / "log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "xray_batch", "watch", "--home", str(self.home)],
+                [*through, sys.executable, "-m", "xray_batch", "watch", "--home", str(self.home)],
                 stdout=log,
                 stderr=log,
                 env=clean_environment(**(settings | variables)),

@@ -22,12 +22,12 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
+from fault_points import FaultPoints, die_at, without_renameat2
 
 from xray_batch.intake import (
     Folders,
     claim,
     claims_in_spool,
-    disk,
     file_away,
     hash_claimed,
     scan,
@@ -35,9 +35,6 @@ from xray_batch.intake import (
 from xray_batch.records import Disposition, Outcome, Unfiled
 
 REASON = "Not an image."
-
-#: Everything by which intake changes a disk; pathlib calls these too.
-CALLS = ("mkdir", "rename", "link", "unlink", "rmdir", "fsync", "chmod", "fchmod")
 
 #: What is dropped each time, by name: all three ends, and names that are no text or end like ours.
 NAMES = {
@@ -47,8 +44,6 @@ NAMES = {
     b"a/bad": b"bad 1",
     b"a/bad.reason.json": b"bad 2",
 }
-
-KILLED = 9
 
 
 @pytest.fixture
@@ -125,46 +120,6 @@ def _file(rows, folders, arrival_id, name, sha, at, outcome, _path):
         rows.execute("update arrival set path = ? where id = ?", (os.fsencode(path), arrival_id))
 
 
-def _fail_at(number, patch, fail):
-    """Let the `number`-th change of the disk call `fail` instead; return the counter."""
-    counter = itertools.count(1)
-
-    def wrap(function):
-        def count(*args, **kwargs):
-            if next(counter) == number:
-                fail()
-            return function(*args, **kwargs)
-
-        return count
-
-    for name in CALLS:
-        patch.setattr(os, name, wrap(getattr(os, name)))
-    patch.setattr(disk, "_renameat2", wrap(disk._renameat2))
-    return counter
-
-
-def _without_renameat2(patch):
-    def refuse(*_arguments):
-        raise OSError(errno.EINVAL, "Invalid argument")
-
-    patch.setattr(disk, "_renameat2", refuse)
-
-
-def _sweep_and_die(folders, number, monkeypatch):
-    """Sweep in another process that ends at the `number`-th change of the disk; tell whether it did."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        with suppress(BaseException):
-            _fail_at(number, monkeypatch, lambda: os._exit(KILLED))
-            _sweep(folders)
-            status = 0
-        os._exit(status)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert status in (0, KILLED)
-    return status == KILLED
-
-
 def _check(folders, last_round):
     """Every file is in one place, with its bytes and its row, and nothing else is anywhere."""
     rounds = range(last_round + 1)
@@ -193,7 +148,7 @@ def _content(path):
 def way_of_moving(request, monkeypatch):
     """Go both ways of never replacing a file."""
     if request.param != "renameat2":
-        _without_renameat2(monkeypatch)
+        without_renameat2(monkeypatch)
 
 
 @pytest.mark.usefixtures("way_of_moving")
@@ -201,7 +156,7 @@ def test_killed_at_every_call(folders, monkeypatch):
     """Killed at the n-th change of the disk, for every n: the next run finishes."""
     for number in itertools.count(1):
         _drop(folders, number)
-        killed = _sweep_and_die(folders, number, monkeypatch)
+        killed = die_at(number, monkeypatch, lambda: _sweep(folders))
         _sweep(folders)
         _check(folders, number)
         if not killed:
@@ -214,29 +169,32 @@ def test_killed_again_and_again(folders, monkeypatch):
     """Killed, and killed during every recovery, each time a little later."""
     _drop(folders, 1)
     runs = itertools.count(1)
-    while _sweep_and_die(folders, next(runs), monkeypatch):
+    while die_at(next(runs), monkeypatch, lambda: _sweep(folders)):
         pass
     _sweep(folders)
     _check(folders, 1)
 
 
 @pytest.mark.usefixtures("way_of_moving")
-@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EACCES])
-def test_failing_at_every_call(folders, monkeypatch, number):
-    """An I/O error, a full disk or a refusal at the n-th change, for every n: the next run finishes."""
+def test_refused_at_every_call(folders, monkeypatch):
+    """No permission for the n-th change, for every n: the next run finishes.
 
-    def fail():
-        raise OSError(number, os.strerror(number))
+    Broken and full disks are in tests/faults/test_fault_points.py, under the real service.
+    """
+
+    def fail(_kind):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     for call in itertools.count(1):
         _drop(folders, call)
         with monkeypatch.context() as patch:
-            counter = _fail_at(call, patch, fail)
+            points = FaultPoints(call, fail)
+            points.install(patch)
             with suppress(OSError):
                 _sweep(folders)
         _sweep(folders)
         _check(folders, call)
-        if next(counter) <= call:
+        if not points.was_met:
             break
     assert call > 80
 
