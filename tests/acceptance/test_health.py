@@ -1,36 +1,17 @@
 """What a running service says of itself over HTTP."""
 
-import http.client
-import os
 import shutil
-import socket
 
 import pytest
+from health_client import UnixConnection
+from health_client import get as get_from
 from installed_command import make_bad_files, make_films
 from prometheus_client.parser import text_string_to_metric_families
 
 
-class UnixConnection(http.client.HTTPConnection):
-    """HTTP over the socket in a home folder."""
-
-    def __init__(self, home):
-        super().__init__("localhost", timeout=30)
-        self._home = home
-
-    def connect(self):
-        """Connect, however long the path."""
-        folder = os.open(self._home, os.O_PATH)
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(f"/proc/self/fd/{folder}/health.sock")
-        os.close(folder)
-
-
 def get(watched, path):
     """Return status and text of an answer."""
-    connection = UnixConnection(watched.home)
-    connection.request("GET", path)
-    answer = connection.getresponse()
-    return answer.status, answer.read().decode()
+    return get_from(UnixConnection(watched.home), path)
 
 
 def figures(watched):
@@ -57,8 +38,9 @@ def test_figures_follow_the_files(watched, tmp_path):
     shutil.copy(film, watched.inbox / "again.png")
     watched.wait_until_idle(3)
     (analysed,) = [row for row in watched.results() if row["outcome"] != "not_analysed"]
-    watched.wait_until(lambda: figures(watched)["xray_queue_depth", "queued"] == 0)
+    watched.wait_until(lambda: figures(watched)["xray_oldest_unprocessed_seconds",] == 0)
     found = figures(watched)
+    assert found["xray_queue_depth", "queued"] == 0
     assert found["xray_files_total", analysed["outcome"]] == 1
     assert found["xray_files_total", "not_analysed"] == 1
     assert found["xray_quarantined_total", reason] == 1
@@ -86,6 +68,8 @@ def test_a_database_outage_is_no_reason_to_be_restarted(watched, postgresql_serv
     assert "database: not usable" in get(watched, "/readyz")[1]
     assert get(watched, "/livez")[0] == 200
     assert figures(watched)["xray_db_up",] == 0
+    waited = figures(watched)["xray_oldest_unprocessed_seconds",]
+    assert figures(watched)["xray_oldest_unprocessed_seconds",] > waited > 0  # nobody had to ask the database
     postgresql_server.execute(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true")
     watched.wait_until_idle(1)
     watched.wait_until(lambda: get(watched, "/readyz")[0] == 200)

@@ -1,12 +1,12 @@
 """The endpoint that tells how the service is, and what is to be read from it."""
 
 import http.client
-import os
 import socket
 import stat
 from contextlib import contextmanager
 
 import pytest
+from health_client import UnixConnection, get
 from prometheus_client.parser import text_string_to_metric_families
 
 from xray_batch.errors import ReasonCode
@@ -14,28 +14,6 @@ from xray_batch.logs import configure_logs
 from xray_batch.records import Outcome
 from xray_batch.service.health import LIVE_SECONDS, Health, HealthServer
 from xray_batch.service.metrics import Metrics
-
-
-class UnixConnection(http.client.HTTPConnection):
-    """HTTP over a Unix socket, however long its path."""
-
-    def __init__(self, folder):
-        super().__init__("localhost", timeout=10)
-        self._folder = folder
-
-    def connect(self):
-        """Connect to the socket in the folder."""
-        folder = os.open(self._folder, os.O_PATH)
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(f"/proc/self/fd/{folder}/health.sock")
-        os.close(folder)
-
-
-def get(connection, path):
-    """Return status and text of one answer."""
-    connection.request("GET", path)
-    answer = connection.getresponse()
-    return answer.status, answer.read().decode()
 
 
 class Clock:

@@ -42,7 +42,10 @@ class Metrics:
         for stage in STAGES:
             self.stages.labels(stage)
         self.queue = self._gauge("queue_depth", "Contents in the database that wait for their answer", "state")
-        self.oldest = self._gauge("oldest_unprocessed_seconds", "Age of the oldest file without an answer")
+        self.waiting_since: float | None = None  #: monotonic; of the oldest file without an answer, None if none waits
+        oldest = self._gauge("oldest_unprocessed_seconds", "Age of the oldest file without an answer")
+        # By the clock, not by the loop: it goes on growing while a database is away or the loop stands still.
+        oldest.set_function(lambda: 0.0 if self.waiting_since is None else time.monotonic() - self.waiting_since)
         self.inbox = self._gauge("inbox_files", "Files in the inbox that are ours to take")
         self.ignored = self._gauge("ignored_old_files", "Files ignored for their name for more than a day")
         self.watch_mode = self._gauge("watch_mode", "1 for how the service learns of new files", "mode")

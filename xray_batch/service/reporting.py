@@ -1,6 +1,7 @@
 """What the service says of itself while it works: health, figures, and the file that `xray-batch status` reads."""
 
 import datetime as dt
+import math
 import time
 from contextlib import suppress
 from typing import Final
@@ -80,6 +81,8 @@ class Reporting:
         has_disk = isinstance(error, TransientError) or error.errno not in DISK_ERRNOS
         self._health.report(database=has_database, disk=has_disk)
         self._metrics.database.set(has_database)
+        if self._metrics.waiting_since is None:  # what comes now waits, and nobody can count it
+            self._metrics.waiting_since = time.monotonic()
 
     def finished(self, result: Finished) -> None:
         """Count a file that has its outcome."""
@@ -124,7 +127,8 @@ class Reporting:
         self._metrics.queue.labels("leased").set(queue.leased)
         received = queue.oldest_received_at
         waiting = (dt.datetime.now(dt.UTC) - received).total_seconds() if received else 0.0
-        self._metrics.oldest.set(max(waiting, self._intake.longest_wait))
+        longest = max(waiting, self._intake.longest_wait)
+        self._metrics.waiting_since = time.monotonic() - longest if longest else None
 
     def _look_at_intake(self) -> None:
         room, metrics, mode = self._intake.room, self._metrics, self._watcher.mode
@@ -134,6 +138,6 @@ class Reporting:
         metrics.breaker.set(self._breaker.is_open)
         for known in WatchMode:
             metrics.watch_mode.labels(known).set(known is mode)
-        metrics.canary.set(self._watcher.canary_age or 0.0)
+        metrics.canary.set(math.nan if self._watcher.canary_age is None else self._watcher.canary_age)
         metrics.rearmed.inc(self._watcher.rearmed - self._rearmed)
         self._rearmed = self._watcher.rearmed
