@@ -8,6 +8,7 @@ import re
 import socket
 import struct
 import threading
+import time
 import zipfile
 import zlib
 from pathlib import Path
@@ -267,6 +268,8 @@ def _race(service: WatchedFolder, folder: Path, *, swaps: int) -> None:
     service.start()
     service.wait_until_ready()
 
+    chance = random.Random(SEED)
+
     def swap() -> None:
         for number in range(swaps):
             study = service.inbox / f"study-{number % 5}"
@@ -275,6 +278,7 @@ def _race(service: WatchedFolder, folder: Path, *, swaps: int) -> None:
                 (study / "x.png").write_bytes(b"ours %d" % number)
                 study.rename(service.inbox / f".away-{number}")
                 study.symlink_to(secret)
+                time.sleep(chance.uniform(0, 0.002))
                 study.unlink()
             except OSError:  # the service was faster
                 continue
