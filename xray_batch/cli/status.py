@@ -28,8 +28,8 @@ _SERVICE_FACTS: Final = (
     "canary_age_seconds",
     "model_id",
     "device",
-    "takes_in",
-    "takes_up",
+    "claiming",
+    "breaker_open",
 )
 
 _RECENT: Final = dt.timedelta(hours=24)
@@ -48,7 +48,7 @@ def status(
     settings = open_settings(home, config, database_url)
     with open_store(settings, create=False) as store:
         facts = {**_account(store), **_waiting(settings.home), **_answers(store), **_database(store, settings)}
-    facts |= {"disk_free_bytes": shutil.disk_usage(settings.home).free, **service_state(settings.home)}
+    facts |= {"disk_free_bytes": _disk_free(settings.home), **service_state(settings.home)}
     if form is Format.JSON:
         typer.echo(json.dumps(facts))
     else:
@@ -96,6 +96,13 @@ def _waiting(home: Path) -> dict[str, object]:
     if os.access(folders.spool, os.R_OK | os.X_OK):
         facts["spool_files"] = sum(len(names) for _, _, names in os.walk(folders.spool))
     return facts
+
+
+def _disk_free(home: Path) -> int | None:
+    """Return the room on the disk of the home folder; None where there is no such folder, as beside a PostgreSQL."""
+    with suppress(OSError):
+        return shutil.disk_usage(home).free
+    return None
 
 
 def _answers(store: "Store") -> dict[str, object]:
