@@ -5,6 +5,7 @@ One database serves all sequences of a test, so each starts from what the one be
 """
 
 import dataclasses
+import itertools
 import uuid
 
 import pytest
@@ -48,6 +49,7 @@ class Machine(stateful.RuleBasedStateMachine):
         self.baseline = dataclasses.astuple(store.accounting())
         self.unfiled_before = {entry.arrival_id for entry in store.unfiled(10_000)}
         self.run = uuid.uuid4().hex
+        self.minutes = itertools.count()  # no two arrivals at one time: ids are random, and must decide nothing
         self.contents: dict[str, ModelledContent] = {}
         self.arrivals: dict[uuid.UUID, tuple[Arrival, Disposition, str]] = {}
         self.filed: set[uuid.UUID] = set()
@@ -55,7 +57,7 @@ class Machine(stateful.RuleBasedStateMachine):
 
     def arrive(self, number: int) -> tuple[Arrival, ModelledContent]:
         """Return a new arrival of one of this run's contents."""
-        arrival = make_arrival(f"{self.run} {number}")
+        arrival = make_arrival(f"{self.run} {number}", minute=next(self.minutes))
         return arrival, self.contents.setdefault(arrival.content_sha256, ModelledContent())
 
     def answer(self, content: ModelledContent, model: object, finished: object) -> None:
@@ -197,7 +199,7 @@ class Machine(stateful.RuleBasedStateMachine):
         ]
         content.state, content.token = "done", None
         if heirs:
-            heir = min(heirs, key=lambda arrival: (arrival.received_at, str(arrival.arrival_id)))
+            heir = min(heirs, key=lambda arrival: arrival.received_at)
             content.state, content.holder = "queued", heir.arrival_id
             self.arrivals[heir.arrival_id] = (heir, Disposition.WORK, "inbox")
             self.filed.discard(heir.arrival_id)
