@@ -194,8 +194,7 @@ def give_up(failure: Failure) -> Finished:
 
 def is_given_up(finished: Finished) -> bool:
     """Tell whether this is no answer of ours, but the end of the attempts to give one."""
-    answer = finished.answer
-    return isinstance(answer, Rejection) and answer.reason_code is ReasonCode.ATTEMPTS_EXHAUSTED
+    return finished.reason_code is ReasonCode.ATTEMPTS_EXHAUSTED
 
 
 def not_analysed(rejection: Rejection, seconds: float) -> Finished:

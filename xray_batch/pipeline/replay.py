@@ -237,8 +237,8 @@ def _answer(finished: Finished, preprocess_sha256: str) -> Answer:
         values |= {name: answer.probabilities[finding] for name, finding in PROBABILITY_COLUMNS.items()}
         values |= {"p_pneumonia": answer.p_pneumonia, "disagreement": answer.disagreement}
     return Answer(
-        outcome=answer.outcome if isinstance(answer, Prediction) else Outcome.NOT_ANALYSED,
-        reason_code=None if isinstance(answer, Prediction) else answer.reason_code.value,
+        outcome=finished.outcome,
+        reason_code=finished.reason_code,
         warnings=",".join(warning.value for warning in finished.warnings),
         values=values,
         heat_in_thorax=answer.heat_in_thorax if isinstance(answer, Prediction) else None,

@@ -4,6 +4,7 @@ A change here needs a new file in `migrations/versions`.
 """
 
 from xray_batch.schema.tables import (
+    HAS_ORIGINAL,
     IS_OPEN,
     IS_UNFILED,
     ArrivalRow,
@@ -19,6 +20,7 @@ from xray_batch.schema.views import ACCOUNTING, RESULTS, create_view, missing_vi
 
 __all__ = [
     "ACCOUNTING",
+    "HAS_ORIGINAL",
     "IS_OPEN",
     "IS_UNFILED",
     "RESULTS",

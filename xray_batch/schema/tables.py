@@ -263,4 +263,6 @@ class EventRow(Base):
 
 #: Conditions of the partial indexes; queries use them, with their literals, to use those indexes.
 IS_OPEN = ContentRow.state != sa.literal_column("'done'")
+#: Whether the database knows of an arrival's original: filed away, or on the way there.
+HAS_ORIGINAL = sa.or_(ArrivalRow.filed_at.is_(None), ArrivalRow.filed_path.is_not(None))
 IS_UNFILED = sa.and_(ArrivalRow.filed_at.is_(None), ArrivalRow.origin == sa.literal_column("'inbox'"))

@@ -4,9 +4,9 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import Final
 
-from xray_batch.database import sqlite_path
 from xray_batch.decode import ends_early
 from xray_batch.intake import (
     Claimed,
@@ -26,7 +26,7 @@ from xray_batch.records import Arrival, Disposition, Lease, ModelIdentity
 from xray_batch.service.archives import Archives
 from xray_batch.service.faults import DISK_ERRNOS, why
 from xray_batch.service.metrics import Metrics
-from xray_batch.service.room import Room, look_for_room
+from xray_batch.service.room import Room, disks_of, look_for_room
 from xray_batch.settings import Settings
 from xray_batch.store import Store
 
@@ -74,8 +74,7 @@ class Intake:
             incomplete_seconds=settings.incomplete_seconds,
             ends_early=ends_early,
         )
-        database = sqlite_path(settings.resolved_database_url)
-        self._disks = [folders.home] if database is None else [folders.home, database.parent]
+        self._disks = disks_of(settings)
         self.can_read_inbox = False  #: at the last look
         self.room = Room(free_bytes=0, floor_bytes=0)  #: on the disks, at the last look
         self._left_alone: Counter[str] = Counter()
@@ -124,8 +123,7 @@ class Intake:
             return True
         claimed = claimed_by(self._folders, lease.held_by)
         if claimed is None:  # queued once more: where it was filed nobody but us should write
-            unread = answered.content_sha256 is None
-            return unread and content_sha256(answered.job.path) == lease.content_sha256
+            return answered.content_sha256 is None and self._is_filed(answered.job.path, lease)
         arrival = self._arrival(claimed)
         if arrival is None:  # still being written
             return False
@@ -134,6 +132,14 @@ class Intake:
         disposition = self._store.rebind(lease, arrival, self._model)
         self._log.warning("changed after it was claimed", arrival_id=str(arrival.arrival_id), disposition=disposition)
         return False
+
+    def _is_filed(self, path: Path, lease: Lease) -> bool:
+        """Tell whether an original that was filed away still has its bytes."""
+        try:
+            return content_sha256(path) == lease.content_sha256
+        except OSError as error:
+            self._log.error("original cannot be read", arrival_id=str(lease.held_by), why=why(error))
+            return False
 
     @property
     def longest_wait(self) -> float:

@@ -36,9 +36,7 @@ from xray_batch.records import (
     Finished,
     Lease,
     Original,
-    Outcome,
     Prediction,
-    Rejection,
 )
 from xray_batch.service.archives import Archives
 from xray_batch.service.breaker import CircuitBreaker
@@ -321,7 +319,6 @@ class Service:
         tokens = {lease.token for lease in accepted}
         for lease, result in finished:
             self._forget(lease)
-            answer = result.answer
             if lease.token in tokens:
                 self._reporting.finished(result)
             if not is_given_up(result):
@@ -329,8 +326,8 @@ class Service:
             self._log.info(
                 "finished" if lease.token in tokens else "finished by somebody else",
                 arrival_id=str(lease.held_by),
-                outcome=answer.outcome if isinstance(answer, Prediction) else Outcome.NOT_ANALYSED,
-                reason_code=answer.reason_code if isinstance(answer, Rejection) else None,
+                outcome=result.outcome,
+                reason_code=result.reason_code,
                 seconds=round(result.processing_seconds, 3),
             )
 

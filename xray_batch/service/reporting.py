@@ -9,7 +9,7 @@ from typing import Final
 from xray_batch.errors import DatabaseUnavailableError, TransientError
 from xray_batch.intake import Folders, InboxWatcher, WatchMode
 from xray_batch.logs import get_logger
-from xray_batch.records import Finished, Outcome, Prediction, Rejection
+from xray_batch.records import Finished
 from xray_batch.service.breaker import CircuitBreaker
 from xray_batch.service.faults import DISK_ERRNOS
 from xray_batch.service.health import Health, HealthServer
@@ -86,11 +86,10 @@ class Reporting:
 
     def finished(self, result: Finished) -> None:
         """Count a file that has its outcome."""
-        answer = result.answer
         self._metrics.stages.labels("process").observe(result.processing_seconds)
-        if isinstance(answer, Rejection):
-            self._metrics.rejected.labels(answer.reason_code).inc()
-        self._metrics.files.labels(answer.outcome if isinstance(answer, Prediction) else Outcome.NOT_ANALYSED).inc()
+        if result.reason_code is not None:
+            self._metrics.rejected.labels(result.reason_code).inc()
+        self._metrics.files.labels(result.outcome).inc()
 
     def look(self) -> None:
         """Put down how things are, after each scan of the inbox.

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from xray_batch.database import sqlite_path
+from xray_batch.settings import Settings
+
 #: Of a small disk the floor is this share: 5 GB of a disk that has 20 would be a quarter.
 _SHARE_AT_MOST: Final = 0.05
 
@@ -29,6 +32,12 @@ class Room:
     def for_work(self) -> bool:
         """Whether files that were taken in may be classified."""
         return self.free_bytes >= self.floor_bytes * _LAST_SHARE
+
+
+def disks_of(settings: Settings) -> list[Path]:
+    """Return the folders whose disks the service fills: home, and that of an embedded database."""
+    database = sqlite_path(settings.resolved_database_url)
+    return [settings.home.absolute(), *([] if database is None else [database.absolute().parent])]
 
 
 def look_for_room(folders: Iterable[Path], floor_mb: int) -> Room:

@@ -298,8 +298,7 @@ def _answer_values(answer: Prediction | Rejection) -> dict[str, object]:
 
 
 def _short_answer(finished: Finished) -> str:
-    answer = finished.answer
-    return answer.reason_code.value if isinstance(answer, Rejection) else answer.outcome.value
+    return (finished.reason_code or finished.outcome).value
 
 
 def newest_result_ids() -> sa.Select[Any]:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import sqlalchemy as sa
 
 from xray_batch.records import Arrival, Disposition, Finished, Lease, ModelIdentity
-from xray_batch.schema import ArrivalRow, ContentRow
+from xray_batch.schema import HAS_ORIGINAL, ArrivalRow, ContentRow
 from xray_batch.store.answers import (
     ARRIVED,
     add_events,
@@ -101,11 +101,10 @@ def rebind(connection: sa.Connection, lease: Lease, arrival: Arrival, model: Mod
 
 def _hand_over(connection: sa.Connection, sha256: str) -> None:
     """Let a duplicate from the inbox hold a content; without one, nobody has these bytes any more."""
-    has_original = sa.or_(ArrivalRow.filed_at.is_(None), ArrivalRow.filed_path.is_not(None))
     heir = connection.execute(
         sa.select(ArrivalRow.arrival_id)
-        .where(ArrivalRow.content_sha256 == sha256, ArrivalRow.origin == "inbox", has_original)
-        .order_by(ArrivalRow.received_at, ArrivalRow.arrival_id)
+        .where(ArrivalRow.content_sha256 == sha256, ArrivalRow.origin == "inbox", HAS_ORIGINAL)
+        .order_by(ArrivalRow.received_at)
         .limit(1)
     ).first()
     held = {"state": "done"} if heir is None else {"state": "queued", "held_by": heir.arrival_id}

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from xray_batch.errors import ReasonCode
 from xray_batch.records import Disposition, Original, Outcome
-from xray_batch.schema import ArrivalRow, ContentRow, ModelRow, ResultRow
+from xray_batch.schema import HAS_ORIGINAL, ArrivalRow, ContentRow, ModelRow, ResultRow
 from xray_batch.store.answers import REQUEUED, add_events, database_now, lock_contents, newest_result_ids
 
 
@@ -49,9 +49,6 @@ class StoredAnswer:
 
 #: Numbers in one IN (...); engines limit them.
 _IDS: Final = 1000
-
-#: Whether the database knows of an original: filed away, or on the way there.
-_HAS_ORIGINAL: Final = sa.or_(ArrivalRow.filed_at.is_(None), ArrivalRow.filed_path.is_not(None))
 
 
 def select_answers(connection: sa.Connection, selection: AnswerSelection) -> list[int]:
@@ -123,7 +120,7 @@ def _arrivals(connection: sa.Connection, sha256s: set[str]) -> Mapping[str, list
             ArrivalRow.received_at,
             ArrivalRow.disposition,
             sa.func.coalesce(ArrivalRow.filed_path, ArrivalRow.previous_path).label("filed_path"),
-            _HAS_ORIGINAL.label("has_original"),
+            HAS_ORIGINAL.label("has_original"),
         ).where(ArrivalRow.content_sha256.in_(sha256s), ArrivalRow.origin == "inbox")
     ).mappings()
     by_content: dict[str, list[sa.RowMapping]] = defaultdict(list)
@@ -157,7 +154,7 @@ def requeue(connection: sa.Connection, chosen: Sequence[tuple[StoredAnswer, uuid
     contents = lock_contents(connection, (answer.content_sha256 for answer, _ in chosen))
     arrivals = connection.execute(
         sa.select(ArrivalRow.arrival_id, ArrivalRow.received_at).where(
-            ArrivalRow.arrival_id.in_([arrival_id for _, arrival_id in chosen]), _HAS_ORIGINAL
+            ArrivalRow.arrival_id.in_([arrival_id for _, arrival_id in chosen]), HAS_ORIGINAL
         )
     )
     received = {row.arrival_id: row.received_at for row in arrivals}

@@ -57,13 +57,9 @@ def inotify(settings: Settings) -> tuple[Level, str]:
 
 def disk(settings: Settings) -> tuple[Level, str]:
     """Compare the free space of home folder and database with the floor of the service."""
-    from xray_batch.database import sqlite_path
-    from xray_batch.service.room import look_for_room
+    from xray_batch.service.room import disks_of, look_for_room
 
-    home = settings.home.absolute()
-    database = sqlite_path(settings.resolved_database_url)
-    places = [home] if database is None else [home, database.absolute().parent]
-    room = look_for_room([_existing(place) for place in places], settings.disk_floor_mb)
+    room = look_for_room([_existing(place) for place in disks_of(settings)], settings.disk_floor_mb)
     text = f"{room.free_bytes / (1 << 30):.1f} GiB free, the floor is {room.floor_bytes / (1 << 30):.1f} GiB"
     return (Level.OK, text) if room.for_claims else (Level.PROBLEM, f"{text}: nothing is taken in")
 

@@ -1,0 +1,115 @@
+"""What the database tells."""
+
+import datetime as dt
+from dataclasses import dataclass, fields
+
+from xray_batch.records.answers import Computation, Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accounting:
+    """Where every arrival is; the view `accounting`."""
+
+    arrivals: int  #: files seen
+    results: int  #: of them, analysed
+    rejected: int  #: of them, not analysed
+    duplicates: int
+    pending: int  #: queued or being worked on
+    lost: int  #: in none of these states; always 0
+
+    @property
+    def balances(self) -> bool:
+        """Whether every arrival is in exactly one state."""
+        accounted = self.results + self.rejected + self.duplicates + self.pending
+        return self.lost == 0 and self.arrivals == accounted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueStatus:
+    """How much work waits."""
+
+    queued: int  #: contents waiting, also for a later try
+    leased: int  #: contents being worked on
+    oldest_received_at: dt.datetime | None  #: of those that `requeue` did not queue; aware, UTC
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecentResults:
+    """What was answered of late."""
+
+    last_at: dt.datetime | None  #: `classified_at` of the newest result of all; aware, UTC
+    outcomes: dict[Outcome, int]  #: how many results of the time asked for, for each outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineFacts:
+    """What keeps the tables."""
+
+    name: str  #: `SQLite` or `PostgreSQL`
+    version: str
+    journal_mode: str | None  #: of SQLite: `wal` or `delete`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultQuery:
+    """Which results to read; None does not restrict."""
+
+    outcome: Outcome | None = None
+    since: dt.datetime | None = None  #: `classified_at` at or after this aware time
+    until: dt.datetime | None = None  #: `classified_at` before this aware time
+    patient_id: str | None = None
+    study_instance_uid: str | None = None
+    min_probability: float | None = None  #: `p_pneumonia` at or above this; drops `not_analysed`
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultRecord:
+    """One row of the view `results`; fields are its columns in its order."""
+
+    result_id: int
+    outcome: Outcome
+    reason_code: str | None
+    reason: str | None
+    p_pneumonia: float | None
+    p_normal: float | None
+    p_bacterial: float | None
+    p_viral: float | None
+    p_covid19: float | None
+    threshold_low: float | None
+    threshold_high: float | None
+    disagreement: float | None
+    warnings: str  #: `ImageWarning` codes separated by commas; empty when there are none
+    model_id: str
+    model_sha256: str
+    preprocess_sha256: str
+    source_name: str  #: of the arrival that was worked
+    content_sha256: str
+    format: str | None  #: `dicom`, `png` or `jpeg`; None where the file could not be read that far
+    transfer_syntax_uid: str | None
+    study_instance_uid: str | None
+    series_instance_uid: str | None
+    sop_instance_uid: str | None
+    patient_id: str | None
+    accession_number: str | None
+    study_date: dt.date | None
+    modality: str | None
+    view_position: str | None
+    received_at: dt.datetime  #: of the arrival that was worked; aware, UTC
+    classified_at: dt.datetime  #: aware, UTC
+    processing_seconds: float
+    heat_in_thorax: float | None  #: share of the heat in the middle of the film; None where there is none
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredResult:
+    """One result with what is needed to recompute it."""
+
+    record: ResultRecord
+    computation: Computation | None  #: None where that is not recorded
+    filed_paths: tuple[str, ...]  #: where its content was filed, relative to the home folder, newest first
+    in_place_names: tuple[str, ...]  #: names under which its content was classified in place, newest first
+
+
+RESULT_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(ResultRecord))
+"""Column names of the view `results`, in its order."""
