@@ -2,14 +2,14 @@
 
 import os
 import sqlite3
+import sys
 import time
 from contextlib import closing
 
 import pytest
-from conftest import SERVER_OPTIONS, running_postgresql
 from fault_checker import check, expected
 from fault_drops import Burst
-from installed_command import WatchedFolder
+from postgresql_server import SERVER_OPTIONS, running_postgresql
 
 from xray_batch.database import upgrade_database
 
@@ -28,8 +28,14 @@ def server():
         yield server
 
 
-def crash_in_a_burst(service: WatchedFolder, server, *, files: int, times: int) -> float:
-    """Crash the server so many times under two services; return how long the last recovery took."""
+@pytest.mark.parametrize(
+    ("files", "times"),
+    [(120, 3), pytest.param(1000, 10, marks=(pytest.mark.soak, pytest.mark.timeout(1800)))],
+)
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # not used; the server is the test's own
+def test_crashes_of_postgresql(service, server, files, times):
+    """`pg_ctl stop -m immediate` in a burst: nothing is lost or doubled, no service has to be started anew."""
+    service.database_url = server.url_of("results")
     burst = Burst(service.home, SEED)
     running = [service.start() for _ in range(2)]
     service.wait_until_ready(2)
@@ -53,28 +59,9 @@ def crash_in_a_burst(service: WatchedFolder, server, *, files: int, times: int) 
     assert running[0].wait(60) == 0
     check(burst, service.database_url, [service.log])
     assert "Traceback" not in service.log
-    return seconds
-
-
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # not used; the server is the test's own
-class TestPostgreSQLCrashes:
-    """`pg_ctl stop -m immediate`."""
-
-    def test_in_a_burst(self, service, server):
-        """Three crashes: nothing is lost or doubled, and no service has to be started anew."""
-        service.database_url = server.url_of("results")
-        crash_in_a_burst(service, server, files=120, times=3)
-
-    @pytest.mark.soak
-    @pytest.mark.timeout(1800)
-    def test_again_and_again(self, service, server, capsys):
-        """Ten crashes over a thousand files."""
-        service.database_url = server.url_of("results")
-        seconds = crash_in_a_burst(service, server, files=1000, times=10)
-        with capsys.disabled():
-            os.write(
-                1, f"\nPostgreSQL crashes | 10 times | 1000 files | 0 lost, 0 doubled | idle {seconds:.1f} s\n".encode()
-            )
+    sys.stdout.write(
+        f"\nPostgreSQL crashes | {times} times | {files} files | 0 lost, 0 doubled | idle {seconds:.1f} s\n"
+    )
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

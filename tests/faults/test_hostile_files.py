@@ -27,6 +27,8 @@ SEED = int(os.environ.get("FAULT_SEED", "20261130"))
 
 MB = 1 << 20
 
+LONG = (pytest.mark.soak, pytest.mark.timeout(3600))
+
 
 def _dicom(folder: Path, **attributes: object) -> bytes:
     return write_dicom(folder / "made.dcm", **attributes).read_bytes()
@@ -158,27 +160,16 @@ def test_bombs(service: WatchedFolder, tmp_path: Path) -> None:
     assert "Traceback" not in service.log
 
 
+@pytest.mark.parametrize("count", [120, pytest.param(2000, marks=LONG)])
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_damaged_films(service: WatchedFolder, tmp_path: Path) -> None:
+def test_damaged_films(service: WatchedFolder, tmp_path: Path, count: int) -> None:
     """Bits flipped, bytes cut out and repeated: each film has a row, analysed or refused by a code of its own."""
-    _damage(service, tmp_path, count=120)
-
-
-@pytest.mark.soak
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_many_damaged_films(service: WatchedFolder, tmp_path: Path) -> None:
-    """Two thousand of them."""
-    _damage(service, tmp_path, count=2000)
-
-
-def _damage(service: WatchedFolder, folder: Path, *, count: int) -> None:
     chance = random.Random(SEED)
     sources = [
-        _dicom(folder, transfer_syntax=syntax)
+        _dicom(tmp_path, transfer_syntax=syntax)
         for syntax in (uid.ExplicitVRLittleEndian, uid.RLELossless, uid.JPEG2000Lossless, uid.JPEGLSLossless)
     ]
-    sources.append(next(iter(_films(folder))))
+    sources.append(next(iter(_films(tmp_path))))
     service.settings["XRAY_BATCH_INCOMPLETE_SECONDS"] = "0"
     process = service.start()
     service.wait_until_ready()
@@ -195,8 +186,8 @@ def _damage(service: WatchedFolder, folder: Path, *, count: int) -> None:
                 content[at:at] = content[at : at + chance.randint(1, 64)]
             else:
                 content[at : at + 4] = chance.choice([b"\xff" * 4, bytes(4), b"\xff\xff\xff\x7f"])
-        (folder / "damaged").write_bytes(bytes(content) + struct.pack("<L", number))
-        (folder / "damaged").rename(service.inbox / f"{number}.dcm")
+        (tmp_path / "damaged").write_bytes(bytes(content) + struct.pack("<L", number))
+        (tmp_path / "damaged").rename(service.inbox / f"{number}.dcm")
     service.wait_until_idle(count)
     assert process.poll() is None
     assert service.stop() == 0
@@ -246,22 +237,11 @@ def test_what_is_no_single_file_is_left_alone(service: WatchedFolder, tmp_path: 
     check(burst, service.database_url, [service.log])
 
 
+@pytest.mark.parametrize("swaps", [1500, pytest.param(10_000, marks=LONG)])
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_a_link_that_takes_a_files_place(service: WatchedFolder, tmp_path: Path) -> None:
+def test_a_link_that_takes_a_files_place(service: WatchedFolder, tmp_path: Path, swaps: int) -> None:
     """While a racer swaps files and links to a secret all the time, the secret is never taken, nor its name lost."""
-    _race(service, tmp_path, swaps=1500)
-
-
-@pytest.mark.soak
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_a_link_that_takes_a_files_place_ten_thousand_times(service: WatchedFolder, tmp_path: Path) -> None:
-    """The same for longer."""
-    _race(service, tmp_path, swaps=10_000)
-
-
-def _race(service: WatchedFolder, folder: Path, *, swaps: int) -> None:
-    secret = folder / "secret"
+    secret = tmp_path / "secret"
     secret.mkdir()
     (secret / "x.png").write_bytes(b"of somebody else: never to be read")
     service.settings |= {"XRAY_BATCH_SETTLE_SECONDS": "0", "XRAY_BATCH_SCAN_SECONDS": "0.1"}

@@ -26,20 +26,6 @@ MODEL = make_model()
 class TestRebind:
     """The store's side."""
 
-    @pytest.fixture
-    def engine(self, database_url):
-        """Engine of a fresh database."""
-        engine = open_database(database_url)
-        yield engine
-        engine.dispose()
-
-    @pytest.fixture
-    def store(self, engine):
-        """Store on a fresh database that knows the model."""
-        store = Store(engine)
-        store.register_model(MODEL)
-        return store
-
     def take(self, store):
         """Record one arrival and lease its content; return it with the bytes it turns out to have, and the lease."""
         arrival = make_arrival("before")

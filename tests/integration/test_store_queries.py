@@ -8,7 +8,6 @@ import sqlalchemy as sa
 from store_records import START, make_analysed, make_arrival, make_model, make_rejected, sha256_of
 
 from xray_batch import schema
-from xray_batch.database import open_database
 from xray_batch.records import (
     RESULT_COLUMNS,
     Accounting,
@@ -20,7 +19,7 @@ from xray_batch.records import (
     ResultRecord,
     StoredResult,
 )
-from xray_batch.store import Store, queries
+from xray_batch.store import queries
 
 MODEL = make_model()
 
@@ -32,22 +31,6 @@ PROMISED_COLUMNS = (
     "sop_instance_uid, patient_id, accession_number, study_date, modality, view_position, received_at, "
     "classified_at, processing_seconds, heat_in_thorax"
 )
-
-
-@pytest.fixture
-def engine(database_url):
-    """Engine of a fresh database, as the product opens it."""
-    engine = open_database(database_url)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
-def store(engine):
-    """Store on a fresh database that knows one model."""
-    store = Store(engine)
-    store.register_model(MODEL)
-    return store
 
 
 @pytest.fixture

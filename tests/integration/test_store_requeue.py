@@ -7,30 +7,12 @@ import pytest
 import sqlalchemy as sa
 from store_records import START, make_analysed, make_arrival, make_model, make_rejected
 
-from xray_batch.database import open_database
 from xray_batch.errors import ReasonCode
 from xray_batch.records import Accounting, Disposition, Outcome
-from xray_batch.store import AnswerSelection, Obstacle, Prunable, Store
+from xray_batch.store import AnswerSelection, Obstacle, Prunable
 
 MODEL = make_model()
 NEWER = make_model("2.0.0")
-
-
-@pytest.fixture
-def engine(database_url):
-    """Engine of a fresh database, as the product opens it."""
-    engine = open_database(database_url)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
-def store(engine):
-    """Store on a fresh database that knows two models."""
-    store = Store(engine)
-    store.register_model(MODEL)
-    store.register_model(NEWER)
-    return store
 
 
 def file_away(store):

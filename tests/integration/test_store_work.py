@@ -6,30 +6,11 @@ import pytest
 import sqlalchemy as sa
 from store_records import make_analysed, make_arrival, make_model, make_rejected, sha256_of
 
-from xray_batch.database import open_database
 from xray_batch.errors import DatabaseRefusedError
 from xray_batch.records import Accounting, Disposition, Outcome
-from xray_batch.store import Store
 
 MODEL = make_model()
 NEWER = make_model("2.0.0")
-
-
-@pytest.fixture
-def engine(database_url):
-    """Engine of a fresh database, as the product opens it."""
-    engine = open_database(database_url)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
-def store(engine):
-    """Store on a fresh database that knows two models."""
-    store = Store(engine)
-    store.register_model(MODEL)
-    store.register_model(NEWER)
-    return store
 
 
 def take(store, content="content", **changes):

@@ -1,18 +1,9 @@
 """When the circuit breaker opens, and how it closes."""
 
 import pytest
+from clock import Clock
 
 from xray_batch.service.breaker import CircuitBreaker
-
-
-class Clock:
-    """A monotonic clock that a test moves."""
-
-    now = 100.0
-
-    def __call__(self):
-        """Return the time as `time.monotonic` does."""
-        return self.now
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import stat
 from contextlib import contextmanager
 
 import pytest
+from clock import Clock
 from health_client import UnixConnection, get
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -14,16 +15,6 @@ from xray_batch.logs import configure_logs
 from xray_batch.records import Outcome
 from xray_batch.service.health import LIVE_SECONDS, Health, HealthServer
 from xray_batch.service.metrics import Metrics
-
-
-class Clock:
-    """A monotonic clock that a test moves."""
-
-    now = 0.0
-
-    def __call__(self):
-        """Return the time as `time.monotonic` does."""
-        return self.now
 
 
 @pytest.fixture

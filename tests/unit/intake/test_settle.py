@@ -5,20 +5,10 @@ import threading
 import time
 
 import pytest
+from clock import Clock
 
 from xray_batch.intake import SettleTracker, scan, settle
 from xray_batch.intake.settle import Writers, writers_of
-
-
-class Clock:
-    """A monotonic clock that a test moves."""
-
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        """Return the time as `time.monotonic` does."""
-        return self.now
 
 
 @pytest.fixture
