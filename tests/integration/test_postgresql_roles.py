@@ -178,3 +178,12 @@ def test_a_privilege_too_many_is_taken_back(database):
     assert privileges(database) != before
     apply_roles(database)
     assert privileges(database) == before
+
+
+def test_roles_that_exist_already_can_log_in(database, postgresql_server):
+    """A role that somebody made without LOGIN, or locked, is what the file says once it has run."""
+    for role in ("xray_owner", "xray", "xray_reader"):
+        postgresql_server.execute(f"ALTER ROLE {role} NOLOGIN")
+    apply_roles(database)
+    for role in ("xray_owner", "xray", "xray_reader"):
+        assert allowed(database, role, ["SELECT 1"]) == ["SELECT 1"]
