@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -121,9 +122,17 @@ class WatchedFolder:
             return list(store.results())
 
     def stop(self) -> int:
-        """Send SIGTERM to the last process and return its exit code."""
-        self.processes[-1].send_signal(signal.SIGTERM)
-        return self.processes[-1].wait(PATIENCE_SECONDS)
+        """Send SIGTERM to the last process, once it knows of signals, and return its exit code."""
+        process = self.processes[-1]
+        self.wait_until(lambda: process.poll() is not None or catches(process.pid, signal.SIGTERM))
+        process.send_signal(signal.SIGTERM)
+        return process.wait(PATIENCE_SECONDS)
+
+
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Tell whether a process has a handler for a signal, see proc(5)."""
+    (mask,) = re.findall(r"^SigCgt:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return bool(int(mask, 16) >> (number - 1) & 1)
 
 
 def files_below(folder: Path) -> list[Path]:

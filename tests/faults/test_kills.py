@@ -3,17 +3,15 @@
 import itertools
 import os
 import random
-import re
 import signal
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from fault_checker import check, expected
 from fault_drops import Burst
-from installed_command import WatchedFolder, run_command
+from installed_command import WatchedFolder, catches, run_command
 
 #: Of the draws of a test; another one by the environment, to look for trouble or to repeat it.
 SEED = int(os.environ.get("FAULT_SEED", "20261127"))
@@ -51,12 +49,6 @@ def disturb(service: WatchedFolder, burst: Burst, *, files: int, times: int, end
         running[victim] = service.start()
     for _ in feeding:
         time.sleep(0.005)
-
-
-def catches(pid: int, number: signal.Signals) -> bool:
-    """Tell whether a process has a handler for a signal, see proc(5)."""
-    (mask,) = re.findall(r"^SigCgt:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
-    return bool(int(mask, 16) >> (number - 1) & 1)
 
 
 def settle(service: WatchedFolder, burst: Burst) -> float:
