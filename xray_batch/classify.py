@@ -8,22 +8,19 @@ May import: torch, numpy, and ``bundle``, ``gate``, ``heat_map``, ``networks``, 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from xray_batch.bundle import Bundle, Manifest
 from xray_batch.errors import ConfigurationError, DeviceMemoryError, ReasonCode
 from xray_batch.gate import Judgement
 from xray_batch.heat_map import make_heat_map, pneumonia_heat, thorax_shares
-from xray_batch.networks import forward_with_features
+from xray_batch.networks import for_inference, forward_with_features
 from xray_batch.records import Finding, HeatMap, ModelInput, Outcome, Prediction, Rejection, Scaling
 from xray_batch.settings import DeviceName, PrecisionName
-
-N = TypeVar("N", bound=nn.Module)
 
 #: The answer to a picture that the networks give no finite numbers for, where nobody tries again.
 NOT_FINITE: Final = Rejection(
@@ -112,7 +109,7 @@ class Ensemble:
         self._gate_member = architectures.index(self.manifest.gate.architecture)
         networks = bundle.load_networks()
         try:
-            self._networks = [place(network, device) for network in networks]
+            self._networks = [for_inference(network, device, dtype) for network in networks]
         except RuntimeError as error:  # no memory left, a driver that does not fit, a GPU that fell off the bus
             message = f"the model cannot be put on device {device.type!r}: {str(error).splitlines()[0]}; try 'cpu'"
             raise ConfigurationError(message) from error
@@ -250,11 +247,6 @@ def decide_outcome(manifest: Manifest, p_pneumonia: float, disagreement: float) 
     return Outcome.INDETERMINATE
 
 
-def place(network: N, device: torch.device) -> N:
-    """Move a network to `device`, in the memory format that its convolutions are fastest in."""
-    return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return] # not in torch's stubs
-
-
 def run_batches(
     forward: Callable[[torch.Tensor], tuple[torch.Tensor, ...]],
     pixels: npt.NDArray[np.float32],
@@ -268,7 +260,7 @@ def run_batches(
     Parameters
     ----------
     forward
-        Takes (N, 1, rows, columns) on `device` and gives tensors with N rows: the network itself, or more.
+        Takes (N, 1, rows, columns) of `dtype` on `device` and gives tensors with N rows.
     pixels
         Shape (N, rows, columns), standardized.
 
@@ -278,39 +270,12 @@ def run_batches(
         What `forward` gives, for all images, float64.
     """
     parts = []
-    autocast = torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
-    with torch.inference_mode(), autocast:
+    with torch.inference_mode():
         for start in range(0, len(pixels), batch_size):
-            batch = torch.from_numpy(pixels[start : start + batch_size, None]).to(device)
-            found = forward(batch.contiguous(memory_format=torch.channels_last))
+            batch = torch.from_numpy(pixels[start : start + batch_size, None])
+            found = forward(batch.to(device=device, dtype=dtype, memory_format=torch.channels_last))
             parts.append([tensor.double().cpu().numpy() for tensor in found])
     return [np.concatenate(part) for part in zip(*parts, strict=True)]
-
-
-def predict_logits(
-    network: nn.Module,
-    pixels: npt.NDArray[np.float32],
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-    batch_size: int,
-) -> npt.NDArray[np.float64]:
-    """Run one network over images, in batches.
-
-    Parameters
-    ----------
-    network
-        On `device`, in evaluation mode.
-    pixels
-        Shape (N, rows, columns), standardized.
-
-    Returns
-    -------
-    numpy.ndarray
-        Logits of shape (N, classes), float64.
-    """
-    (logits,) = run_batches(lambda batch: (network(batch),), pixels, device=device, dtype=dtype, batch_size=batch_size)
-    return logits
 
 
 def softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

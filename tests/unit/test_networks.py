@@ -3,8 +3,9 @@
 import pytest
 import torch
 import torchvision
+from torch import nn
 
-from xray_batch.networks import ARCHITECTURES, build_network, forward_with_features, load_backbone
+from xray_batch.networks import ARCHITECTURES, build_network, for_inference, forward_with_features, load_backbone
 
 CONSTRUCTORS = {"resnet34": torchvision.models.resnet34, "resnet50": torchvision.models.resnet50}
 
@@ -119,9 +120,45 @@ def test_the_mean_of_a_class_map_is_its_logit(architecture):
     assert torch.allclose(class_maps.mean((2, 3)) + network.fc.bias, logits, atol=1e-5)
 
 
-def test_class_maps_are_float32_under_autocast():
-    """Class maps keep their precision where the convolutions have less."""
-    network = build_network("resnet34", 4).eval()
-    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
-        _, _, class_maps = forward_with_features(network, torch.ones(1, 1, 64, 64), 1)
-    assert class_maps.dtype == torch.float32
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_logits_and_class_maps_are_float32(dtype):
+    """Logits and class maps keep their precision where the convolutions have less."""
+    network = for_inference(build_network("resnet34", 4).eval(), torch.device("cpu"), dtype)
+    with torch.inference_mode():
+        outputs = forward_with_features(network, torch.ones(1, 1, 64, 64, dtype=dtype), 1)
+    assert {output.dtype for output in outputs} == {torch.float32}
+
+
+def with_statistics(architecture):
+    """Return a network whose batch norms have seen images: none of them does nothing."""
+    network = build_network(architecture, 4)
+    torch.manual_seed(4)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+    with torch.no_grad():
+        network(torch.randn(8, 1, 64, 64))
+    return network.eval()
+
+
+def test_a_copy_for_inference_gives_the_same(architecture):
+    """Folded batch norms change nothing but the last bits; none is left, and the network stays as it was."""
+    network = with_statistics(architecture)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    images = torch.randn(2, 1, 64, 48, generator=torch.Generator().manual_seed(5))
+    copied = for_inference(network, torch.device("cpu"), torch.float32)
+    with torch.inference_mode():
+        for expected, found in zip(
+            forward_with_features(network, images, 2), forward_with_features(copied, images, 2), strict=True
+        ):
+            assert torch.allclose(expected, found, rtol=1e-3, atol=1e-4)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in copied.modules())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_a_copy_for_inference_has_its_precision(architecture):
+    """Every convolution is kept in the precision asked for; the last layer is not."""
+    copied = for_inference(with_statistics(architecture), torch.device("cpu"), torch.bfloat16)
+    assert {tensor.dtype for name, tensor in copied.named_parameters() if "fc" not in name} == {torch.bfloat16}
+    assert {tensor.dtype for tensor in copied.fc.parameters()} == {torch.float32}

@@ -20,7 +20,7 @@ from torchvision.models import ResNet
 from xray_batch.bundle import GateFacts, GateRate, save_gate
 from xray_batch.classify import run_batches
 from xray_batch.gate import GateLimits, InputGate, Judgement, PictureKind, compress
-from xray_batch.networks import forward_with_features
+from xray_batch.networks import for_inference, forward_with_features
 from xray_batch.records import InputSpec
 from xray_batch.standardize import WORKING_SIDE, make_picture, measure_sharpness, standardize
 from xray_batch.training.dataset import LabelledImage
@@ -147,7 +147,7 @@ class _Workshop:
         dtype: torch.dtype,
         seed: int,
     ) -> None:
-        self._network = network
+        self._network = for_inference(network, device, dtype)
         self._spec = spec
         self._decoding = decoding
         self._device = device

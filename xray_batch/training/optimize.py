@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from xray_batch.classify import place
 from xray_batch.errors import TrainingDataError
+from xray_batch.networks import place
 from xray_batch.training.augment import Augmentation, augment, mix
 from xray_batch.training.loss import marginal_cross_entropy
 

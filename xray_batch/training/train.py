@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -23,9 +24,15 @@ from xray_batch.bundle import (
     save_weights,
     write_manifest,
 )
-from xray_batch.classify import predict_logits, softmax
+from xray_batch.classify import run_batches, softmax
 from xray_batch.errors import ConfigurationError, TrainingDataError
-from xray_batch.networks import ARCHITECTURES, build_network, load_backbone
+from xray_batch.networks import (
+    ARCHITECTURES,
+    build_network,
+    for_inference,
+    forward_with_features,
+    load_backbone,
+)
 from xray_batch.records import InputSpec
 from xray_batch.standardize import standardize
 from xray_batch.training.dataset import CLASSES, LabelledImage, fingerprint, read_images
@@ -235,7 +242,14 @@ class _Training:
         )
 
     def _logits(self, network: nn.Module, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        return predict_logits(network.eval(), inputs, device=self._device, dtype=self._dtype, batch_size=_BATCH)
+        logits, _, _ = run_batches(
+            partial(forward_with_features, for_inference(network.eval(), self._device, self._dtype), grid=1),
+            inputs,
+            device=self._device,
+            dtype=self._dtype,
+            batch_size=_BATCH,
+        )
+        return logits
 
     def _write_bundle(self, material: _Material, members: _Members, held_out: HeldOut, tested: HeldOut | None) -> Path:
         out, spec = self._order.out, self._options.input_spec(members.mean, members.std)

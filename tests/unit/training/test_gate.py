@@ -119,7 +119,9 @@ def test_sharpness_is_that_of_the_service(tmp_path):
         Image.fromarray(pixels.astype(np.uint8)).save(path)
         images.append(LabelledImage(path=path, label="normal", patient_id=str(number), source="kids"))
         sharpness.append(prepare(decode_file(path), spec).sharpness)
-    workshop = _Workshop(build_network("resnet34", 4), spec, decoding=DECODING, device=CPU, dtype=torch.float32, seed=0)
+    workshop = _Workshop(
+        build_network("resnet34", 4).eval(), spec, decoding=DECODING, device=CPU, dtype=torch.float32, seed=0
+    )
     films = workshop.load(images, lambda images: None)
     assert films.fine.shape == (3, 448, 448)
     assert [measure_sharpness(film) for film in films.working] == pytest.approx(sharpness, abs=1e-5)
