@@ -14,16 +14,15 @@ from xray_batch.database import check_database, open_database
 from xray_batch.records import Accounting
 from xray_batch.store import Store
 
-#: What may follow what in the life of one content, by the kinds of its events.
+#: What may follow what in the work on one content; its duplicates come and go meanwhile.
 NEXT = {
-    None: {"arrived"},
-    "arrived": {"arrived", "leased", "filed", "finished"},
-    "leased": {"leased", "finished", "released", "retried", "arrived", "filed", "changed"},
-    "released": {"leased", "arrived", "filed"},
-    "retried": {"leased", "arrived", "filed"},
-    "finished": {"filed", "arrived", "uid_conflict"},
-    "uid_conflict": {"filed", "arrived"},
-    "filed": {"filed", "arrived", "leased", "finished", "released", "retried"},
+    None: {"leased", "finished"},
+    "leased": {"leased", "finished", "released", "retried", "changed"},
+    "released": {"leased", "finished"},
+    "retried": {"leased", "finished"},
+    "changed": {"leased", "finished"},
+    "finished": {"uid_conflict"},
+    "uid_conflict": set(),
 }
 
 
@@ -76,7 +75,7 @@ def _check_folders(burst: Burst) -> None:
 
 
 def _check_rows(burst: Burst, database_url: str) -> None:
-    """Every arrival's place holds its bytes, and the audit trail tells a possible story of every content."""
+    """Every arrival has a place of its own, and the audit trail tells a possible story of it and of every content."""
     engine = open_database(database_url)
     with engine.connect() as connection:
         arrivals = connection.execute(sa.text("SELECT content_sha256, filed_path FROM arrival")).all()
@@ -89,12 +88,16 @@ def _check_rows(burst: Burst, database_url: str) -> None:
     told = Counter(kind for kind, *_ in events)
     assert told["arrived"] == told["filed"] == len(arrivals)
     assert told["finished"] == len(burst.dropped)
-    stories: defaultdict[str, list[str]] = defaultdict(list)
-    for kind, _, content in events:
-        stories[content].append(kind)
-    for story in stories.values():
-        for before, after in zip([None, *story], story, strict=False):
-            assert after in NEXT[before], story
+    lives: defaultdict[str, list[str]] = defaultdict(list)
+    works: defaultdict[str, list[str]] = defaultdict(list)
+    for kind, arrival_id, content in events:
+        lives[arrival_id].append(kind)
+        if kind not in ("arrived", "filed"):
+            works[content].append(kind)
+    assert {(life[0], life[-1]) for life in lives.values()} == {("arrived", "filed")}
+    for work in works.values():
+        for before, after in zip([None, *work], work, strict=False):
+            assert after in NEXT[before], work
 
 
 def sha256_of(path: Path) -> str:

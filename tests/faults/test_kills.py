@@ -16,10 +16,13 @@ from installed_command import WatchedFolder, catches, run_command
 #: Of the draws of a test; another one by the environment, to look for trouble or to repeat it.
 SEED = int(os.environ.get("FAULT_SEED", "20261127"))
 
+#: Between two ends, on average.
+EVERY_SECONDS = 3.0
 
-def processes_of(service: WatchedFolder) -> int:
-    """Return how many services may share the database."""
-    return 1 if service.database_url.startswith("sqlite") else 3
+
+def processes_of(service: WatchedFolder, several: int = 3) -> int:
+    """Return how many services share the database: `several`, where it allows that."""
+    return 1 if service.database_url.startswith("sqlite") else several
 
 
 def feed(burst: Burst, count: int, seconds: float) -> Iterator[None]:
@@ -30,13 +33,15 @@ def feed(burst: Burst, count: int, seconds: float) -> Iterator[None]:
             yield
 
 
-def disturb(service: WatchedFolder, burst: Burst, *, files: int, times: int, end: signal.Signals, every: float) -> None:
+def disturb(
+    service: WatchedFolder, burst: Burst, *, files: int, times: int, end: signal.Signals, processes: int
+) -> None:
     """End one of the services and start it anew, so many times, while files keep coming."""
     chance = random.Random(burst.seed)
-    running = [service.start() for _ in range(processes_of(service))]
-    feeding = feed(burst, files, times * every)
+    running = [service.start() for _ in range(processes)]
+    feeding = feed(burst, files, times * EVERY_SECONDS)
     for _ in range(times):
-        until = time.monotonic() + chance.uniform(0.3, 2 * every)
+        until = time.monotonic() + chance.uniform(0.3, 2 * EVERY_SECONDS)
         while time.monotonic() < until:
             next(feeding, None)
             time.sleep(0.005)
@@ -72,11 +77,11 @@ def judge(service: WatchedFolder, burst: Burst) -> None:
     assert "Traceback" not in service.log
 
 
-def report(what: str, service: WatchedFolder, burst: Burst, times: int, seconds: float) -> None:
+def report(what: str, service: WatchedFolder, burst: Burst, *, times: int, processes: int, seconds: float) -> None:
     """Print one line for the table of the README; `pytest -s` shows it."""
     engine = service.database_url.partition(":")[0]
     sys.stdout.write(
-        f"\n{what} | {engine}, {processes_of(service)} process(es) | {times} times | {burst.dropped.total()} files | "
+        f"\n{what} | {engine}, {processes} process(es) | {times} times | {burst.dropped.total()} files | "
         f"0 lost, 0 doubled | idle {seconds:.1f} s after the last | seed {burst.seed}\n"
     )
 
@@ -84,7 +89,7 @@ def report(what: str, service: WatchedFolder, burst: Burst, times: int, seconds:
 def test_killed_again_and_again(service):
     """Nothing is lost or doubled by kill -9 in the middle of a burst."""
     burst = Burst(service.home, SEED)
-    disturb(service, burst, files=120, times=6, end=signal.SIGKILL, every=3.0)
+    disturb(service, burst, files=120, times=6, end=signal.SIGKILL, processes=processes_of(service))
     settle(service, burst)
     judge(service, burst)
 
@@ -110,10 +115,11 @@ def test_ended_all_the_time(service, end):
     """Kills, and orderly ends, over two thousand files."""
     times = int(os.environ.get("FAULT_TIMES", "200"))
     burst = Burst(service.home, SEED)
-    disturb(service, burst, files=2000, times=times, end=end, every=3.0)
+    processes = processes_of(service, several=4)
+    disturb(service, burst, files=2000, times=times, end=end, processes=processes)
     seconds = settle(service, burst)
     judge(service, burst)
-    report(end.name, service, burst, times, seconds)
+    report(end.name, service, burst, times=times, processes=processes, seconds=seconds)
 
 
 @pytest.mark.soak
@@ -144,4 +150,4 @@ def test_a_process_that_was_asleep_comes_too_late(service):
         time.sleep(0.005)
     seconds = settle(service, burst)
     judge(service, burst)
-    report("SIGSTOP", service, burst, 20, seconds)
+    report("SIGSTOP", service, burst, times=20, processes=2, seconds=seconds)
