@@ -75,3 +75,20 @@ def test_a_database_outage_is_no_reason_to_be_restarted(watched, postgresql_serv
     watched.wait_until(lambda: get(watched, "/readyz")[0] == 200)
     assert process.poll() is None
     assert watched.stop() == 0
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_service_that_waits_for_its_database_says_so(watched, postgresql_server):
+    """Started while PostgreSQL lets nobody in, the service answers from the first: it lives, and is not ready."""
+    name = watched.database_url.rpartition("/")[2]
+    postgresql_server.execute(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false")
+    watched.start()
+    watched.wait_until(lambda: "waiting for the database" in watched.log)
+    assert get(watched, "/livez")[0] == 200
+    status, text = get(watched, "/readyz")
+    assert status == 503
+    assert {"database: not usable", "model: not usable"} <= set(text.splitlines())
+    assert figures(watched)["xray_db_up",] == 0
+    postgresql_server.execute(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true")
+    watched.wait_until(lambda: get(watched, "/readyz")[0] == 200)
+    assert watched.stop() == 0

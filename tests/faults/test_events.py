@@ -20,7 +20,7 @@ from xray_batch.database import open_database
 from xray_batch.intake import Folders, WatchMode
 from xray_batch.intake import watcher as watcher_module
 from xray_batch.logs import configure_logs
-from xray_batch.service import Service
+from xray_batch.service import Service, Vitals
 from xray_batch.settings import Settings
 from xray_batch.store import Store
 
@@ -125,7 +125,7 @@ def test_a_watch_that_dies_in_a_burst(tmp_path, monkeypatch, end):
     settings = Settings(home=folders.home, settle_seconds=0.1, scan_seconds=0.2, incomplete_seconds=0)
     url = settings.resolved_database_url
     with closing(Store(open_database(url))) as store:
-        service = Service(folders, PlayedPipeline(), store, settings)
+        service = Service(folders, PlayedPipeline(), store, settings, Vitals())
         watcher = service._watcher
         running = threading.Thread(target=service.run)
         running.start()

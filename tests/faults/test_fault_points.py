@@ -22,7 +22,7 @@ from xray_batch.database import open_database
 from xray_batch.errors import DatabaseUnavailableError
 from xray_batch.intake import Folders
 from xray_batch.logs import configure_logs
-from xray_batch.service import Service
+from xray_batch.service import Service, Vitals
 from xray_batch.service import loop as service_module
 from xray_batch.settings import Settings
 from xray_batch.store import Store
@@ -65,7 +65,7 @@ class Site:
         """Let a new service take its first turn."""
         store = Store(self.engine)
         store.end_leases()  # whoever held them is dead
-        Service(self.folders, PlayedPipeline(), store, self.settings)._turn()
+        Service(self.folders, PlayedPipeline(), store, self.settings, Vitals())._turn()
 
     def finish(self):
         """Let undisturbed services bring everything to its end; then no connection is left for a fork to inherit."""

@@ -24,7 +24,7 @@ from xray_batch.logs import configure_logs
 from xray_batch.pipeline.engine import Answered, Failure, not_analysed
 from xray_batch.pipeline.unpack import Unpacking
 from xray_batch.records import Rejection
-from xray_batch.service import Service
+from xray_batch.service import Service, Vitals
 from xray_batch.service import filing as filing_module
 from xray_batch.service import loop as service_module
 from xray_batch.settings import Settings
@@ -94,7 +94,7 @@ def run_until_idle(folders, url, arrivals, **others):
     settings = settings_of(folders, url, **others)
     with closing(Store(open_database(url))) as store:
         store.end_leases()
-        service = Service(folders, UnpackingPipeline(), store, settings)
+        service = Service(folders, UnpackingPipeline(), store, settings, Vitals())
         thread = threading.Thread(target=service.run)
         thread.start()
         try:
@@ -119,7 +119,7 @@ def run_and_die(folders, url):
     if child == 0:
         with suppress(BaseException), closing(Store(open_database(url))) as store:
             store.end_leases()
-            Service(folders, UnpackingPipeline(), store, settings_of(folders, url)).run()
+            Service(folders, UnpackingPipeline(), store, settings_of(folders, url), Vitals()).run()
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == KILLED
 

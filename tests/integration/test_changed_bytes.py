@@ -15,7 +15,7 @@ from xray_batch.intake import Folders
 from xray_batch.logs import configure_logs
 from xray_batch.pipeline.engine import Answered
 from xray_batch.records import Accounting, Disposition
-from xray_batch.service import Service
+from xray_batch.service import Service, Vitals
 from xray_batch.service import loop as service_module
 from xray_batch.settings import Settings
 from xray_batch.store import Store
@@ -128,7 +128,7 @@ def test_an_answer_is_never_for_other_bytes(tmp_path, monkeypatch, says_hash):
     settings = Settings(home=folders.home, settle_seconds=0, scan_seconds=0.1)
     pipeline = WrittenInto(says_hash=says_hash)
     with closing(Store(open_database(settings.resolved_database_url))) as store:
-        service = Service(folders, pipeline, store, settings)
+        service = Service(folders, pipeline, store, settings, Vitals())
         thread = threading.Thread(target=service.run)
         thread.start()
         for _ in range(600):

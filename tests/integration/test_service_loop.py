@@ -16,7 +16,7 @@ from xray_batch.intake import Folders
 from xray_batch.logs import configure_logs
 from xray_batch.pipeline.engine import Answered, Failure
 from xray_batch.pipeline.requeue import requeue
-from xray_batch.service import Service
+from xray_batch.service import Service, Vitals
 from xray_batch.service import breaker as breaker_module
 from xray_batch.service import intake as intake_module
 from xray_batch.service import loop as service_module
@@ -69,7 +69,7 @@ def run_until_idle(folders, pipeline, arrivals=3):
     """Run the service until so many files arrived and none is pending; return the rows by file name."""
     settings = Settings(home=folders.home, settle_seconds=0, scan_seconds=0.1, batch_size=4, lease_seconds=10)
     with closing(Store(open_database(settings.resolved_database_url))) as store:
-        service = Service(folders, pipeline, store, settings)
+        service = Service(folders, pipeline, store, settings, Vitals())
         thread = threading.Thread(target=service.run)
         thread.start()
         try:
@@ -114,7 +114,7 @@ def run_and_die(home, pipeline):
         for _ in range(100):
             store.end_leases()
             try:
-                Service(home, pipeline, store, settings)._turn()
+                Service(home, pipeline, store, settings, Vitals())._turn()
             except Killed:
                 continue
             break
@@ -249,7 +249,7 @@ def test_files_that_another_service_files_away_take_no_room(home, monkeypatch):
     monkeypatch.setattr(intake_module, "_SPOOL_FILES", 3)
     settings = Settings(home=home.home, settle_seconds=0)
     with closing(Store(open_database(settings.resolved_database_url))) as store:
-        service = Service(home, ScriptedPipeline({}), store, settings)
+        service = Service(home, ScriptedPipeline({}), store, settings, Vitals())
         service._take_in()
         assert len(run_until_idle(home, ScriptedPipeline({}))) == 3
         (home.inbox / "d.png").write_text("content of d.png")
@@ -262,7 +262,7 @@ def test_files_of_an_earlier_run_are_not_read_twice(home, monkeypatch):
     """What the database knows already is not hashed again after a restart."""
     settings = Settings(home=home.home, settle_seconds=0)
     with closing(Store(open_database(settings.resolved_database_url))) as store:
-        service = Service(home, ScriptedPipeline({}), store, settings)
+        service = Service(home, ScriptedPipeline({}), store, settings, Vitals())
         service._take_in()
         assert store.queue_status().queued == 3
     hashed = []
@@ -283,7 +283,7 @@ def test_stopping_gives_back_what_is_not_done(home):
                 yield group
 
     with closing(Store(open_database(settings.resolved_database_url))) as store:
-        running = Service(home, Stopped({}), store, settings)
+        running = Service(home, Stopped({}), store, settings, Vitals())
         running.run()
         assert store.accounting().results == 1
         assert store.queue_status().leased == 0
@@ -326,7 +326,7 @@ def test_an_error_that_ends_the_service_quotes_nothing(home, capsys):
     configure_logs("error", "json")
     with closing(Store(open_database(settings.resolved_database_url))) as store:
         with pytest.raises(ServiceFailedError) as failed:
-            Service(home, Failing({}), store, settings).run()
+            Service(home, Failing({}), store, settings, Vitals()).run()
         assert store.queue_status().leased == 3  # the attempts count
     said = capsys.readouterr().err
     assert '"error": "RuntimeError"' in said

@@ -13,8 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from xray_batch.errors import ReasonCode
 from xray_batch.logs import configure_logs
 from xray_batch.records import Outcome
-from xray_batch.service.health import LIVE_SECONDS, Health, HealthServer
-from xray_batch.service.metrics import Metrics
+from xray_batch.service.health import LIVE_SECONDS, Health, HealthServer, Vitals
 
 
 @pytest.fixture
@@ -33,12 +32,8 @@ def health(clock):
 def served(address, home, health):
     """Answer at an address for a while."""
     configure_logs("info", "json")
-    server = HealthServer(address, home, health, Metrics())
-    server.start()
-    try:
+    with HealthServer(address, home, Vitals(health)) as server:
         yield server
-    finally:
-        server.stop()
 
 
 def test_live_is_who_beats(tmp_path, health, clock):

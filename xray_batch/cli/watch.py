@@ -18,6 +18,7 @@ from xray_batch.errors import DatabaseUnavailableError
 from xray_batch.settings import Settings
 
 if TYPE_CHECKING:
+    from xray_batch.service import Vitals
     from xray_batch.store import Store
 
 #: Between two tries to reach a database that is down when the service starts.
@@ -45,25 +46,31 @@ def watch(
     from xray_batch.database import check_file, sqlite_path
     from xray_batch.intake import Folders
     from xray_batch.pipeline.engine import Pipeline
-    from xray_batch.service import Service, only_service
+    from xray_batch.service import HealthServer, Service, Vitals, only_service
 
     folders = Folders(settings.home.absolute())
     folders.create()
     embedded = sqlite_path(settings.resolved_database_url) is not None
     lock = only_service(folders) if embedded else nullcontext()
     bundle_in_use = find_bundle(settings.bundle, folders.bundles)
-    with lock, _open_store_at_last(settings) as store, Pipeline(bundle_in_use, settings) as pipeline:
+    vitals = Vitals()
+    with (
+        lock,
+        HealthServer(settings.health_address, folders.home, vitals),
+        _open_store_at_last(settings, vitals) as store,
+        Pipeline(bundle_in_use, settings) as pipeline,
+    ):
         if embedded:
             check_file(settings.resolved_database_url)
             store.end_leases()  # whoever held them had the lock before us
-        service = Service(folders, pipeline, store, settings)
+        service = Service(folders, pipeline, store, settings, vitals)
         signal.signal(signal.SIGTERM, service.stop)
         signal.signal(signal.SIGINT, service.stop)
         service.run()
 
 
 @contextmanager
-def _open_store_at_last(settings: Settings) -> "Iterator[Store]":
+def _open_store_at_last(settings: Settings, vitals: "Vitals") -> "Iterator[Store]":
     """Open the database, if need be after an outage: a restart by systemd would not mend it."""
     import time
     from contextlib import ExitStack
@@ -78,6 +85,8 @@ def _open_store_at_last(settings: Settings) -> "Iterator[Store]":
                 break
             except DatabaseUnavailableError as error:
                 get_logger().error("waiting for the database", why=str(error), retry_seconds=_RETRY_SECONDS)
+                vitals.health.beat()
+                vitals.metrics.database.set(0)
                 notify(f"EXTEND_TIMEOUT_USEC={int(10 * _RETRY_SECONDS * 1e6)}")
                 time.sleep(_RETRY_SECONDS)
         yield store

@@ -11,11 +11,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import BaseServer, ThreadingTCPServer, ThreadingUnixStreamServer
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
@@ -64,8 +66,16 @@ class Health:
             return dict(self._checks)
 
 
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """What others may ask of a service at any time, from before it has a database and a model."""
+
+    health: Health = field(default_factory=Health)
+    metrics: Metrics = field(default_factory=Metrics)
+
+
 class HealthServer:
-    """Answers requests in threads of its own, from :meth:`start` to :meth:`stop`.
+    """Answers requests in threads of its own, while it is entered.
 
     Parameters
     ----------
@@ -73,26 +83,29 @@ class HealthServer:
         `unix` for `health.sock` in the home folder, `HOST:PORT`, or `off`.
     """
 
-    def __init__(self, address: str, home: Path, health: Health, metrics: Metrics) -> None:
+    def __init__(self, address: str, home: Path, vitals: Vitals) -> None:
         self._address = address
         self._home = home
-        self._handler = type("Handler", (_Handler,), {"health": health, "metrics": metrics})
+        self._handler = type("Handler", (_Handler,), {"health": vitals.health, "metrics": vitals.metrics})
         self._server: BaseServer | None = None
         self._folder: int | None = None
         self._log = get_logger()
 
-    def start(self) -> None:
+    def __enter__(self) -> Self:
         """Begin to answer; where that is impossible, the service does its work all the same."""
         if self._address == "off":
-            return
+            return self
         try:
             self._server = self._listen_unix() if self._address == "unix" else self._listen_tcp()
         except OSError as error:
             self._log.error("no health endpoint", errno=error.errno)
-            return
+            return self
         threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()
+        return self
 
-    def stop(self) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Answer no more."""
         if self._server is not None:
             self._server.shutdown()

@@ -42,9 +42,9 @@ from xray_batch.service.archives import Archives
 from xray_batch.service.breaker import CircuitBreaker
 from xray_batch.service.faults import own_frames, why
 from xray_batch.service.filing import Filing
+from xray_batch.service.health import Vitals
 from xray_batch.service.host import notify
 from xray_batch.service.intake import Intake
-from xray_batch.service.metrics import Metrics
 from xray_batch.service.reporting import Reporting
 from xray_batch.settings import Settings
 from xray_batch.store import ANY_ATTEMPTS, Store
@@ -75,15 +75,17 @@ class Service:
     ----------
     pipeline
         With its model loaded.
+    vitals
+        Where the service says how it is.
     """
 
-    def __init__(self, folders: Folders, pipeline: Pipeline, store: Store, settings: Settings) -> None:
+    def __init__(self, folders: Folders, pipeline: Pipeline, store: Store, settings: Settings, vitals: Vitals) -> None:
         self._folders = folders
         self._pipeline = pipeline
         self._store = store
         self._settings = settings
         self._archives = Archives(folders, settings)
-        self._metrics = Metrics()
+        self._metrics = vitals.metrics
         self._filing = Filing(folders, store, self._archives, self._metrics)
         self._log = get_logger()
         self._wake = threading.Event()
@@ -101,7 +103,7 @@ class Service:
             folders,
             store,
             settings,
-            metrics=self._metrics,
+            vitals=vitals,
             intake=self._intake,
             watcher=self._watcher,
             breaker=self._breaker,

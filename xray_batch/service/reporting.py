@@ -12,10 +12,9 @@ from xray_batch.logs import get_logger
 from xray_batch.records import Finished
 from xray_batch.service.breaker import CircuitBreaker
 from xray_batch.service.faults import DISK_ERRNOS
-from xray_batch.service.health import Health, HealthServer
+from xray_batch.service.health import Vitals
 from xray_batch.service.host import Watchdog
 from xray_batch.service.intake import Intake
-from xray_batch.service.metrics import Metrics
 from xray_batch.service.state import write_state
 from xray_batch.settings import Settings
 from xray_batch.store import Store
@@ -33,35 +32,32 @@ class Reporting:
         store: Store,
         settings: Settings,
         *,
-        metrics: Metrics,
+        vitals: Vitals,
         intake: Intake,
         watcher: InboxWatcher,
         breaker: CircuitBreaker,
     ) -> None:
         self._folders = folders
         self._store = store
-        self._metrics = metrics
+        self._health = vitals.health
+        self._metrics = vitals.metrics
         self._intake = intake
         self._watcher = watcher
         self._breaker = breaker
         self._log = get_logger()
         self._watchdog = Watchdog()
-        self._health = Health()
-        self._server = HealthServer(settings.health_address, folders.home, self._health, metrics)
         self._account_at = 0.0
         self._rearmed = 0
         self._model: dict[str, str] = {}
 
     def start(self, *, device: str, model_id: str, model_sha256: str) -> None:
-        """Begin to answer; the model is loaded."""
+        """Say which model is loaded, and on what."""
         self._model = {"device": device, "model_id": model_id}
         self._metrics.model.labels(model_id, model_sha256).set(1)
         self._health.report(model=True)
-        self._server.start()
 
     def stop(self) -> None:
-        """Answer no more; nothing is left that a dead service would seem to say."""
-        self._server.stop()
+        """Leave nothing that a dead service would seem to say."""
         with suppress(OSError):
             self._folders.service_state.unlink(missing_ok=True)
 
