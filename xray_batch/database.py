@@ -206,7 +206,7 @@ def upgrade_database(url: str) -> str:
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
             # Rather give up than make every reader and writer queue behind a waiting ALTER TABLE.
             connection.execute(sa.text("SET LOCAL lock_timeout = '5s'"))
-        found = _revision_on(connection)
+        found = revision_on(connection)
         head = head_revision()
         if found != head:
             _refuse_unknown_revision(found)
@@ -266,10 +266,11 @@ def _alembic_config(connection: sa.Connection | None = None) -> Config:
 
 def _read_revision(engine: sa.Engine) -> str | None:
     with read_transaction(engine) as connection:
-        return _revision_on(connection)
+        return revision_on(connection)
 
 
-def _revision_on(connection: sa.Connection) -> str | None:
+def revision_on(connection: sa.Connection) -> str | None:
+    """Return the revision of the database of an open connection; None when it is empty."""
     return ", ".join(MigrationContext.configure(connection).get_current_heads()) or None
 
 

@@ -42,7 +42,8 @@ GRANT USAGE, CREATE ON SCHEMA public TO xray_owner;
 REVOKE ALL ON ALL TABLES IN SCHEMA public FROM xray, xray_reader;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM xray, xray_reader;
 
--- The service reads everything, adds rows to every table but the one of the revision, and counts.
+-- The service reads everything, and adds rows to every table but the one of the revision, and the tally: that is kept
+-- by triggers, with the rights of the owner.
 SELECT format('GRANT SELECT ON %I.%I TO xray', schemaname, name)
 FROM (SELECT schemaname, tablename AS name FROM pg_tables UNION ALL SELECT schemaname, viewname FROM pg_views) AS found
 WHERE schemaname = 'public'
@@ -50,7 +51,7 @@ WHERE schemaname = 'public'
 
 SELECT format('GRANT INSERT ON %I.%I TO xray', schemaname, tablename)
 FROM pg_tables
-WHERE schemaname = 'public' AND tablename <> 'alembic_version'
+WHERE schemaname = 'public' AND tablename NOT IN ('alembic_version', 'tally')
 \gexec
 
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO xray;
@@ -58,7 +59,7 @@ GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO xray;
 -- It changes rows, but no event: an answer that `requeue` replaces stays in the trail.  It removes none.
 SELECT format('GRANT UPDATE ON %I.%I TO xray', schemaname, tablename)
 FROM pg_tables
-WHERE schemaname = 'public' AND tablename NOT IN ('alembic_version', 'event')
+WHERE schemaname = 'public' AND tablename NOT IN ('alembic_version', 'event', 'tally')
 \gexec
 
 SELECT format('GRANT SELECT ON %I.%I TO xray_reader', schemaname, viewname)

@@ -1,13 +1,15 @@
 """Files that are classified where they lie, and that change meanwhile."""
 
+import itertools
 from contextlib import closing
 
 import pytest
 from store_records import make_analysed, make_model, sha256_of
 
 from xray_batch.database import open_database
+from xray_batch.pipeline import in_place
 from xray_batch.pipeline.engine import Answered
-from xray_batch.pipeline.in_place import process_in_place
+from xray_batch.pipeline.in_place import find_files, process_in_place
 from xray_batch.store import Store
 
 
@@ -34,10 +36,12 @@ def store(tmp_path):
 
 
 def process(path, store, pipeline):
-    """Classify one file; return the summary of the run."""
-    return process_in_place(
-        [path], pipeline, store, max_attempts=1, on_answers=lambda _: None, on_failure=lambda _path, _why: None
+    """Classify one file; return the summary of the run, and what failed."""
+    failed = {}
+    summary = process_in_place(
+        [path], pipeline, store, max_attempts=1, on_answers=lambda _: None, on_failure=failed.__setitem__
     )
+    return summary, failed
 
 
 @pytest.mark.parametrize(
@@ -52,8 +56,9 @@ def test_a_file_that_changes_has_failed(tamper, digest, tmp_path, store):
     """It has no row, neither under its old hash nor under another, and is named with the reason."""
     path = tmp_path / "film.png"
     path.write_bytes(b"before")
-    summary = process(path, store, Tampering(tamper, digest))
-    assert summary.failed == {path: "the file changed while it was being read"}
+    summary, failed = process(path, store, Tampering(tamper, digest))
+    assert failed == {path: "the file changed while it was being read"}
+    assert (summary.files, summary.failed) == (1, 1)
     assert list(store.results()) == []
     assert store.accounting().arrivals == 0
 
@@ -62,6 +67,66 @@ def test_a_file_that_does_not_change_is_recorded(tmp_path, store):
     """The hash that the decoder reports is that of the file."""
     path = tmp_path / "film.png"
     path.write_bytes(b"before")
-    summary = process(path, store, Tampering(lambda _path: None, sha256_of("before")))
-    assert (summary.files, summary.failed) == (1, {})
+    summary, failed = process(path, store, Tampering(lambda _path: None, sha256_of("before")))
+    assert (summary.files, summary.failed, failed) == (1, 0, {})
     assert [row["content_sha256"] for row in store.results()] == [sha256_of("before")]
+
+
+def test_work_begins_while_files_are_still_being_found(tmp_path, store):
+    """The first answer is there when a few files have been asked for, however many there will be."""
+    found = itertools.count()
+
+    def files():
+        for number in found:
+            path = tmp_path / f"{number}.png"
+            path.write_text(f"film {number}")
+            yield path
+
+    class Stopped(BaseException):
+        """Ends the run at the first answer."""
+
+    def stop(_answers):
+        raise Stopped
+
+    pipeline = Tampering(lambda _path: None, None)
+    with pytest.raises(Stopped):
+        process_in_place(files(), pipeline, store, max_attempts=1, on_answers=stop, on_failure=lambda *_: None)
+    assert next(found) <= 2 * in_place._CHUNK
+
+
+class TestFindFiles:
+    """Files are found while folders are read."""
+
+    def test_order(self, tmp_path):
+        """Files come in order of name, before those of subfolders; a folder that cannot be read is told."""
+        for name in ("b.dcm", "a.dcm", "sub2/c.dcm", "sub1/d.dcm", ".hidden", "x.part"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).touch()
+        (tmp_path / "link").symlink_to(tmp_path / "sub1")
+        (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+        names = [str(path.relative_to(tmp_path)) for path in find_files([tmp_path, tmp_path / "absent"])]
+        assert names == ["a.dcm", "b.dcm", "dangling", "sub1/d.dcm", "sub2/c.dcm", "absent"]
+
+    def test_a_large_folder_is_read_bit_by_bit(self, tmp_path, monkeypatch):
+        """Each file and subfolder comes once, and only so many names are read before the first file is there."""
+        monkeypatch.setattr(in_place, "_NAMES", 4)
+        for number in range(10):
+            (tmp_path / f"{number}.dcm").touch()
+            (tmp_path / f"study{number}").mkdir()
+            (tmp_path / f"study{number}" / "film.dcm").touch()
+        read = []
+        monkeypatch.setattr(in_place, "is_ignored", lambda name: bool(read.append(name)))
+        found = find_files([tmp_path])
+        first = next(found)
+        assert len(read) <= 4 + 1  # and the film of a study, where no file came first
+        rest = list(found)
+        assert len({first, *rest}) == len([first, *rest]) == 20
+
+    def test_a_folder_that_cannot_be_read(self, tmp_path, monkeypatch):
+        """It is yielded itself, so that somebody will say so."""
+
+        def refuse(_path):
+            raise PermissionError
+
+        monkeypatch.setattr(in_place.os, "scandir", refuse)
+        assert list(find_files([tmp_path])) == [tmp_path]

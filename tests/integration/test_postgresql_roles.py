@@ -108,6 +108,8 @@ def test_what_the_service_cannot_do(database):
     """The service's role can change no event and no answer, remove no row, and alter nothing."""
     statements = [
         "UPDATE event SET detail = NULL",
+        "UPDATE tally SET arrivals = 0",
+        "SELECT tally_add('lost', 1)",
         "UPDATE alembic_version SET version_num = '0001'",
         *(f"DELETE FROM {table}" for table in TABLES),
         *(f"TRUNCATE {table} CASCADE" for table in TABLES),
@@ -125,14 +127,15 @@ def test_what_the_service_cannot_do(database):
 
 
 def test_the_service_can_only_add_events(database):
-    """Its privileges on `event` and `result` are those to add and to read, and to replace an answer, to the letter."""
+    """It may add and read events, also replace answers, and only read the tally, to the letter."""
     with psycopg.connect(plain(database)) as connection:
         found = connection.execute(
             "SELECT table_name, string_agg(privilege_type, ' ' ORDER BY privilege_type)"
-            " FROM information_schema.role_table_grants WHERE grantee = 'xray' AND table_name IN ('event', 'result')"
+            " FROM information_schema.role_table_grants"
+            " WHERE grantee = 'xray' AND table_name IN ('event', 'result', 'tally')"
             " GROUP BY table_name ORDER BY table_name"
         ).fetchall()
-    assert found == [("event", "INSERT SELECT"), ("result", "INSERT SELECT UPDATE")]
+    assert found == [("event", "INSERT SELECT"), ("result", "INSERT SELECT UPDATE"), ("tally", "SELECT")]
 
 
 def test_the_reader_reads_the_views_and_nothing_else(database):

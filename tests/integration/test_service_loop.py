@@ -1,6 +1,7 @@
 """The service's loop over real folders and a real database, with a scripted pipeline in place of the model."""
 
 import shutil
+import sqlite3
 import threading
 from collections import Counter
 from contextlib import closing
@@ -20,6 +21,7 @@ from xray_batch.service import Service, Vitals
 from xray_batch.service import breaker as breaker_module
 from xray_batch.service import intake as intake_module
 from xray_batch.service import loop as service_module
+from xray_batch.service import reporting as reporting_module
 from xray_batch.service.room import Room
 from xray_batch.settings import Settings
 from xray_batch.store import AnswerSelection, Store
@@ -363,3 +365,17 @@ def test_a_requeued_content_whose_original_vanished_keeps_its_answer(home):
     }
     assert pipeline.tries == {"a.png": 1, "c.png": 1}
     assert (home.rejected / "a.png.reason.json").exists()
+
+
+def test_a_tally_that_is_wrong_raises_the_alarm(home, monkeypatch):
+    """The count of all arrivals finds it, and the figure says so until it is mended."""
+    monkeypatch.setattr(reporting_module, "_RECOUNT_SECONDS", 0.0)
+    settings = Settings(home=home.home, settle_seconds=0)
+    with closing(Store(open_database(settings.resolved_database_url))) as store:
+        service = Service(home, ScriptedPipeline({}), store, settings)
+        for wrong in (0, 3, 0):
+            with sqlite3.connect(home.home / "results.sqlite3") as connection:
+                connection.execute("UPDATE tally SET arrivals = ? WHERE standing = 'duplicates'", [wrong])
+            connection.close()
+            service._reporting.look()
+            assert service._metrics.registry.get_sample_value("xray_unbalanced_arrivals") == wrong

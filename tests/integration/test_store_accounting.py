@@ -257,6 +257,7 @@ class Machine(stateful.RuleBasedStateMachine):
                 counts["pending"] += 1
             else:
                 counts["results" if content.analysed else "rejected"] += 1
+        assert self.store.recount() == (accounting, accounting)
         expected = (len(self.arrivals), *counts.values(), 0)
         found = tuple(new - old for new, old in zip(dataclasses.astuple(accounting), self.baseline, strict=True))
         assert found == expected

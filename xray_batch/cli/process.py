@@ -1,7 +1,8 @@
 """`xray-batch process`."""
 
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -67,7 +68,9 @@ def run_process(paths: Sequence[Path], settings: "Settings", form: Format) -> "S
     bundle = find_bundle(settings.bundle, folders.bundles)
     progress = Progress(*progress_columns(), console=errors, disable=not errors.is_terminal)
     with open_store(settings) as store, Pipeline(bundle, settings) as pipeline, progress:
-        report = _Report(form, progress, errors, files=sum(1 for _ in find_files(paths)))
+        report = _Report(form, progress, errors)
+        if errors.is_terminal:  # the work does not wait for its total
+            threading.Thread(target=report.count, args=(find_files(paths),), daemon=True).start()
         summary = process_in_place(
             find_files(paths),
             pipeline,
@@ -90,17 +93,26 @@ def run_process(paths: Sequence[Path], settings: "Settings", form: Format) -> "S
 class _Report:
     """Shows a run's progress, and its answers as they come or a table's worth of them at the end."""
 
-    def __init__(self, form: Format, progress: "Progress", errors: "Console", files: int) -> None:
+    def __init__(self, form: Format, progress: "Progress", errors: "Console") -> None:
         self.shown: list[FileAnswer] = []
         self._form = form
         self._progress = progress
         self._errors = errors
-        self._files = files
-        self._task = progress.add_task("classify", total=files)
+        self._counted: int | None = None  #: files found; None until all are
+        self._members = 0  #: files found in archives
+        self._task = progress.add_task("classify", total=None)
+
+    def count(self, files: Iterable[Path]) -> None:
+        """Find out how many files there are; may run beside everything else."""
+        self._counted = sum(1 for _ in files)
+
+    def _advance(self, files: int) -> None:
+        total = None if self._counted is None else self._counted + self._members
+        self._progress.update(self._task, advance=files, total=total)
 
     def on_answers(self, answers: "Sequence[FileAnswer]") -> None:
         """Show answered files."""
-        self._progress.advance(self._task, len(answers))
+        self._advance(len(answers))
         if self._form is Format.JSON:
             for answer in answers:
                 typer.echo(json_line(asdict(answer.result)))
@@ -111,14 +123,13 @@ class _Report:
         """Name a file that has no outcome."""
         from xray_batch.intake import printable
 
-        self._progress.advance(self._task)
+        self._advance(1)
         name = visible(printable(os.fspath(path)))
         self._errors.print(f"{name}: {why}", style="red", markup=False, highlight=False, soft_wrap=True)
 
     def on_unpacked(self, members: int) -> None:
         """Take note that there are more files than those that were named."""
-        self._files += members
-        self._progress.update(self._task, total=self._files)
+        self._members += members
 
 
 def short_name(path: Path, given: Sequence[Path]) -> str:
@@ -136,7 +147,7 @@ def _print_summary(summary: "Summary", console: "Console") -> None:
     table.columns[1].justify = "right"
     for outcome, count in summary.outcomes.items():
         table.add_row(outcome, str(count))
-    table.add_row("failed", str(len(summary.failed)))
+    table.add_row("failed", str(summary.failed))
     table.add_row("total", str(summary.files), style="bold")
     console.print(table)
     if summary.duplicates:

@@ -14,7 +14,6 @@ import typer
 from xray_batch.cli.options import Config, DatabaseUrl, Home, open_settings, open_store
 from xray_batch.cli.output import Format
 from xray_batch.processes import start_ticks
-from xray_batch.settings import Settings
 
 if TYPE_CHECKING:
     from xray_batch.store import Store
@@ -47,7 +46,7 @@ def status(
     """
     settings = open_settings(home, config, database_url)
     with open_store(settings, create=False) as store:
-        facts = {**_account(store), **_waiting(settings.home), **_answers(store), **_database(store, settings)}
+        facts = {**_account(store), **_waiting(settings.home), **_answers(store), **_database(store)}
     facts |= {"disk_free_bytes": _disk_free(settings.home), **service_state(settings.home)}
     if form is Format.JSON:
         typer.echo(json.dumps(facts))
@@ -112,12 +111,9 @@ def _answers(store: "Store") -> dict[str, object]:
     return {"last_result_at": recent.last_at.isoformat(timespec="seconds") if recent.last_at else None, **counts}
 
 
-def _database(store: "Store", settings: Settings) -> dict[str, object]:
-    from xray_batch.database import current_revision
-
+def _database(store: "Store") -> dict[str, object]:
     engine = store.describe_engine()
-    revision = current_revision(settings.resolved_database_url)
-    return {"database": f"{engine.name} {engine.version}", "database_revision": revision}
+    return {"database": f"{engine.name} {engine.version}", "database_revision": engine.revision}
 
 
 def service_state(home: Path) -> dict[str, object]:

@@ -32,6 +32,9 @@ _CHANGED: Final = "the file changed while it was being read"
 #: Files hashed, and looked up in the database, at a time.
 _CHUNK = 64
 
+#: Names of one folder held and put in order at a time: a folder may have more files than memory should hold.
+_NAMES: Final = 1024
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileAnswer:
@@ -48,12 +51,12 @@ class Summary:
 
     outcomes: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
     duplicates: int = 0  #: of the files counted in `outcomes`
-    failed: dict[Path, str] = field(default_factory=dict)  #: no outcome, through no fault of the file; why
+    failed: int = 0  #: files without an outcome, through no fault of theirs
 
     @property
     def files(self) -> int:
         """Every file seen."""
-        return sum(self.outcomes.values()) + len(self.failed)
+        return sum(self.outcomes.values()) + self.failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +72,12 @@ class _Work:
 
 
 def find_files(paths: Iterable[Path]) -> Iterator[Path]:
-    """Yield the named files, and those below the named folders in order of name.
+    """Yield the named files, and those below the named folders, while the folders are being read.
 
-    In folders, hidden and temporary files are passed over, as in the inbox; links to folders are not
-    followed.  What does not exist, and a folder that cannot be read, is yielded too: it must be accounted for.
+    Of a folder, the files come before those of its subfolders, both in order of name; of a folder of more than
+    :data:`_NAMES` this is so for as many at a time, as the file system lists them.  Hidden and temporary files are
+    passed over, as in the inbox; links to folders are not followed.  What does not exist, and a folder that cannot
+    be read, is yielded too: it must be accounted for.
     """
     for path in paths:
         if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for what cannot be reached
@@ -81,12 +86,24 @@ def find_files(paths: Iterable[Path]) -> Iterator[Path]:
             yield path
 
 
-def _files_below(top: Path) -> Iterator[Path]:
-    unreadable: list[Path] = []
-    for folder, subfolders, names in os.walk(top, onerror=lambda error: unreadable.append(Path(error.filename))):
-        subfolders[:] = sorted(name for name in subfolders if not is_ignored(name))
-        yield from (Path(folder, name) for name in sorted(names) if not is_ignored(name))
-    yield from unreadable
+def _files_below(folder: Path) -> Iterator[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            found = (entry for entry in entries if not is_ignored(entry.name))
+            while names := sorted(islice(found, _NAMES), key=lambda entry: entry.name):
+                yield from (Path(entry.path) for entry in names if not _is_folder(entry))
+                for entry in names:
+                    if _is_folder(entry) and not entry.is_symlink():
+                        yield from _files_below(Path(entry.path))
+    except OSError:
+        yield folder
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads nowhere sensible; to open it will say so
+        return False
 
 
 def process_in_place(
@@ -273,7 +290,7 @@ class _Run:
         )
 
     def _fail(self, path: Path, why: str) -> None:
-        self.summary.failed[path] = why
+        self.summary.failed += 1
         self._on_failure(path, why)
 
 

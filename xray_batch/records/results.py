@@ -1,7 +1,7 @@
 """What the database tells."""
 
 import datetime as dt
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 
 from xray_batch.records.answers import Computation, Outcome
 
@@ -22,6 +22,11 @@ class Accounting:
         """Whether every arrival is in exactly one state."""
         accounted = self.results + self.rejected + self.duplicates + self.pending
         return self.lost == 0 and self.arrivals == accounted
+
+    def differs_by(self, other: "Accounting") -> int:
+        """Return the largest difference between two counts of the same; 0 when they are equal."""
+        differences: list[int] = [abs(one - two) for one, two in zip(astuple(self), astuple(other), strict=True)]
+        return max(differences)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +53,7 @@ class EngineFacts:
     name: str  #: `SQLite` or `PostgreSQL`
     version: str
     journal_mode: str | None  #: of SQLite: `wal` or `delete`
+    revision: str | None  #: of the schema
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ A change here needs a new file in `migrations/versions`.
 from xray_batch.schema.tables import (
     HAS_ORIGINAL,
     IS_OPEN,
+    IS_PRUNING,
     IS_UNFILED,
     ArrivalRow,
     Base,
@@ -14,6 +15,7 @@ from xray_batch.schema.tables import (
     InstanceRow,
     ModelRow,
     ResultRow,
+    TallyRow,
     UtcDateTime,
 )
 from xray_batch.schema.views import ACCOUNTING, RESULTS, create_view, missing_views_and_triggers
@@ -22,6 +24,7 @@ __all__ = [
     "ACCOUNTING",
     "HAS_ORIGINAL",
     "IS_OPEN",
+    "IS_PRUNING",
     "IS_UNFILED",
     "RESULTS",
     "ArrivalRow",
@@ -31,6 +34,7 @@ __all__ = [
     "InstanceRow",
     "ModelRow",
     "ResultRow",
+    "TallyRow",
     "UtcDateTime",
     "create_view",
     "missing_views_and_triggers",

@@ -115,6 +115,12 @@ class ArrivalRow(Base):
             sqlite_where=sa.text("filed_at IS NULL AND origin = 'inbox'"),
             postgresql_where=sa.text("filed_at IS NULL AND origin = 'inbox'"),
         ),
+        Index(
+            "ix_arrival_pruning",
+            "arrival_id",
+            sqlite_where=sa.text("filed_at IS NOT NULL AND previous_path IS NOT NULL"),
+            postgresql_where=sa.text("filed_at IS NOT NULL AND previous_path IS NOT NULL"),
+        ),
     )
 
     arrival_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
@@ -205,6 +211,7 @@ class ResultRow(Base):
         CheckConstraint("length(preprocess_sha256) = 64", name="preprocess_sha256"),
         CheckConstraint("processing_seconds >= 0", name="processing_seconds"),
         Index("ix_result_classified_at", "classified_at", "result_id"),
+        Index("ix_result_outcome", "outcome", "classified_at", "result_id"),
         {"sqlite_autoincrement": True},  # an id is never used twice
     )
 
@@ -261,8 +268,27 @@ class EventRow(Base):
     detail: Mapped[str | None] = mapped_column(sa.String(64))  #: a short code, never patient data
 
 
+class TallyRow(Base):
+    """How many arrivals are where: a part of it, the whole is the sum of all rows with a `standing`.
+
+    Triggers keep it, in the transaction that moves an arrival, whoever that is.  On PostgreSQL each transaction
+    adds to a row that no other is adding to, and makes one where there is none: nobody ever waits here.
+    """
+
+    __tablename__ = "tally"
+    __table_args__ = (
+        CheckConstraint("standing IN ('results', 'rejected', 'duplicates', 'pending', 'lost')", name="standing"),
+    )
+
+    tally_id: Mapped[int] = mapped_column(BIG_KEY, primary_key=True)
+    standing: Mapped[str] = mapped_column(sa.String(10))
+    arrivals: Mapped[int] = mapped_column(sa.BigInteger())  #: may be negative: arrivals leave where others added them
+
+
 #: Conditions of the partial indexes; queries use them, with their literals, to use those indexes.
 IS_OPEN = ContentRow.state != sa.literal_column("'done'")
 #: Whether the database knows of an arrival's original: filed away, or on the way there.
 HAS_ORIGINAL = sa.or_(ArrivalRow.filed_at.is_(None), ArrivalRow.filed_path.is_not(None))
 IS_UNFILED = sa.and_(ArrivalRow.filed_at.is_(None), ArrivalRow.origin == sa.literal_column("'inbox'"))
+#: The event is written, the file perhaps not yet removed.
+IS_PRUNING = sa.and_(ArrivalRow.filed_at.is_not(None), ArrivalRow.previous_path.is_not(None))

@@ -1,6 +1,5 @@
-"""The views and triggers, as SQL texts: SQLAlchemy cannot describe them."""
+"""The views, as SQL texts, and what completes the tables: SQLAlchemy cannot describe views and triggers."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -8,6 +7,13 @@ from sqlalchemy import event
 
 from xray_batch.records import RESULT_COLUMNS
 from xray_batch.schema.tables import BIG_KEY, Base, UtcDateTime
+from xray_batch.schema.triggers import (
+    POSTGRESQL_FUNCTIONS,
+    POSTGRESQL_TRIGGERS,
+    SQLITE_TRIGGERS,
+    TALLY_ROWS,
+    create_function,
+)
 
 VIEWS: dict[str, str] = {
     "results": """\
@@ -47,28 +53,6 @@ FROM (
 }
 """Name to SELECT; the outside relies on these."""
 
-SQLITE_TRIGGERS: dict[str, str] = {
-    "event_no_update": """\
-CREATE TRIGGER event_no_update BEFORE UPDATE ON event
-BEGIN SELECT RAISE(ABORT, 'event is append-only'); END""",
-    "event_no_delete": """\
-CREATE TRIGGER event_no_delete BEFORE DELETE ON event
-BEGIN SELECT RAISE(ABORT, 'event is append-only'); END""",
-}
-
-POSTGRESQL_FUNCTION_BODY = """
-BEGIN
-    RAISE EXCEPTION 'event is append-only';
-END
-"""
-
-POSTGRESQL_TRIGGER: tuple[str, ...] = (
-    f"CREATE FUNCTION event_append_only() RETURNS trigger LANGUAGE plpgsql AS $${POSTGRESQL_FUNCTION_BODY}$$",
-    """\
-CREATE TRIGGER event_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON event
-FOR EACH STATEMENT EXECUTE FUNCTION event_append_only()""",
-)
-
 _RESULT_TYPES: dict[str, sa.types.TypeEngine[Any]] = {  # the other columns are text
     "result_id": BIG_KEY,
     **dict.fromkeys(("p_pneumonia", "p_normal", "p_bacterial", "p_viral", "p_covid19"), sa.Double()),
@@ -98,9 +82,10 @@ def create_view(name: str) -> str:
 
 def _create_views_and_triggers(target: sa.MetaData, connection: sa.Connection, **_: object) -> None:
     """Complete `metadata.create_all` with what SQLAlchemy cannot describe."""
-    triggers: Sequence[str] = (
-        tuple(SQLITE_TRIGGERS.values()) if connection.dialect.name == "sqlite" else POSTGRESQL_TRIGGER
-    )
+    if connection.dialect.name == "sqlite":
+        triggers = [*SQLITE_TRIGGERS.values(), TALLY_ROWS]
+    else:
+        triggers = [*map(create_function, POSTGRESQL_FUNCTIONS), *POSTGRESQL_TRIGGERS.values()]
     for statement in (*(create_view(name) for name in VIEWS), *triggers):
         connection.execute(sa.text(statement))
 
@@ -138,12 +123,13 @@ def _missing_in_postgresql(connection: sa.Connection) -> list[str]:
             savepoint.rollback()
         if not same:
             missing.append(create_view(name))
-    trigger = connection.scalar(
-        sa.text(
-            "SELECT proc.prosrc = :body AND pg_trigger.tgenabled = 'O' FROM pg_trigger"
-            " JOIN pg_proc AS proc ON proc.oid = pg_trigger.tgfoid"
-            " WHERE pg_trigger.tgname = 'event_append_only' AND tgrelid = to_regclass('event')"
-        ),
-        {"body": POSTGRESQL_FUNCTION_BODY},
-    )
-    return missing if trigger else [*missing, *POSTGRESQL_TRIGGER]
+    functions = {name: body for name, body in connection.execute(sa.text(_FUNCTIONS_FOUND))}
+    missing += [create_function(name) for name, text in POSTGRESQL_FUNCTIONS.items() if functions.get(name) != text[1]]
+    triggers = set(connection.scalars(sa.text(_TRIGGERS_FOUND)))
+    return missing + [statement for name, statement in POSTGRESQL_TRIGGERS.items() if name not in triggers]
+
+
+_FUNCTIONS_FOUND = "SELECT proname, prosrc FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
+
+#: Of those that are not disabled; what they do is in their functions.
+_TRIGGERS_FOUND = "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgenabled = 'O'"

@@ -19,8 +19,8 @@ from xray_batch.service.state import write_state
 from xray_batch.settings import Settings
 from xray_batch.store import Store
 
-#: Between two looks at the whole account, which reads the table of all arrivals.
-_ACCOUNT_SECONDS: Final = 600.0
+#: Between two counts of all arrivals, which read them; the first is not at the start, that should not wait for it.
+_RECOUNT_SECONDS: Final = 600.0
 
 
 class Reporting:
@@ -46,7 +46,9 @@ class Reporting:
         self._breaker = breaker
         self._log = get_logger()
         self._watchdog = Watchdog()
-        self._account_at = 0.0
+        self._recount_at = time.monotonic() + _RECOUNT_SECONDS
+        self._lost = 0  #: arrivals that the account missed at the last look
+        self._mistallied = 0  #: arrivals by which the tally was wrong at the last count
         self._rearmed = 0
         self._model: dict[str, str] = {}
 
@@ -97,12 +99,7 @@ class Reporting:
         """
         self._look_at_queue()
         self._look_at_intake()
-        if time.monotonic() > self._account_at:
-            self._account_at = time.monotonic() + _ACCOUNT_SECONDS
-            accounting = self._store.accounting()
-            self._metrics.unbalanced.set(abs(accounting.lost))
-            if not accounting.balances:
-                self._log.critical("the account does not balance", lost=accounting.lost)
+        self._look_at_account()
         with suppress(OSError):
             write_state(
                 self._folders.service_state,
@@ -113,6 +110,20 @@ class Reporting:
                 claiming=self._intake.room.for_claims,
                 breaker_open=self._breaker.is_open,
             )
+
+    def _look_at_account(self) -> None:
+        """Read the tally each time, and now and then whether it is what there is."""
+        accounting = self._store.accounting()
+        if time.monotonic() > self._recount_at:
+            self._recount_at = time.monotonic() + _RECOUNT_SECONDS
+            accounting, tallied = self._store.recount()
+            self._mistallied = tallied.differs_by(accounting)
+            if self._mistallied:
+                self._log.critical("the tally is not what there is", arrivals=self._mistallied)
+        if not accounting.balances and accounting.lost != self._lost:
+            self._log.critical("the account does not balance", lost=accounting.lost)
+        self._lost = accounting.lost
+        self._metrics.unbalanced.set(max(abs(accounting.lost), self._mistallied))
 
     def _look_at_queue(self) -> None:
         queue = self._store.queue_status()

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from xray_batch.records import (
     PROBABILITY_COLUMNS,
@@ -304,3 +305,14 @@ def _short_answer(finished: Finished) -> str:
 def newest_result_ids() -> sa.Select[Any]:
     """Select the newest result of every content: other models may have answered before."""
     return sa.select(sa.func.max(ResultRow.result_id)).group_by(ResultRow.content_sha256)
+
+
+def newest_result_id(content_sha256: InstrumentedAttribute[str]) -> sa.ScalarSelect[int]:
+    """Return likewise the newest result of the one content that a row of the enclosing query names."""
+    any_result = aliased(ResultRow)
+    return (
+        sa.select(sa.func.max(any_result.result_id))
+        .where(any_result.content_sha256 == content_sha256)
+        .correlate(content_sha256.class_)
+        .scalar_subquery()
+    )

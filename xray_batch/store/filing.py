@@ -4,11 +4,10 @@ import uuid
 from collections.abc import Mapping
 
 import sqlalchemy as sa
-from sqlalchemy.orm import aliased
 
 from xray_batch.records import Disposition, Outcome, Unfiled
 from xray_batch.schema import IS_UNFILED, ArrivalRow, ContentRow, ResultRow
-from xray_batch.store.answers import add_events, database_now, plain_text
+from xray_batch.store.answers import add_events, database_now, newest_result_id, plain_text
 
 
 def unfiled(connection: sa.Connection, limit: int, after: uuid.UUID | None) -> list[Unfiled]:
@@ -27,7 +26,7 @@ def unfiled(connection: sa.Connection, limit: int, after: uuid.UUID | None) -> l
             ResultRow.reason,
         )
         .join(ContentRow, ContentRow.content_sha256 == ArrivalRow.content_sha256)
-        .outerjoin(ResultRow, sa.and_(is_work, ResultRow.result_id == _latest_result_id()))
+        .outerjoin(ResultRow, sa.and_(is_work, ResultRow.result_id == newest_result_id(ArrivalRow.content_sha256)))
         .where(IS_UNFILED, sa.or_(sa.not_(is_work), ContentRow.state == "done"))
         .order_by(ArrivalRow.arrival_id)
         .limit(limit)
@@ -48,17 +47,6 @@ def unfiled(connection: sa.Connection, limit: int, after: uuid.UUID | None) -> l
         )
         for row in connection.execute(statement)
     ]
-
-
-def _latest_result_id() -> sa.ScalarSelect[int]:
-    """Return the newest result of an arrival's content; older models may have answered before."""
-    any_result = aliased(ResultRow)
-    return (
-        sa.select(sa.func.max(any_result.result_id))
-        .where(any_result.content_sha256 == ArrivalRow.content_sha256)
-        .correlate(ArrivalRow)
-        .scalar_subquery()
-    )
 
 
 def mark_filed(connection: sa.Connection, paths: Mapping[uuid.UUID, str]) -> None:

@@ -101,14 +101,9 @@ def withdraw(connection: sa.Connection, lease: Lease) -> bool:
 
 def end_leases(connection: sa.Connection) -> int:
     """Queue every leased content again, its attempts as they are."""
-    rows = connection.execute(
-        sa.select(ContentRow.content_sha256, ContentRow.held_by).where(ContentRow.state == "leased")
-    ).all()
-    connection.execute(
-        sa.update(ContentRow)
-        .where(ContentRow.state == "leased")
-        .values(state="queued", lease_token=None, lease_until=None)
-    )
+    leased = sa.and_(IS_OPEN, ContentRow.state == "leased")
+    rows = connection.execute(sa.select(ContentRow.content_sha256, ContentRow.held_by).where(leased)).all()
+    connection.execute(sa.update(ContentRow).where(leased).values(state="queued", lease_token=None, lease_until=None))
     now = database_now(connection)
     add_events(connection, "released", [(row.held_by, row.content_sha256, "holder_gone") for row in rows], now)
     return len(rows)

@@ -4,10 +4,11 @@ import datetime as dt
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from typing import Final
 
 import sqlalchemy as sa
 
-from xray_batch.database import read_transaction
+from xray_batch.database import read_transaction, revision_on
 from xray_batch.records import (
     RESULT_COLUMNS,
     Accounting,
@@ -21,11 +22,13 @@ from xray_batch.records import (
     ResultRecord,
     StoredResult,
 )
-from xray_batch.schema import ACCOUNTING, IS_OPEN, RESULTS, ArrivalRow, ContentRow, ModelRow, ResultRow
+from xray_batch.schema import ACCOUNTING, IS_OPEN, RESULTS, ArrivalRow, ContentRow, ModelRow, ResultRow, TallyRow
 
 PAGE_ROWS = 500
 
 VIEW = RESULTS.columns
+
+_STANDINGS: Final = ("results", "rejected", "duplicates", "pending", "lost")
 
 
 def results(engine: sa.Engine, query: ResultQuery) -> Iterator[dict[str, object]]:
@@ -115,8 +118,28 @@ def stored_result(connection: sa.Connection, result_id: int) -> StoredResult | N
 
 
 def accounting(connection: sa.Connection) -> Accounting:
-    """Read the one row of the view `accounting`."""
-    return Accounting(**connection.execute(sa.select(*ACCOUNTING.columns)).mappings().one())
+    """Add up the tally."""
+    sums = sa.select(TallyRow.standing, sa.cast(sa.func.sum(TallyRow.arrivals), sa.BigInteger()))
+    counts = {name: count for name, count in connection.execute(sums.group_by(TallyRow.standing))}
+    return Accounting(arrivals=sum(counts.values()), **dict.fromkeys(_STANDINGS, 0) | counts)
+
+
+def recount(connection: sa.Connection) -> tuple[Accounting, Accounting]:
+    """Read the view `accounting`, which counts rows, and the tally, both as of one moment."""
+    counted = [sa.func.coalesce(ACCOUNTING.columns[name], 0).label(name) for name in ("arrivals", *_STANDINGS)]
+    tallied = [
+        sa.select(sa.cast(sa.func.coalesce(sa.func.sum(TallyRow.arrivals), 0), sa.BigInteger()))
+        .where(sa.true() if name == "arrivals" else TallyRow.standing == name)
+        .scalar_subquery()
+        .label(f"tallied_{name}")
+        for name in ("arrivals", *_STANDINGS)
+    ]
+    row = connection.execute(sa.select(*counted, *tallied)).mappings().one()
+    names = ("arrivals", *_STANDINGS)
+    return (
+        Accounting(**{name: row[name] for name in names}),
+        Accounting(**{name: row[f"tallied_{name}"] for name in names}),
+    )
 
 
 def queue_status(connection: sa.Connection) -> QueueStatus:
@@ -135,25 +158,24 @@ def queue_status(connection: sa.Connection) -> QueueStatus:
 
 def recent_results(connection: sa.Connection, since: dt.datetime) -> RecentResults:
     """Count results by outcome."""
-    counts = connection.execute(
-        sa.select(ResultRow.outcome, sa.func.count())
-        .where(ResultRow.classified_at >= since)
-        .group_by(ResultRow.outcome)
-    ).all()
-    found = {outcome: count for outcome, count in counts}
-    return RecentResults(
-        last_at=connection.scalar(sa.select(sa.func.max(ResultRow.classified_at))),
-        outcomes={outcome: found.get(outcome.value, 0) for outcome in Outcome},
-    )
+    recent = ResultRow.classified_at >= since
+    counts = [  # one by one, each a range of `ix_result_outcome`
+        sa.select(sa.func.count()).where(ResultRow.outcome == outcome.value, recent).scalar_subquery()
+        for outcome in Outcome
+    ]
+    last_at = sa.select(sa.func.max(ResultRow.classified_at)).scalar_subquery()
+    found = connection.execute(sa.select(last_at, *counts)).one()
+    return RecentResults(last_at=found[0], outcomes=dict(zip(Outcome, found[1:], strict=True)))
 
 
 def describe_engine(connection: sa.Connection) -> EngineFacts:
     """Ask the database what it is."""
     version = ".".join(str(part) for part in connection.dialect.server_version_info or ())
+    revision = revision_on(connection)
     if connection.dialect.name == "sqlite":
         journal = connection.scalar(sa.text("PRAGMA journal_mode"))
-        return EngineFacts(name="SQLite", version=version, journal_mode=journal)
-    return EngineFacts(name="PostgreSQL", version=version, journal_mode=None)
+        return EngineFacts(name="SQLite", version=version, journal_mode=journal, revision=revision)
+    return EngineFacts(name="PostgreSQL", version=version, journal_mode=None, revision=revision)
 
 
 def check_writable(connection: sa.Connection) -> None:

@@ -16,8 +16,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import InstrumentedAttribute
 
 from xray_batch.records import Original, Outcome
-from xray_batch.schema import ArrivalRow, ContentRow, ResultRow
-from xray_batch.store.answers import add_events, database_now, lock_contents, newest_result_ids
+from xray_batch.schema import IS_PRUNING, ArrivalRow, ContentRow, ResultRow
+from xray_batch.store.answers import add_events, database_now, lock_contents, newest_result_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,10 +34,6 @@ class Prunable(Original):
     """An original that was filed away, and may be removed."""
 
     size: int  #: bytes
-
-
-#: The event is written, the file perhaps not yet removed.
-_IS_BEGUN = sa.and_(ArrivalRow.filed_at.is_not(None), ArrivalRow.previous_path.is_not(None))
 
 
 def prunable(
@@ -59,7 +55,7 @@ def prunable(
         statement = statement.where(
             sa.exists().where(
                 ResultRow.content_sha256 == ArrivalRow.content_sha256,
-                ResultRow.result_id.in_(newest_result_ids()),
+                ResultRow.result_id == newest_result_id(ArrivalRow.content_sha256),
                 ResultRow.outcome == selection.outcome.value,
             )
         )
@@ -70,7 +66,7 @@ def prunable(
 
 def begun(connection: sa.Connection, limit: int, after: uuid.UUID | None) -> list[Prunable]:
     """List originals that an earlier run began to remove, in the order of their arrival ids."""
-    statement = sa.select(*_columns(ArrivalRow.previous_path)).where(_IS_BEGUN)
+    statement = sa.select(*_columns(ArrivalRow.previous_path)).where(IS_PRUNING)
     if after is not None:
         statement = statement.where(ArrivalRow.arrival_id > after)
     return _prunables(connection, statement.order_by(ArrivalRow.arrival_id).limit(limit))
@@ -107,7 +103,7 @@ def begin(connection: sa.Connection, originals: Collection[Prunable]) -> set[uui
 def end(connection: sa.Connection, arrival_ids: Collection[uuid.UUID]) -> None:
     """Note that these files are gone."""
     connection.execute(
-        sa.update(ArrivalRow).where(ArrivalRow.arrival_id.in_(arrival_ids), _IS_BEGUN).values(previous_path=None)
+        sa.update(ArrivalRow).where(ArrivalRow.arrival_id.in_(arrival_ids), IS_PRUNING).values(previous_path=None)
     )
 
 
