@@ -372,7 +372,7 @@ def test_a_tally_that_is_wrong_raises_the_alarm(home, monkeypatch):
     monkeypatch.setattr(reporting_module, "_RECOUNT_SECONDS", 0.0)
     settings = Settings(home=home.home, settle_seconds=0)
     with closing(Store(open_database(settings.resolved_database_url))) as store:
-        service = Service(home, ScriptedPipeline({}), store, settings)
+        service = Service(home, ScriptedPipeline({}), store, settings, Vitals())
         for wrong in (0, 3, 0):
             with sqlite3.connect(home.home / "results.sqlite3") as connection:
                 connection.execute("UPDATE tally SET arrivals = ? WHERE standing = 'duplicates'", [wrong])
