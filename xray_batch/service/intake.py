@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Final
 
-from xray_batch.decode import ends_early
+from xray_batch.decode import ends_early, has_ended
 from xray_batch.intake import (
     Claimed,
     Folders,
@@ -73,6 +73,7 @@ class Intake:
             settings.settle_seconds,
             incomplete_seconds=settings.incomplete_seconds,
             ends_early=ends_early,
+            has_ended=has_ended,
         )
         self._disks = disks_of(settings)
         self.can_read_inbox = False  #: at the last look
@@ -80,11 +81,16 @@ class Intake:
         self._left_alone: Counter[str] = Counter()
         self._recorded: set[uuid.UUID] = set()  #: arrivals in the spool that the database knows
 
-    def run(self) -> float:
+    def run(self, renamed: Collection[str] = ()) -> float:
         """Claim what is complete in the inbox, and record what is in the spool and not recorded.
 
         One group at a time, so that neither a huge drop nor a full spool keeps the service from its work.
         An inbox that cannot be read, a share that is down for instance, stops nothing else.
+
+        Parameters
+        ----------
+        renamed
+            Names that files are said to have got by a rename; see :class:`~xray_batch.intake.SettleTracker`.
 
         Returns
         -------
@@ -100,7 +106,7 @@ class Intake:
         self.can_read_inbox = True
         try:
             with self._metrics.stages.labels("claim").time():
-                more, waiting = self._claim_complete()
+                more, waiting = self._claim_complete(renamed)
         except OSError as error:
             if error.errno in DISK_ERRNOS:
                 raise
@@ -160,7 +166,7 @@ class Intake:
         self.room = room
         return room.for_claims
 
-    def _claim_complete(self) -> tuple[bool, bool]:
+    def _claim_complete(self, renamed: Collection[str]) -> tuple[bool, bool]:
         """Claim complete files of the inbox; tell whether more can be claimed, and whether some are incomplete."""
         start = time.monotonic()
         found = scan(self._folders.inbox)
@@ -168,12 +174,12 @@ class Intake:
         self._metrics.inbox.set(len(found.files))
         self._metrics.ignored.set(found.left_alone[LeftAlone.IGNORED_FOR_LONG])
         if not self._has_room():
-            self._tracker.complete(found.files)  # they go on settling
+            self._tracker.complete(found.files, renamed)  # they go on settling
             return False, False
         room = max(0, min(_GROUP, _SPOOL_FILES - len(self._recorded)))
         claimed = 0
         refused: Counter[str] = Counter()
-        for file in self._tracker.complete(found.files):
+        for file in self._tracker.complete(found.files, renamed):
             if claimed == room:  # of the others nothing is known
                 return bool(room), True
             try:

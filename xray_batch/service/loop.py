@@ -52,6 +52,10 @@ from xray_batch.store import ANY_ATTEMPTS, Store
 #: Between two signs of life while the service waits.
 _BEAT_SECONDS: Final = 10.0
 
+#: Between an event and the scan that it asks for: a program that renames a file and then sets its mode or times at once
+#: still finds it, and what comes at the same moment is seen together.
+_EVENT_SECONDS: Final = 0.01
+
 #: Before a file is tried again; doubled with each attempt.
 _RETRY_SECONDS: Final = 5.0
 _RETRY_SECONDS_AT_MOST: Final = 900.0
@@ -166,8 +170,7 @@ class Service:
     def _wait(self) -> None:
         """Sleep until the next scan is due, or an event says that one is worth while."""
         self._wait_for(self._wake, self._next_scan)
-        if self._wake.is_set() and not self._stopping.is_set():
-            self._wake.clear()
+        if self._wake.is_set() and not self._stopping.wait(_EVENT_SECONDS):
             self._next_scan = 0.0
 
     def _wait_for(self, event: threading.Event, until: float) -> None:
@@ -209,7 +212,8 @@ class Service:
 
     def _take_in(self) -> None:
         """Take in what has arrived, and tell how the service is."""
-        self._next_scan = time.monotonic() + self._intake.run()
+        self._wake.clear()
+        self._next_scan = time.monotonic() + self._intake.run(self._watcher.take_renamed())
         self._watcher.send_canary()
         self._reporting.look()
 

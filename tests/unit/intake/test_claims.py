@@ -313,7 +313,8 @@ def test_many_senders_at_once_lose_and_double_nothing(folders, files_in):
     done
     """
     sender = subprocess.Popen(["bash", "-c", script], cwd=folders.home)
-    tracker = SettleTracker(folders.inbox, 0.0, incomplete_seconds=0.0, ends_early=lambda _descriptor: False)
+    no = lambda _descriptor: False  # noqa: E731
+    tracker = SettleTracker(folders.inbox, 0.0, incomplete_seconds=0.0, ends_early=no, has_ended=no)
     claimed = []
     last_look = False
     while not last_look:
