@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from xray_batch.intake.disk import GONE_ERRNOS, open_file
-from xray_batch.intake.inbox import InboxFile
+from xray_batch.intake.inbox import InboxFile, is_urgent
 from xray_batch.mounts import is_network
 
 #: How much longer than other files an empty one waits: most of them have only just been created.
@@ -124,7 +124,7 @@ class SettleTracker:
         return 0.0 if since is None else self._clock() - since
 
     def complete(self, files: Iterable[InboxFile], renamed: Collection[str] = ()) -> Iterator[InboxFile]:
-        """Give the complete ones of a scan's files, longest unchanged first; forget those that are gone.
+        """Give the complete ones of a scan's files, urgent, then longest unchanged first; forget those that are gone.
 
         Parameters
         ----------
@@ -147,8 +147,8 @@ class SettleTracker:
                 before = replace(before, renamed=True)
             sightings[file.name] = before
         self._sightings = sightings
-        longest_first = sorted(sightings.values(), key=lambda sighting: sighting.since)
-        return (sighting.file for sighting in longest_first if self._is_complete(sighting, now))
+        in_order = sorted(sightings.values(), key=lambda seen: (not is_urgent(seen.file.name), seen.since))
+        return (sighting.file for sighting in in_order if self._is_complete(sighting, now))
 
     def _is_complete(self, sighting: _Sighting, now: float) -> bool:
         needed = self._settle_seconds * (1 if sighting.file.size else EMPTY_FILE_FACTOR)

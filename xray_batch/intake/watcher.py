@@ -37,9 +37,9 @@ STOP_SECONDS = 5.0
 CANARY_SECONDS = 30.0
 DEAF_SECONDS = 5.0
 
-#: How long watchdog holds the event of a file that leaves the inbox, and all events behind it, to see whether it comes
-#: to another place in there.  Its own half second would hold up every file that arrives soon after a claim.  Both halves
-#: of a rename come from the kernel together; torn apart all the same, the file seems to come from outside.
+#: How long watchdog holds the event of a file that leaves the inbox, and all events behind it, to see whether it
+#: comes to another place in there.  Its own half second would hold up every file that arrives soon after a claim.
+#: Both halves of a rename come from the kernel together; torn apart all the same, the file seems to come from outside.
 _PAIRING_SECONDS = 0.02
 
 #: Names kept between two scans at most, so that a drop of any size costs no memory.

@@ -325,3 +325,13 @@ def test_many_senders_at_once_lose_and_double_nothing(folders, files_in):
     assert sorted(files_in(folders.spool).values()) == expected
     assert files_in(folders.inbox) == {}
     assert all(hash_claimed(one) is not None for one in claimed if one is not None)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_urgent"),
+    [("urgent/x.dcm", True), ("urgent/a/x.dcm", True), ("urgent", False), ("a/urgent/x.dcm", False)],
+)
+def test_the_path_in_the_spool_says_what_is_urgent(folders, arrive, name, is_urgent):
+    """Whoever finds it after a crash knows too."""
+    assert arrive(name).is_urgent is is_urgent
+    assert [claimed.is_urgent for claimed in claims_in_spool(folders)] == [is_urgent]

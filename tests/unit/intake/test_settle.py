@@ -260,6 +260,16 @@ def test_a_writer_arriving_during_the_lease_is_held_and_does_not_kill_us(drop, m
     assert os.waitstatus_to_exitcode(status) == 0, signal.Signals(status & 0x7F) if status & 0x7F else status
 
 
+def test_urgent_files_come_first(drop, look):
+    """However long others have waited; only the folder at the top counts."""
+    for name in ("a.dcm", "ward/urgent/b.dcm", "urgent.dcm"):
+        drop(name)
+    look(1)
+    drop("urgent/deep/z.dcm")
+    look(0)
+    assert look(2)[0] == "urgent/deep/z.dcm"
+
+
 class TestAfterARename:
     """A file that is said to have come by a rename."""
 
