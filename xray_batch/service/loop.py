@@ -182,12 +182,14 @@ class Service:
         self._store.register_model(self._pipeline.model)
         self._take_in()
         if not self._ready:
+            self._reporting.look()
             notify("READY=1")
             self._log.info("ready", watch_mode=self._watcher.mode, device=str(self._pipeline.device))
             self._ready = True
-        self._file_away()
         while self._work() and not self._stopping.is_set():
             pass  # what must be leased alone comes one by one
+        self._file_away()  # what was left of earlier, and duplicates: after the work, so that no film waits for it
+        self._reporting.look()
 
     def _work(self) -> bool:
         """Answer what can be leased together; tell whether there was anything."""
@@ -200,6 +202,7 @@ class Service:
                     self._file_away()
                 if self._is_scan_due() and not self._stopping.is_set():
                     self._take_in()
+                    self._reporting.look()
                 if time.monotonic() > self._stop_at:
                     break
         return self._found_work
@@ -212,13 +215,12 @@ class Service:
         return now >= self._next_scan or (self._wake.is_set() and now - self._scanned_at >= _SCANS_APART_SECONDS)
 
     def _take_in(self) -> None:
-        """Take in what has arrived, and tell how the service is."""
+        """Take in what has arrived."""
         self._wake.clear()
         seconds = self._intake.run(self._watcher.take_renamed())
         self._scanned_at = time.monotonic()
         self._next_scan = self._scanned_at + seconds
         self._watcher.send_canary()
-        self._reporting.look()
 
     # -- through ------------------------------------------------------------------------------------
 
