@@ -35,7 +35,9 @@ def make_model(version: str = "1.0.0") -> ModelIdentity:
     )
 
 
-def make_arrival(content: str = "content", *, minute: int = 0, source_name: str = "study/image.dcm") -> Arrival:
+def make_arrival(
+    content: str = "content", *, minute: int = 0, source_name: str = "study/image.dcm", is_urgent: bool = False
+) -> Arrival:
     """Return a new arrival of a content."""
     return Arrival(
         arrival_id=uuid.uuid4(),
@@ -43,6 +45,7 @@ def make_arrival(content: str = "content", *, minute: int = 0, source_name: str 
         content_sha256=sha256_of(content),
         size=len(content),
         received_at=START + dt.timedelta(minutes=minute),
+        is_urgent=is_urgent,
     )
 
 

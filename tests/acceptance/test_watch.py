@@ -159,3 +159,39 @@ def test_a_second_service_on_sqlite_is_refused(watched):
     assert done.code == 78
     assert "another xray-batch service works in" in done.err
     assert "Traceback" not in done.err
+
+
+def test_urgent_films_pass_those_that_wait(watched, tmp_path):
+    """Dropped into the midst of a burst, they have their answers long before it is done, and the burst gets on."""
+    films = make_films(tmp_path / "films", 130)
+    (watched.inbox / "urgent").mkdir()
+    watched.start(XRAY_BATCH_SETTLE_SECONDS="30", XRAY_BATCH_BATCH_SIZE="4")
+    watched.wait_until_ready()
+    for film in films[:120]:
+        film.rename(watched.inbox / film.name)
+    watched.wait_until(lambda: len(watched.results()) > 3)
+    for film in films[120:]:
+        film.rename(watched.inbox / "urgent" / film.name)
+    watched.wait_until_idle(130)
+    order = [str(row["source_name"]) for row in sorted(watched.results(), key=lambda row: int(str(row["result_id"])))]
+    places = [place for place, name in enumerate(order) if name.startswith("urgent/")]
+    assert len(places) == 10
+    assert places[-1] < len(order) - 10
+    first, last = places[0], places[-1]
+    assert last - first >= 15, "routine films have every other turn"
+    assert watched.stop() == 0
+
+
+def test_a_renamed_film_does_not_wait_and_one_written_in_place_does(watched, tmp_path):
+    """With a settle time that outlasts the test, only the renamed one is answered, in whatever way it was renamed."""
+    films = make_films(tmp_path / "films", 4)
+    watched.start(XRAY_BATCH_SETTLE_SECONDS="600")
+    watched.wait_until_ready()
+    shutil.copy(films[0], watched.inbox / "written.png")
+    films[1].rename(watched.inbox / "moved.png")
+    for film, temporary in ((films[2], ".hidden"), (films[3], "film.part")):
+        shutil.copy(film, watched.inbox / temporary)
+        (watched.inbox / temporary).rename(watched.inbox / film.name)
+    watched.wait_until(lambda: len(watched.results()) == 3)
+    assert [path.name for path in files_below(watched.inbox)] == ["written.png"]
+    assert watched.stop() == 0

@@ -379,3 +379,68 @@ def test_a_tally_that_is_wrong_raises_the_alarm(home, monkeypatch):
             connection.close()
             service._reporting.look()
             assert service._metrics.registry.get_sample_value("xray_unbalanced_arrivals") == wrong
+
+
+def drop_more(folders, count, below=""):
+    """Put so many more files into the inbox."""
+    (folders.inbox / below).mkdir(exist_ok=True)
+    for number in range(count):
+        (folders.inbox / below / f"{below}{number}.png").write_text(f"content of {below}{number}")
+
+
+class Remembering(ScriptedPipeline):
+    """Keeps the order in which files were taken up."""
+
+    def __init__(self, script):
+        super().__init__(script)
+        self.order = []
+
+    def run(self, jobs):
+        """Note each job."""
+
+        def noted():
+            for job in jobs:
+                self.order.append(job.path.name)
+                yield job
+
+        yield from super().run(noted())
+
+
+def test_urgent_files_are_taken_up_first_and_the_rest_every_other_turn(home):
+    """They lie where they were sent, below the day of arrival."""
+    drop_more(home, 20)
+    drop_more(home, 3, "urgent")
+    pipeline = Remembering({})
+    rows = run_until_idle(home, pipeline, arrivals=26)
+    assert [name.startswith("urgent") for name in pipeline.order[:7]] == [True, False] * 3 + [False]
+    assert "urgent/urgent0.png" in rows
+    filed = {path.relative_to(home.processed).parts[3:] for path in files_below(home.processed)}
+    assert {("urgent", "urgent0.png"), ("a.png",)} < filed
+
+
+def test_urgent_files_pass_a_full_spool(home, monkeypatch):
+    """The room of one kind is not taken by the other: here a routine file has none at all, and then an urgent one."""
+    for full, urgent in (("_SPOOL_FILES", True), ("_SPOOL_URGENT", False)):
+        drop_more(home, 2, "urgent" if urgent else f"ward {urgent}")
+        with monkeypatch.context() as patch:
+            patch.setattr(intake_module, full, 0)
+            if not urgent:
+                drop_more(home, 5, "urgent")
+            rows = run_until_idle(home, ScriptedPipeline({}), arrivals=2 if urgent else 7)
+        assert {name.startswith("urgent/") for name in rows} == ({True} if urgent else {True, False})
+
+
+def test_few_routine_files_are_claimed_beside_urgent_ones(home, monkeypatch):
+    """An urgent file waits for the claim and the hash of a handful, not of a whole group; the others follow."""
+    groups = []
+    record = intake_module.Intake._record_arrivals
+    monkeypatch.setattr(
+        intake_module.Intake,
+        "_record_arrivals",
+        lambda intake, claims: (groups.append([one.is_urgent for one in claims]), record(intake, claims))[1],
+    )
+    drop_more(home, 60)
+    drop_more(home, 2, "urgent")
+    run_until_idle(home, ScriptedPipeline({}), arrivals=65)
+    assert groups[0] == [True, True] + [False] * 8
+    assert sum(map(len, groups)) == 65

@@ -1,6 +1,7 @@
 """The state machine of a content, step by step, on both engines."""
 
 import datetime as dt
+from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
@@ -8,6 +9,7 @@ from store_records import make_analysed, make_arrival, make_model, make_rejected
 
 from xray_batch.errors import DatabaseRefusedError
 from xray_batch.records import Accounting, Disposition, Outcome
+from xray_batch.store import AnswerSelection
 
 MODEL = make_model()
 NEWER = make_model("2.0.0")
@@ -421,3 +423,71 @@ class TestEvents:
         with pytest.raises(sa.exc.DBAPIError, match="append-only"), engine.begin() as connection:
             connection.execute(sa.text(change))
         assert events(engine) == [("arrived", "work")]
+
+
+def lease_names(store, **limits):
+    """Lease, and return the names of the files."""
+    return [lease.source_name for lease in store.lease(lease_seconds=60, **limits)]
+
+
+class TestUrgent:
+    """Contents that go first."""
+
+    def test_they_are_leased_before_what_arrived_earlier(self, store):
+        """Each kind oldest first; and either can be asked for alone."""
+        for name, minute, is_urgent in (
+            ("a", 0, False),
+            ("b", 3, True),
+            ("c", 2, True),
+            ("d", 1, False),
+            ("e", 9, True),
+        ):
+            store.add_arrivals([make_arrival(name, minute=minute, source_name=name, is_urgent=is_urgent)], MODEL)
+        assert lease_names(store, limit=1, urgent=False) == ["a"]
+        assert lease_names(store, limit=1, urgent=True) == ["c"]
+        leases = store.lease(limit=9, lease_seconds=60)
+        assert [(lease.source_name, lease.is_urgent) for lease in leases] == [("b", True), ("e", True), ("d", False)]
+        assert store.queue_status().oldest_received_at == make_arrival().received_at
+
+    @pytest.mark.parametrize("together", [True, False])
+    def test_an_urgent_resend_hurries_the_content(self, store, together):
+        """The routine file that waits is answered first for both; the urgent one is its duplicate."""
+        others, again = make_arrival("x", source_name="x"), make_arrival("y", minute=5, source_name="y")
+        resend = make_arrival("y", minute=6, source_name="urgent/y", is_urgent=True)
+        for group in [[others, again, resend]] if together else [[others], [again], [resend]]:
+            added = store.add_arrivals(group, MODEL)
+        assert added[resend.arrival_id] is Disposition.DUPLICATE
+        assert lease_names(store, limit=1, urgent=True) == ["y"]
+
+    def test_a_leased_content_is_urgent_once_it_is_given_back(self, store):
+        """Released or to be tried again, it stays so."""
+        _, lease = take(store, source_name="x")
+        store.add_arrivals([make_arrival(source_name="urgent/x", is_urgent=True)], MODEL)
+        store.release([lease])
+        (lease,) = store.lease(limit=1, lease_seconds=60, urgent=True)
+        store.retry_later(lease, 0)
+        store.lease(limit=1, lease_seconds=60, urgent=True)
+        store.end_leases()
+        assert len(store.lease(limit=1, lease_seconds=60, urgent=True)) == 1
+
+    def test_an_answered_content_is_not_urgent_again(self, store):
+        """A resend of what has its answer is a duplicate; queued once more, it waits behind what arrives."""
+        arrival = make_arrival(source_name="urgent/x", is_urgent=True)
+        store.add_arrivals([arrival], MODEL)
+        store.register_model(MODEL)
+        store.finish([(lease, make_analysed()) for lease in store.lease(limit=1, lease_seconds=60)], MODEL)
+        store.mark_filed({arrival.arrival_id: "processed/urgent/x"})
+        (answer,) = store.stored_answers(store.select_answers(AnswerSelection()))
+        store.requeue([(answer, arrival.arrival_id)])
+        store.add_arrivals([make_arrival(source_name="urgent/x", is_urgent=True)], MODEL)
+        assert lease_names(store, limit=1, urgent=True) == []
+        assert lease_names(store, limit=1, urgent=False) == ["urgent/x"]
+
+    def test_a_file_that_has_other_bytes_by_now_stays_urgent(self, store):
+        """The new bytes are, whether they are queued for it or wait for another file already."""
+        for other in (False, True):
+            arrival, lease = take(store, f"old {other}", source_name="urgent/x", is_urgent=True)
+            if other:
+                store.add_arrivals([make_arrival("new True", source_name="urgent/x")], MODEL)
+            store.rebind(lease, replace(arrival, content_sha256=sha256_of(f"new {other}")), MODEL)
+            assert lease_names(store, limit=9, urgent=True) == ["urgent/x"]

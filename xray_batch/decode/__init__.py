@@ -21,7 +21,7 @@ from typing import Final
 from xray_batch.decode.archive import is_zip, refuse_zip
 from xray_batch.decode.codecs import TransferSyntax, transfer_syntaxes
 from xray_batch.decode.dicom import DicomSource
-from xray_batch.decode.ending import ends_early
+from xray_batch.decode.ending import ends_early, has_ended
 from xray_batch.decode.gzipped import unpack_gzip
 from xray_batch.decode.identify import identify_format
 from xray_batch.decode.raster import RasterSource
@@ -35,6 +35,7 @@ __all__ = [
     "TransferSyntax",
     "decode_file",
     "ends_early",
+    "has_ended",
     "is_zip",
     "open_content",
     "open_source",

@@ -1,9 +1,11 @@
-"""Whether a file stops before its format does, told by its skeleton: nothing is decoded or inflated.
+"""Whether a file reaches the end of its format, told by its skeleton: nothing is decoded or inflated.
 
-Intake asks, so that a sender who pauses with half a file is waited for.  A file of no known format, a damaged
-one, and one too long to be looked through counts as ended: decode then says what it is.
+Intake asks, so that a sender who pauses with half a file is waited for, and one who renamed a whole file is not.
+A file of no known format, a damaged one, and one too long to be looked through is neither certain to be only a
+beginning nor certain to be whole: decode then says what it is.
 """
 
+import enum
 import os
 import struct
 from typing import Final
@@ -30,6 +32,9 @@ _TAIL_BYTES: Final = 65_535 + 22
 _EOI: Final = b"\xff\xd9"  #: ITU-T T.81 B.1.1.3; inside a scan every 0xFF is followed by 0x00 or a restart marker
 _ZIP_END: Final = b"PK\x05\x06"  #: APPNOTE.TXT 4.3.16
 
+#: What senders that fill blocks or write text append to a JPEG.
+_PADDING: Final = b"\0\r\n"
+
 _META_START: Final = DICOM_PREFIX_OFFSET + len(DICOM_PREFIX)
 _META_GROUP: Final = b"\x02\x00"
 _TRANSFER_SYNTAX: Final = 0x00020010
@@ -39,6 +44,14 @@ _ROWS: Final = 0x00280010
 _ITEM: Final = 0xFFFEE000
 _ITEM_END: Final = 0xFFFEE00D
 _SEQUENCE_END: Final = 0xFFFEE0DD
+
+
+class _End(enum.Enum):
+    """What is known of the end of a file's format."""
+
+    MISSING = enum.auto()  #: The file is certain to be only a beginning.
+    REACHED = enum.auto()  #: The file is certain to be whole.
+    UNKNOWN = enum.auto()  #: Neither.
 
 
 def ends_early(descriptor: int) -> bool:
@@ -54,35 +67,63 @@ def ends_early(descriptor: int) -> bool:
     OSError
         If the file cannot be read.
     """
+    return _look_for_end(descriptor) is _End.MISSING
+
+
+def has_ended(descriptor: int) -> bool:
+    """Tell whether a DICOM image, PNG or JPEG file is certain to be whole.
+
+    A DICOM file without Pixel Data may always be followed by more elements, and an archive by a larger directory.
+
+    Parameters
+    ----------
+    descriptor
+        Of a regular file, open for reading; its position is neither used nor changed.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    """
+    return _look_for_end(descriptor) is _End.REACHED
+
+
+def _look_for_end(descriptor: int) -> _End:
     start = os.pread(descriptor, _META_START, 0)
     size = os.fstat(descriptor).st_size
     if start.startswith(DICOM_PREFIX, DICOM_PREFIX_OFFSET):
-        return _Elements(descriptor, size).end_early()
+        return _Elements(descriptor, size).end()
     if start.startswith(PNG_SIGNATURE):
-        return _png_ends_early(descriptor, size)
+        return _end_of_png(descriptor, size)
+    tail = os.pread(descriptor, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
     if start.startswith(JPEG_SIGNATURE):
-        return _EOI not in os.pread(descriptor, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
+        # EOI earlier in the tail may be that of a preview in the header.
+        return _End.REACHED if tail.rstrip(_PADDING).endswith(_EOI) else _missing_if(_EOI not in tail)
     if start.startswith(ZIP_SIGNATURES):
-        return _ZIP_END not in os.pread(descriptor, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
-    return False
+        return _missing_if(_ZIP_END not in tail)
+    return _End.UNKNOWN
 
 
-def _png_ends_early(descriptor: int, size: int) -> bool:
+def _missing_if(missing: bool) -> _End:
+    return _End.MISSING if missing else _End.UNKNOWN
+
+
+def _end_of_png(descriptor: int, size: int) -> _End:
     """Walk the chunks to IEND (PNG specification, 5.3)."""
     offset = len(PNG_SIGNATURE)
     for _ in range(_MOST_PARTS):
         head = os.pread(descriptor, 8, offset)
         if len(head) < 8:
-            return True
+            return _End.MISSING
         length, kind = struct.unpack(">L4s", head)
         if not kind.isalpha():  # no chunk
-            return False
+            return _End.UNKNOWN
         offset += 12 + length  # length, type and CRC
         if offset > size:
-            return True
+            return _End.MISSING
         if kind == b"IEND":
-            return False
-    return False
+            return _End.REACHED
+    return _End.UNKNOWN
 
 
 class _FileEndsError(Exception):
@@ -103,22 +144,25 @@ class _Elements:
         self._order = "<"
         self._is_implicit_vr = False
         self._owes_pixels = False  #: Rows were there, Pixel Data not yet
+        self._has_pixels = False
         self._open = 0  #: sequences and items of undefined length that have not ended
 
-    def end_early(self) -> bool:
+    def end(self) -> _End:
         """Walk until the file ends, or cannot be walked over."""
         try:
             self._enter(self._pass_meta())
             for _ in range(_MOST_PARTS):
                 # Some senders append a few zeros to fill a block.
                 if not os.pread(self._descriptor, 8, self._offset).strip(b"\0"):
-                    return self._open > 0 or self._owes_pixels
+                    if self._open > 0 or self._owes_pixels:
+                        return _End.MISSING
+                    return _End.REACHED if self._has_pixels else _End.UNKNOWN
                 self._pass_value(*self._pass_head())
         except _FileEndsError:
-            return True
+            return _End.MISSING
         except _NoDataSetError:
             pass
-        return False
+        return _End.UNKNOWN
 
     def _pass_meta(self) -> str:
         """Pass the File Meta Information; return its transfer syntax."""
@@ -168,6 +212,7 @@ class _Elements:
         """
         if tag in (_ROWS, PIXEL_DATA):
             self._owes_pixels = tag == _ROWS
+            self._has_pixels = tag == PIXEL_DATA
         if tag in (_ITEM_END, _SEQUENCE_END):
             self._open -= 1
         elif length != UNDEFINED_LENGTH:

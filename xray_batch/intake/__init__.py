@@ -8,7 +8,7 @@ The path of a file::
 
     inbox/a/b/x.dcm
       | scan            every few seconds; events of the watcher only make it come sooner
-      | settle          unchanged for a while, and nobody has it open for writing
+      | settle          unchanged for a while or renamed into the inbox, and nobody has it open for writing
       v claim           one rename; the new folder's name is the arrival id
     spool/<arrival id>/a/b/x.dcm
       | hash            SHA-256 -> Arrival; the database records it; the later stages work on it
@@ -22,10 +22,18 @@ nor double it.  There are no marker files: which step comes next is read from wh
 :func:`claims_in_spool` and from the database.
 """
 
-from xray_batch.intake.claims import Claimed, claim, claimed_by, claimed_file, claims_in_spool, hash_claimed
+from xray_batch.intake.claims import (
+    Claimed,
+    claim,
+    claim_ids,
+    claimed_by,
+    claimed_file,
+    claims_in_spool,
+    hash_claimed,
+)
 from xray_batch.intake.filing import content_sha256, file_away, find_original
 from xray_batch.intake.folders import Folders
-from xray_batch.intake.inbox import InboxFile, LeftAlone, Scan, is_ignored, remove_empty_subfolders, scan
+from xray_batch.intake.inbox import InboxFile, LeftAlone, Scan, is_ignored, is_urgent, remove_empty_subfolders, scan
 from xray_batch.intake.names import meant_by, printable
 from xray_batch.intake.probe import can_lease, can_rename_no_replace, event_comes
 from xray_batch.intake.pruning import Found, look_at_filed, remove_filed
@@ -47,6 +55,7 @@ __all__ = [
     "can_lease",
     "can_rename_no_replace",
     "claim",
+    "claim_ids",
     "claimed_by",
     "claimed_file",
     "claims_in_spool",
@@ -57,6 +66,7 @@ __all__ = [
     "hash_claimed",
     "is_ignored",
     "is_unpacked",
+    "is_urgent",
     "look_at_filed",
     "meant_by",
     "printable",

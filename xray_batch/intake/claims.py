@@ -16,7 +16,7 @@ import hashlib
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ from xray_batch.intake.disk import (
     sync_folder,
 )
 from xray_batch.intake.folders import Folders
-from xray_batch.intake.inbox import InboxFile
+from xray_batch.intake.inbox import InboxFile, is_urgent
 from xray_batch.intake.names import printable, unique
 from xray_batch.intake.settle import Writers, writers_of
 from xray_batch.records import Arrival
@@ -50,6 +50,11 @@ class Claimed:
     path: Path  #: absolute, in the spool
     source_name: str  #: relative to the inbox, printable
     received_at: dt.datetime  #: aware, UTC
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether it goes before others; the path in the spool says so, so that a crash changes nothing."""
+        return is_urgent(self.source_name)
 
 
 def claim(file: InboxFile, folders: Folders) -> Claimed | None:
@@ -164,6 +169,7 @@ def hash_claimed(claimed: Claimed) -> Arrival | None:
         content_sha256=digest,
         size=after.st_size,
         received_at=claimed.received_at,
+        is_urgent=claimed.is_urgent,
     )
 
 
@@ -188,12 +194,22 @@ def claimed_by(folders: Folders, arrival_id: uuid.UUID) -> Claimed | None:
     return None if path is None else _claimed(folders.spool / str(arrival_id), path)
 
 
-def claims_in_spool(folders: Folders) -> Iterator[Claimed]:
-    """Yield every file in the spool: what an earlier run left, and what this one is working on.
+def claim_ids(folders: Folders) -> set[uuid.UUID]:
+    """Return the arrival ids of all claims in the spool, told by name alone: nothing is looked into."""
+    ids = set()
+    for path in folders.spool.iterdir():
+        with suppress(ValueError):
+            ids.add(uuid.UUID(path.name))
+    return ids
 
-    It is for the caller to know the latter by their arrival ids.  Folders that hold no file are removed.
+
+def claims_in_spool(folders: Folders, arrival_ids: Iterable[uuid.UUID] | None = None) -> Iterator[Claimed]:
+    """Yield the files in the spool: what an earlier run left, and what this one is working on.
+
+    Looked for are those of `arrival_ids`, else all.  Folders among them that hold no file are removed.
     """
-    for claim_folder in sorted(folders.spool.iterdir()):
+    for arrival_id in sorted(claim_ids(folders) if arrival_ids is None else arrival_ids):
+        claim_folder = folders.spool / str(arrival_id)
         if not _is_claim_folder(claim_folder):
             continue
         with suppress(FileNotFoundError):  # filed away by another process since it was listed

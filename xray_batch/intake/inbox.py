@@ -41,6 +41,9 @@ IGNORED_NAMES: Final = (
 )
 
 
+#: What lies below this folder of the inbox goes first.
+URGENT_FOLDER: Final = "urgent"
+
 #: What is ignored for its name and older than this is not just about to get another name.
 _LONG_SECONDS: Final = 86_400.0
 
@@ -165,15 +168,22 @@ def is_ignored(name: str) -> bool:
     return lower.startswith(IGNORED_PREFIXES) or lower.endswith(IGNORED_SUFFIXES) or lower in IGNORED_NAMES
 
 
+def is_urgent(name: str) -> bool:
+    """Tell whether a file of this name, relative to the inbox, goes before others."""
+    return name.startswith(f"{URGENT_FOLDER}/")
+
+
 def remove_empty_subfolders(inbox: Path, older_than_seconds: float = 3600) -> int:
     """Remove subfolders of the inbox that are empty and have not changed for that long; return how many.
 
     Only ``rmdir`` is used: a folder that just got a file stays.  The age is for senders who make a folder
-    first and fill it later.
+    first and fill it later.  The folder for urgent files stays: senders count on it.
     """
     oldest = time.time() - older_than_seconds  # folder times are wall-clock times
     folders = [
-        name for name, status in _walk(inbox, Counter()) if stat.S_ISDIR(status.st_mode) and status.st_mtime < oldest
+        name
+        for name, status in _walk(inbox, Counter())
+        if stat.S_ISDIR(status.st_mode) and status.st_mtime < oldest and name != URGENT_FOLDER
     ]
     return sum(_remove_if_empty(inbox, name) for name in reversed(folders))  # children before their parents
 

@@ -6,6 +6,10 @@ A file is complete when
 - nobody has it open for writing, which the kernel knows and a lease asks (reliability.md, M9), and
 - the end of its format is there, or it has been without it for long.
 
+The settle time is left out for a file that came by a rename: whoever renames has written all, and says so.  The
+kernel must say that nobody has it open for writing, and its format must be certain to have ended; where one of
+these is not so, or a change was seen after the rename, it waits like any other.
+
 It exists for: copies over the network that arrive in pieces and pause; scanners that open a file again and
 again; senders that write under a temporary name and rename; files replaced or removed while we look.
 "Not complete yet" is never final: such a file is looked at again at every scan, for ever.
@@ -20,12 +24,12 @@ import fcntl
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from xray_batch.intake.disk import GONE_ERRNOS, open_file
-from xray_batch.intake.inbox import InboxFile
+from xray_batch.intake.inbox import InboxFile, is_urgent
 from xray_batch.mounts import is_network
 
 #: How much longer than other files an empty one waits: most of them have only just been created.
@@ -69,6 +73,7 @@ class _Sighting:
 
     file: InboxFile
     since: float  #: on the tracker's clock
+    renamed: bool  #: it came by a rename, and nothing was changed since
 
 
 class SettleTracker:
@@ -82,6 +87,8 @@ class SettleTracker:
         How long a file that `ends_early` must not change.
     ends_early
         Tells of the descriptor of a file whether the end of its format is missing.
+    has_ended
+        Likewise, whether the end of its format is there for certain.
     clock
         Monotonic: the wall clock may jump by a day, and a file neither becomes complete nor waits for it.
     """
@@ -93,11 +100,14 @@ class SettleTracker:
         *,
         incomplete_seconds: float,
         ends_early: Callable[[int], bool],
+        has_ended: Callable[[int], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._incomplete_seconds = incomplete_seconds
         self._ends_early = ends_early
-        self._settle_seconds = max(settle_seconds, NETWORK_SETTLE_SECONDS if is_network(inbox) else 0.0)
+        self._has_ended = has_ended
+        self._is_network = is_network(inbox)  # what a host there says of writers and size may be seconds old
+        self._settle_seconds = max(settle_seconds, NETWORK_SETTLE_SECONDS if self._is_network else 0.0)
         self._clock = clock
         self._sightings: dict[str, _Sighting] = {}
         self._unreadable = 0
@@ -113,9 +123,16 @@ class SettleTracker:
         since = min((sighting.since for sighting in self._sightings.values()), default=None)
         return 0.0 if since is None else self._clock() - since
 
-    def complete(self, files: Iterable[InboxFile]) -> Iterator[InboxFile]:
-        """Give the complete ones of a scan's files, longest unchanged first; forget those that are gone.
+    def complete(self, files: Iterable[InboxFile], renamed: Collection[str] = ()) -> Iterator[InboxFile]:
+        """Give the complete ones of a scan's files, urgent, then longest unchanged first; forget those that are gone.
 
+        Parameters
+        ----------
+        renamed
+            Names that files are said to have got by a rename, since the scan before or earlier.
+
+        Notes
+        -----
         A file is given again after every scan that still finds it, until it is claimed.  Each is opened only when
         its turn comes: of a huge drop no more are than the caller takes.
         """
@@ -125,30 +142,35 @@ class SettleTracker:
         for file in files:
             before = self._sightings.get(file.name)
             if before is None or before.file != file:
-                before = _Sighting(file, now)
+                before = _Sighting(file, now, renamed=False)
+            if file.name in renamed and not self._is_network:
+                before = replace(before, renamed=True)
             sightings[file.name] = before
         self._sightings = sightings
-        longest_first = sorted(sightings.values(), key=lambda sighting: sighting.since)
-        return (sighting.file for sighting in longest_first if self._is_complete(sighting, now))
+        in_order = sorted(sightings.values(), key=lambda seen: (not is_urgent(seen.file.name), seen.since))
+        return (sighting.file for sighting in in_order if self._is_complete(sighting, now))
 
     def _is_complete(self, sighting: _Sighting, now: float) -> bool:
         needed = self._settle_seconds * (1 if sighting.file.size else EMPTY_FILE_FACTOR)
         quiet = now - sighting.since
-        if quiet < needed:
+        if quiet < needed and not sighting.renamed:
             return False
         try:
             with open_file(sighting.file.inbox, *Path(sighting.file.name).parts) as descriptor:
-                return self._is_whole(descriptor, sighting.file, quiet, needed)
+                return self._is_whole(descriptor, sighting, quiet, needed)
         except OSError as error:
             self._unreadable += error.errno not in GONE_ERRNOS
             return False
 
-    def _is_whole(self, descriptor: int, file: InboxFile, quiet: float, needed: float) -> bool:
-        """Look at a file that has not changed for `quiet` seconds, which are as many as `needed` of any file."""
-        status = os.fstat(descriptor)
+    def _is_whole(self, descriptor: int, sighting: _Sighting, quiet: float, needed: float) -> bool:
+        """Look at a file that has not changed for `quiet` seconds, which are as many as `needed`, or was renamed."""
+        file, status = sighting.file, os.fstat(descriptor)
         if (status.st_dev, status.st_ino) != (file.device, file.inode):  # another file by now
             return False
         writers = writers_of(descriptor)
+        if quiet < needed:
+            is_as_renamed = (status.st_size, status.st_ctime_ns) == (file.size, file.ctime_ns)
+            return is_as_renamed and writers is Writers.NONE and self._has_ended(descriptor)
         if writers is Writers.SOME or (writers is Writers.UNKNOWN and quiet < needed * UNKNOWN_WRITERS_FACTOR):
             return False
         # A service that was started anew has only the kernel's word for how long that was.

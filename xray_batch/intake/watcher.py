@@ -2,7 +2,8 @@
 
 Events are hints: the kernel drops them when its queue is full, network mounts have none, and the threads
 that read them can die unnoticed (reliability.md, section 1.1).  The periodic scan finds every file without
-them; they only make it come sooner.
+them; they only make it come sooner.  So is what they tell of a file that came by a rename: one that is
+missed makes the file wait as others do, and one that is wrong hands on nothing that is not whole.
 """
 
 import enum
@@ -25,6 +26,7 @@ from watchdog.events import (
 from watchdog.observers.api import BaseObserver
 from watchdog.observers.inotify import InotifyObserver
 
+from xray_batch.intake.inbox import is_ignored
 from xray_batch.mounts import is_network
 
 #: How long to wait for the threads of an observer to end; they are daemon threads.
@@ -34,6 +36,14 @@ STOP_SECONDS = 5.0
 #: Between two canaries, and how long one may take to be heard.
 CANARY_SECONDS = 30.0
 DEAF_SECONDS = 5.0
+
+#: How long watchdog holds the event of a file that leaves the inbox, and all events behind it, to see whether it
+#: comes to another place in there.  Its own half second would hold up every file that arrives soon after a claim.
+#: Both halves of a rename come from the kernel together; torn apart all the same, the file seems to come from outside.
+_PAIRING_SECONDS = 0.02
+
+#: Names kept between two scans at most, so that a drop of any size costs no memory.
+_RENAMED_AT_MOST = 10_000
 
 _CANARY = ".xray-batch-canary-"
 
@@ -46,23 +56,37 @@ class WatchMode(enum.StrEnum):
 
 
 class _Waker(FileSystemEventHandler):
-    """Sets an event and does nothing else: an exception in a handler ends watchdog's thread for good.
+    """Sets an event, notes a name and does nothing else: an exception in a handler ends watchdog's thread for good.
 
     Not for modified, opened and closed-without-writing: a large file being written would wake us all the
     time, and so would our own looking for writers.
     """
 
-    def __init__(self, wake: threading.Event) -> None:
+    def __init__(self, inbox: Path, wake: threading.Event) -> None:
+        self._prefix = os.fspath(inbox) + os.sep
         self._wake = wake
         self.heard_at = time.monotonic()  #: when an event last came through, the canary's included
+        self.renamed: set[str] = set()  #: relative to the inbox
 
     def on_created(self, event: DirCreatedEvent | FileCreatedEvent) -> None:
-        """Wake for a new name, which includes what was moved in from outside."""
+        """Wake for a new name."""
         self._hear(event)
 
     def on_moved(self, event: DirMovedEvent | FileMovedEvent) -> None:
-        """Wake for a rename within the inbox, from a temporary to the final name."""
-        self._hear(event)
+        """Wake for what is moved into the inbox, or within it; one without a source comes from outside.
+
+        One without a destination has left the inbox, by our own claim for instance.
+        """
+        self.heard_at = time.monotonic()
+        if not event.dest_path:
+            return
+        if isinstance(event, FileMovedEvent) and len(self.renamed) < _RENAMED_AT_MOST:
+            source, target = (
+                os.fsdecode(path).removeprefix(self._prefix) for path in (event.src_path, event.dest_path)
+            )
+            if not source or any(is_ignored(name) for name in Path(source).parts):
+                self.renamed.add(target)
+        self._wake.set()
 
     def on_closed(self, event: FileClosedEvent) -> None:
         """Wake when a writer is done."""
@@ -90,7 +114,7 @@ class InboxWatcher:
         self._inbox = inbox
         self._wake = wake
         self._observer: BaseObserver | None = None
-        self._waker = _Waker(wake)
+        self._waker = _Waker(inbox, wake)
         self._canary_at: float | None = None  #: when the canary was last put into the inbox
         self.rearmed = 0  #: how many times a watch that had died was set anew
         self._watched: tuple[int, int] | None = None
@@ -101,6 +125,10 @@ class InboxWatcher:
         # watchdog 7.1 warns, with paths, when a subfolder is filled while it begins to watch it.  It is
         # harmless, but names must not get into a log; where warnings are errors it would end the thread.
         warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
+        with suppress(ImportError):  # watchdog 6 has no such class, and keeps its half second
+            from watchdog.observers.inotify_move_event_grouper import InotifyMoveEventGrouper
+
+            InotifyMoveEventGrouper.delay = _PAIRING_SECONDS
         self._started = True
         self._arm()
 
@@ -133,6 +161,17 @@ class InboxWatcher:
         """How many seconds ago an event last came through; None where no events are waited for."""
         return None if self._observer is None else time.monotonic() - self._waker.heard_at
 
+    def take_renamed(self) -> set[str]:
+        """Return the names, relative to the inbox, that files got by a rename since the last call: hints, no facts.
+
+        Counted are files from outside the inbox, and from a name in it that every scan ignores.
+        """
+        taken = set()
+        with suppress(KeyError):  # empty; the other thread only adds
+            while True:
+                taken.add(self._waker.renamed.pop())
+        return taken
+
     def stop(self) -> None:
         """Stop watching."""
         self._started = False
@@ -144,8 +183,9 @@ class InboxWatcher:
         observer: BaseObserver | None = None
         try:
             self._watched = self._identity()
-            observer = InotifyObserver()
-            self._waker = _Waker(self._wake)
+            # Full events tell what was moved in from what was created, and what was moved out from what was removed.
+            observer = InotifyObserver(generate_full_events=True)
+            self._waker = _Waker(self._inbox, self._wake)
             self._canary_at = None
             observer.schedule(self._waker, os.fspath(self._inbox), recursive=True)
             observer.start()

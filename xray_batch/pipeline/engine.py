@@ -26,6 +26,10 @@ T = TypeVar("T")
 #: Longest time without a group of answers, empty or not.
 TICK_SECONDS = 1.0
 
+#: A forward pass takes no more images than fit into this time, but at least one: whatever is urgent waits for it.  On a
+#: GPU all of a batch fit; on a CPU more images at once are hardly faster.
+PASS_SECONDS = 0.25
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job(Generic[T]):
@@ -78,6 +82,7 @@ class Pipeline:
         self._spec = bundle.manifest.input_spec
         self._ages = bundle.manifest.ages
         self._settings = settings
+        self._together = settings.batch_size  #: images of one forward pass at most
         self._workers = ExitStack()
         self._pool: DecodePool[Job[Any]] | None = None
 
@@ -105,18 +110,17 @@ class Pipeline:
     def run(self, jobs: Iterable[Job[T]]) -> Generator[list[Answered[T]]]:
         """Answer jobs, in no particular order.
 
-        `jobs` is read only as far as the work in hand needs: at most two batches and one file per worker
+        `jobs` is read only as far as the work in hand needs: at most two forward passes and one file per worker
         are inside.  A group comes at least every :data:`TICK_SECONDS`, if need be an empty one, so that the
         caller can see to other things, or close the generator: what is inside is then given up.
         """
         pool = self._pool or self._start_workers()
-        window = 2 * self._settings.batch_size + self._settings.decode_workers
         source = iter(jobs)
         exhausted = False
         inside = 0
         try:
             while inside or not exhausted:
-                while inside < window and not exhausted:
+                while inside < 2 * self._together + self._settings.decode_workers and not exhausted:
                     job = next(source, None)
                     if job is None:
                         exhausted = True
@@ -131,12 +135,12 @@ class Pipeline:
                 self._end_workers()
 
     def _take_group(self, pool: DecodePool[Job[Any]]) -> list[Decoded[Job[Any]]]:
-        """Wait for one decoded file, then take what else is there, up to a batch."""
+        """Wait for one decoded file, then take what else is there, up to a forward pass."""
         group = []
         decoded = pool.take(TICK_SECONDS)
         while decoded is not None:
             group.append(decoded)
-            decoded = pool.take(0) if len(group) < self._settings.batch_size else None
+            decoded = pool.take(0) if len(group) < self._together else None
         return group
 
     def _answer(self, group: Sequence[Decoded[Job[T]]]) -> list[Answered[T]]:
@@ -146,6 +150,8 @@ class Pipeline:
         predictions = iter(self._predict([prepared for prepared in inputs if prepared is not None]))
         seen = sum(prepared is not None for prepared in inputs)
         seconds = (time.perf_counter() - start) / max(1, seen)
+        if seen:
+            self._together = max(1, min(self._settings.batch_size, int(PASS_SECONDS / seconds)))
         together = replace(self._computation, batch_images=seen)
         return [
             Answered(

@@ -17,6 +17,7 @@ class Arrival:
     content_sha256: str  #: 64 lower-case hex digits
     size: int  #: bytes
     received_at: dt.datetime  #: aware, UTC
+    is_urgent: bool = False  #: to be answered before what is not
 
 
 class Disposition(enum.StrEnum):
@@ -51,6 +52,18 @@ class Lease:
     attempts: int  #: tries so far, this one included
     token: uuid.UUID  #: proves the lease; stale once somebody else took the content
     expired: bool = False  #: taken over: whoever had it before did not end it in time
+    is_urgent: bool = False
+
+    @property
+    def original(self) -> Original:
+        """The file whose bytes the lease is for."""
+        return Original(
+            arrival_id=self.held_by,
+            source_name=self.source_name,
+            content_sha256=self.content_sha256,
+            received_at=self.received_at,
+            filed_path=self.filed_path,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -95,7 +95,7 @@ class ContentRow(Base):
     lease_token: Mapped[uuid.UUID | None]
     lease_until: Mapped[dt.datetime | None]
     next_try_at: Mapped[dt.datetime | None]
-    #: The least is worked first: 0 for what arrived, 1 for what was queued once more by `requeue`.
+    #: The least is worked first: -1 for what is urgent, 0 for what arrived, 1 for what `requeue` queued once more.
     priority: Mapped[int] = mapped_column(sa.SmallInteger(), server_default=sa.text("0"))
 
 

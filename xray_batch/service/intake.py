@@ -7,17 +7,19 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Final
 
-from xray_batch.decode import ends_early
+from xray_batch.decode import ends_early, has_ended
 from xray_batch.intake import (
     Claimed,
     Folders,
     LeftAlone,
     SettleTracker,
     claim,
+    claim_ids,
     claimed_by,
     claims_in_spool,
     content_sha256,
     hash_claimed,
+    is_urgent,
     scan,
 )
 from xray_batch.logs import get_logger
@@ -33,8 +35,13 @@ from xray_batch.store import Store
 #: Files claimed at once, and recorded in one transaction.
 _GROUP: Final = 64
 
-#: Files in the spool at most; the others wait in the inbox.
+#: Files in the spool at most; the others wait in the inbox.  Urgent ones have room of their own, so that neither kind
+#: keeps the other out.
 _SPOOL_FILES: Final = 1024
+_SPOOL_URGENT: Final = 256
+
+#: Routine files claimed together with urgent ones, which wait until these are claimed and hashed too.
+_BESIDE_URGENT: Final = 8
 
 _SCAN_SECONDS_AT_LEAST: Final = 0.1
 
@@ -73,18 +80,25 @@ class Intake:
             settings.settle_seconds,
             incomplete_seconds=settings.incomplete_seconds,
             ends_early=ends_early,
+            has_ended=has_ended,
         )
         self._disks = disks_of(settings)
         self.can_read_inbox = False  #: at the last look
         self.room = Room(free_bytes=0, floor_bytes=0)  #: on the disks, at the last look
         self._left_alone: Counter[str] = Counter()
-        self._recorded: set[uuid.UUID] = set()  #: arrivals in the spool that the database knows
+        self._recorded: dict[uuid.UUID, bool] = {}  #: arrivals in the spool that the database knows; whether urgent
+        self._urgent_came = False
 
-    def run(self) -> float:
+    def run(self, renamed: Collection[str] = ()) -> float:
         """Claim what is complete in the inbox, and record what is in the spool and not recorded.
 
         One group at a time, so that neither a huge drop nor a full spool keeps the service from its work.
         An inbox that cannot be read, a share that is down for instance, stops nothing else.
+
+        Parameters
+        ----------
+        renamed
+            Names that files are said to have got by a rename; see :class:`~xray_batch.intake.SettleTracker`.
 
         Returns
         -------
@@ -100,7 +114,7 @@ class Intake:
         self.can_read_inbox = True
         try:
             with self._metrics.stages.labels("claim").time():
-                more, waiting = self._claim_complete()
+                more, waiting = self._claim_complete(renamed)
         except OSError as error:
             if error.errno in DISK_ERRNOS:
                 raise
@@ -148,7 +162,13 @@ class Intake:
 
     def forget(self, arrival_ids: Collection[uuid.UUID]) -> None:
         """Make room: these have left the spool."""
-        self._recorded.difference_update(arrival_ids)
+        for arrival_id in arrival_ids:
+            self._recorded.pop(arrival_id, None)
+
+    def urgent_came(self) -> bool:
+        """Tell whether anything urgent was recorded since the last call."""
+        came, self._urgent_came = self._urgent_came, False
+        return came
 
     def _has_room(self) -> bool:
         """Look whether the disks have room for more, and say when that changes."""
@@ -160,7 +180,7 @@ class Intake:
         self.room = room
         return room.for_claims
 
-    def _claim_complete(self) -> tuple[bool, bool]:
+    def _claim_complete(self, renamed: Collection[str]) -> tuple[bool, bool]:
         """Claim complete files of the inbox; tell whether more can be claimed, and whether some are incomplete."""
         start = time.monotonic()
         found = scan(self._folders.inbox)
@@ -168,17 +188,22 @@ class Intake:
         self._metrics.inbox.set(len(found.files))
         self._metrics.ignored.set(found.left_alone[LeftAlone.IGNORED_FOR_LONG])
         if not self._has_room():
-            self._tracker.complete(found.files)  # they go on settling
+            self._tracker.complete(found.files, renamed)  # they go on settling
             return False, False
-        room = max(0, min(_GROUP, _SPOOL_FILES - len(self._recorded)))
-        claimed = 0
+        more = False
+        claimed: Counter[bool] = Counter()  #: urgent ones, and others
         refused: Counter[str] = Counter()
-        for file in self._tracker.complete(found.files):
-            if claimed == room:  # of the others nothing is known
-                return bool(room), True
+        for file in self._tracker.complete(found.files, renamed):
+            urgent = is_urgent(file.name)
+            room = self._room_for(urgent=urgent, beside=claimed[True])
+            if claimed[urgent] == room:
+                more |= bool(room)
+                if urgent:
+                    continue
+                return more, True  # of the others nothing is known
             try:
                 claim(file, self._folders)
-                claimed += 1
+                claimed[urgent] += 1
             except OSError as error:
                 if error.errno in DISK_ERRNOS:
                     raise
@@ -189,16 +214,28 @@ class Intake:
         if left != self._left_alone:
             self._log.warning("files left in the inbox", **left)
             self._left_alone = left
-        return False, len(found.files) > claimed + refused.total() + unreadable
+        return more, len(found.files) > claimed.total() + refused.total() + unreadable
+
+    def _room_for(self, *, urgent: bool, beside: int) -> int:
+        """Return how many files of one kind are claimed at once at most, with so many urgent ones claimed before."""
+        in_spool = sum(self._recorded.values())
+        if urgent:
+            return max(0, min(_GROUP, _SPOOL_URGENT - in_spool))
+        return max(0, min(_BESIDE_URGENT if beside else _GROUP, _SPOOL_FILES - (len(self._recorded) - in_spool)))
 
     def _record_claims(self) -> bool:
-        """Record one group of what is in the spool and not recorded; tell whether there is more."""
-        claims = list(claims_in_spool(self._folders))
-        self._recorded &= {claimed.arrival_id for claimed in claims}  # others may have filed some away
-        new = [claimed for claimed in claims if claimed.arrival_id not in self._recorded]
+        """Record one group of what is in the spool and not recorded, urgent first; tell whether there is more."""
+        ids = claim_ids(self._folders)
+        for gone in self._recorded.keys() - ids:  # others may have filed some away
+            del self._recorded[gone]
+        new = list(claims_in_spool(self._folders, ids - self._recorded.keys()))
+        new.sort(key=lambda claimed: not claimed.is_urgent)
         for start in range(0, len(new), _GROUP):
             group = new[start : start + _GROUP]
-            self._recorded |= self._store.recorded([claimed.arrival_id for claimed in group])
+            known = self._store.recorded([claimed.arrival_id for claimed in group])
+            self._recorded |= {
+                claimed.arrival_id: claimed.is_urgent for claimed in group if claimed.arrival_id in known
+            }
             self._record_arrivals([claimed for claimed in group if claimed.arrival_id not in self._recorded])
             if any(claimed.arrival_id in self._recorded for claimed in group):
                 return len(new) > start + _GROUP
@@ -220,9 +257,16 @@ class Intake:
         archives = {claimed.arrival_id for claimed in self._archives.to_unpack(claims)}
         again = {arrival.content_sha256 for arrival in group if arrival.arrival_id in archives}
         dispositions = self._store.add_arrivals(group, self._model, again)
-        self._recorded.update(dispositions)
+        self._recorded |= {arrival.arrival_id: arrival.is_urgent for arrival in group}
+        self._urgent_came |= any(arrival.is_urgent for arrival in group)
         for arrival in group:
             disposition = dispositions[arrival.arrival_id]
             if disposition is Disposition.DUPLICATE:
                 self._metrics.duplicates.inc()
-            self._log.info("arrived", arrival_id=str(arrival.arrival_id), disposition=disposition, size=arrival.size)
+            self._log.info(
+                "arrived",
+                arrival_id=str(arrival.arrival_id),
+                disposition=disposition,
+                urgent=arrival.is_urgent,
+                size=arrival.size,
+            )

@@ -13,7 +13,7 @@ Events of the file system only make the next scan come sooner.
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from types import FrameType
 from typing import Final
@@ -25,19 +25,10 @@ from xray_batch.errors import (
     ServiceFailedError,
     TransientError,
 )
-from xray_batch.intake import (
-    Folders,
-    InboxWatcher,
-    find_original,
-)
+from xray_batch.intake import Folders, InboxWatcher, find_original
 from xray_batch.logs import get_logger
 from xray_batch.pipeline.engine import Answered, Failure, Job, Pipeline, give_up, is_given_up
-from xray_batch.records import (
-    Finished,
-    Lease,
-    Original,
-    Prediction,
-)
+from xray_batch.records import Finished, Lease, Prediction
 from xray_batch.service.archives import Archives
 from xray_batch.service.breaker import CircuitBreaker
 from xray_batch.service.faults import own_frames, why
@@ -45,12 +36,20 @@ from xray_batch.service.filing import Filing
 from xray_batch.service.health import Vitals
 from xray_batch.service.host import notify
 from xray_batch.service.intake import Intake
+from xray_batch.service.lanes import in_turn
 from xray_batch.service.reporting import Reporting
 from xray_batch.settings import Settings
 from xray_batch.store import ANY_ATTEMPTS, Store
 
 #: Between two signs of life while the service waits.
 _BEAT_SECONDS: Final = 10.0
+
+#: Between an event and the scan that it asks for: a program that renames a file and then sets its mode or times at once
+#: still finds it, and what comes at the same moment is seen together.
+_EVENT_SECONDS: Final = 0.01
+
+#: Between two scans that events ask for while there is work: a scan of a full inbox takes as long as a film.
+_SCANS_APART_SECONDS: Final = 0.25
 
 #: Before a file is tried again; doubled with each attempt.
 _RETRY_SECONDS: Final = 5.0
@@ -92,6 +91,7 @@ class Service:
         self._stopping = threading.Event()
         self._stop_at = float("inf")
         self._next_scan = 0.0
+        self._scanned_at = 0.0
         self._intake = Intake(folders, store, pipeline.model, self._archives, settings, self._metrics, self._keep_alive)
         self._watcher = InboxWatcher(folders.inbox, self._wake)
         self._breaker = CircuitBreaker()
@@ -168,8 +168,7 @@ class Service:
     def _wait(self) -> None:
         """Sleep until the next scan is due, or an event says that one is worth while."""
         self._wait_for(self._wake, self._next_scan)
-        if self._wake.is_set() and not self._stopping.is_set():
-            self._wake.clear()
+        if self._wake.is_set() and not self._stopping.wait(_EVENT_SECONDS):
             self._next_scan = 0.0
 
     def _wait_for(self, event: threading.Event, until: float) -> None:
@@ -185,12 +184,14 @@ class Service:
         self._store.register_model(self._pipeline.model)
         self._take_in()
         if not self._ready:
+            self._reporting.look()
             notify("READY=1")
             self._log.info("ready", watch_mode=self._watcher.mode, device=str(self._pipeline.device))
             self._ready = True
-        self._file_away()
         while self._work() and not self._stopping.is_set():
             pass  # what must be leased alone comes one by one
+        self._file_away()  # what was left of earlier, and duplicates: after the work, so that no film waits for it
+        self._reporting.look()
 
     def _work(self) -> bool:
         """Answer what can be leased together; tell whether there was anything."""
@@ -201,24 +202,32 @@ class Service:
                 self._keep_alive()
                 if group:
                     self._file_away()
-                if time.monotonic() >= self._next_scan and not self._stopping.is_set():
+                if self._is_scan_due() and not self._stopping.is_set():
                     self._take_in()
+                    self._reporting.look()
                 if time.monotonic() > self._stop_at:
                     break
         return self._found_work
 
     # -- in -----------------------------------------------------------------------------------------
 
+    def _is_scan_due(self) -> bool:
+        """Tell whether to scan in the midst of work: something urgent may have come."""
+        now = time.monotonic()
+        return now >= self._next_scan or (self._wake.is_set() and now - self._scanned_at >= _SCANS_APART_SECONDS)
+
     def _take_in(self) -> None:
-        """Take in what has arrived, and tell how the service is."""
-        self._next_scan = time.monotonic() + self._intake.run()
+        """Take in what has arrived."""
+        self._wake.clear()
+        seconds = self._intake.run(self._watcher.take_renamed())
+        self._scanned_at = time.monotonic()
+        self._next_scan = self._scanned_at + seconds
         self._watcher.send_canary()
-        self._reporting.look()
 
     # -- through ------------------------------------------------------------------------------------
 
     def _lease_jobs(self) -> Iterator[Job[Lease]]:
-        """Lease contents a batch at a time, for as long as there are any and nobody says stop; or one suspect alone."""
+        """Lease contents some at a time, for as long as there are any and nobody says stop; or one suspect alone."""
         if not self._intake.room.for_work or self._breaker.pause_seconds:
             return
         if self._breaker.is_open:  # a file that has had no attempt yet tells best whether it was the files
@@ -226,15 +235,18 @@ class Service:
             return
         suspect = self._lease(1, range(_LEASES_TOGETHER, ANY_ATTEMPTS.stop))
         yield from self._jobs(suspect)
-        while not suspect and not self._stopping.is_set() and not self._breaker.is_open:
-            leases = self._lease(self._settings.batch_size, range(_LEASES_TOGETHER))
-            if not leases:
-                return
-            yield from self._jobs(leases)
+        if not suspect:
+            yield from self._jobs(in_turn(self._lease_more, self._settings.batch_size, self._intake.urgent_came))
 
-    def _lease(self, limit: int, attempts: range) -> list[Lease]:
-        """Lease contents that had so many attempts before."""
-        leases = self._store.lease(limit=limit, lease_seconds=self._settings.lease_seconds, attempts=attempts)
+    def _lease_more(self, limit: int, urgent: bool) -> list[Lease]:
+        if self._stopping.is_set() or self._breaker.is_open:
+            return []
+        return self._lease(limit, range(_LEASES_TOGETHER), urgent=urgent)
+
+    def _lease(self, limit: int, attempts: range, *, urgent: bool | None = None) -> list[Lease]:
+        """Lease contents that had so many attempts before, the urgent ones or the others; None for both."""
+        seconds = self._settings.lease_seconds
+        leases = self._store.lease(limit=limit, lease_seconds=seconds, attempts=attempts, urgent=urgent)
         if leases and not self._leased:
             self._extend_at = time.monotonic() + self._settings.lease_seconds / 3
         self._metrics.expired.inc(sum(lease.expired for lease in leases))
@@ -242,11 +254,11 @@ class Service:
         self._found_work |= bool(leases)
         return leases
 
-    def _jobs(self, leases: Sequence[Lease]) -> Iterator[Job[Lease]]:
+    def _jobs(self, leases: Iterable[Lease]) -> Iterator[Job[Lease]]:
         """Find the files of leased contents; what has none, or too many attempts, ends here."""
         for lease in leases:
             try:
-                path = find_original(self._folders, _original(lease))
+                path = find_original(self._folders, lease.original)
             except OSError as error:  # the disk's fault, for as long as it takes
                 self._log.error("original cannot be read", arrival_id=str(lease.held_by), why=why(error))
                 self._retry(lease, counted=False)
@@ -380,14 +392,3 @@ class Service:
         for filed in self._filing.run():
             self._intake.forget(filed)
             self._keep_alive()
-
-
-def _original(lease: Lease) -> Original:
-    """Return the file whose bytes a lease is for."""
-    return Original(
-        arrival_id=lease.held_by,
-        source_name=lease.source_name,
-        content_sha256=lease.content_sha256,
-        received_at=lease.received_at,
-        filed_path=lease.filed_path,
-    )

@@ -88,6 +88,8 @@ class Store:
         for another arrival; otherwise it is WORK, and a content done by an older model is queued
         again.  An arrival recorded before keeps its disposition.
 
+        A content that waits for its first answer becomes urgent when it arrives again as urgent.
+
         Contents in `again`, by SHA-256, are WORK although they are answered; the next answer replaces the stored one.
 
         Returns
@@ -103,17 +105,20 @@ class Store:
         with read_transaction(self._engine) as connection:
             return arriving.recorded(connection, arrival_ids)
 
-    def lease(self, *, limit: int, lease_seconds: float, attempts: range = ANY_ATTEMPTS) -> list[Lease]:
-        """Take at most `limit` contents to answer, oldest first, and count one attempt for each.
+    def lease(
+        self, *, limit: int, lease_seconds: float, attempts: range = ANY_ATTEMPTS, urgent: bool | None = None
+    ) -> list[Lease]:
+        """Take at most `limit` contents to answer, urgent ones first, then oldest first; count one attempt for each.
 
-        Only those that had so many `attempts` before are taken.
+        Only those that had so many `attempts` before are taken; of them only the urgent ones, or only the others,
+        unless `urgent` is None.
 
         Taken are contents queued and due, and contents whose lease has expired by the database's
         clock.  A content answered too often is leased all the same: the caller looks at
         `attempts` and finishes it as ATTEMPTS_EXHAUSTED.
         """
         with write_transaction(self._engine) as connection:
-            return leasing.lease(connection, limit=limit, lease_seconds=lease_seconds, attempts=attempts)
+            return leasing.lease(connection, limit=limit, lease_seconds=lease_seconds, attempts=attempts, urgent=urgent)
 
     def finish(self, finished: Sequence[tuple[Lease, Finished]], model: ModelIdentity) -> list[Lease]:
         """Store answers and end their leases, all in one transaction.

@@ -28,7 +28,9 @@ from xray_batch.schema import ArrivalRow, Base, ContentRow, EventRow, InstanceRo
 
 Insert = postgresql.Insert | sqlite.Insert
 
-#: Values of `content.priority`: what has just arrived is not kept waiting by what is answered once more.
+#: Values of `content.priority`: what has just arrived is not kept waiting by what is answered once more.  Urgent is
+#: what arrived so; queued once more it is not, for it has an answer.
+URGENT: Final = -1
 ARRIVED: Final = 0
 REQUEUED: Final = 1
 

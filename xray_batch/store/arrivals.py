@@ -7,9 +7,10 @@ from collections.abc import Collection, Sequence
 import sqlalchemy as sa
 
 from xray_batch.records import Arrival, Disposition, Finished, Lease, ModelIdentity
-from xray_batch.schema import HAS_ORIGINAL, ArrivalRow, ContentRow
+from xray_batch.schema import HAS_ORIGINAL, IS_OPEN, ArrivalRow, ContentRow
 from xray_batch.store.answers import (
     ARRIVED,
+    URGENT,
     add_events,
     answered_contents,
     database_now,
@@ -36,6 +37,7 @@ def add_arrivals(
         if holders[sha256] is None:
             _queue_again(connection, arrival)
             holders[sha256] = arrival.arrival_id
+    _hurry(connection, [arrival.content_sha256 for arrival in new if arrival.is_urgent])
     _insert_arrivals(connection, new, added, "inbox")
     return stored | added
 
@@ -92,6 +94,8 @@ def rebind(connection: sa.Connection, lease: Lease, arrival: Arrival, model: Mod
     )
     if disposition is Disposition.WORK:
         _queue_again(connection, arrival)
+    elif arrival.is_urgent:
+        _hurry(connection, [arrival.content_sha256])
     _hand_over(connection, lease.content_sha256)
     now = database_now(connection)
     add_events(connection, "changed", [(arrival.arrival_id, lease.content_sha256, None)], now)
@@ -181,8 +185,17 @@ def _content_values(arrival: Arrival, state: str) -> dict[str, object]:
         "attempts": 0,
         "held_by": arrival.arrival_id,
         "queued_at": arrival.received_at,
-        "priority": ARRIVED,
+        "priority": URGENT if arrival.is_urgent else ARRIVED,
     }
+
+
+def _hurry(connection: sa.Connection, sha256s: Sequence[str]) -> None:
+    """Make contents urgent that wait for their first answer: somebody has sent them again, as urgent."""
+    connection.execute(
+        sa.update(ContentRow)
+        .where(ContentRow.content_sha256.in_(sha256s), IS_OPEN, ContentRow.priority == ARRIVED)
+        .values(priority=URGENT)
+    )
 
 
 def _queue_again(connection: sa.Connection, arrival: Arrival) -> None:

@@ -8,10 +8,12 @@ import sqlalchemy as sa
 
 from xray_batch.records import Finished, Lease, ModelIdentity
 from xray_batch.schema import IS_OPEN, ArrivalRow, ContentRow
-from xray_batch.store.answers import ARRIVED, REQUEUED, add_events, database_now, lock_contents, write_answers
+from xray_batch.store.answers import ARRIVED, REQUEUED, URGENT, add_events, database_now, lock_contents, write_answers
 
 
-def lease(connection: sa.Connection, *, limit: int, lease_seconds: float, attempts: range) -> list[Lease]:
+def lease(
+    connection: sa.Connection, *, limit: int, lease_seconds: float, attempts: range, urgent: bool | None
+) -> list[Lease]:
     """Take the oldest contents that are due and had so many attempts before (TX2 of the crash table)."""
     now = database_now(connection)
     token = uuid.uuid4()
@@ -22,12 +24,14 @@ def lease(connection: sa.Connection, *, limit: int, lease_seconds: float, attemp
             ContentRow.size,
             ContentRow.attempts,
             (ContentRow.state == "leased").label("expired"),
+            (ContentRow.priority == URGENT).label("is_urgent"),
             ArrivalRow.source_name,
             ArrivalRow.received_at,
             sa.func.coalesce(ArrivalRow.filed_path, ArrivalRow.previous_path).label("filed_path"),
         )
         .join(ArrivalRow, ArrivalRow.arrival_id == ContentRow.held_by)
         .where(*_due(now), ContentRow.attempts >= attempts.start, ContentRow.attempts < attempts.stop)
+        .where(*_of_lane(urgent))
         .order_by(ContentRow.priority, ContentRow.queued_at, ContentRow.content_sha256)
         .limit(limit)
         # Skips what others have locked just now; SQLite locks the whole file instead.
@@ -129,6 +133,13 @@ def _due(now: dt.datetime) -> tuple[sa.ColumnElement[bool], ...]:
     )
     expired = sa.and_(ContentRow.state == "leased", ContentRow.lease_until <= now)
     return (IS_OPEN, sa.or_(queued, expired))
+
+
+def _of_lane(urgent: bool | None) -> tuple[sa.ColumnElement[bool], ...]:
+    """Return the condition of the urgent, or of the others; none for all."""
+    if urgent is None:
+        return ()
+    return (ContentRow.priority == URGENT if urgent else ContentRow.priority > URGENT,)
 
 
 def _still_held(connection: sa.Connection, leases: Sequence[Lease]) -> list[Lease]:

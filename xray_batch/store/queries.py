@@ -144,7 +144,7 @@ def recount(connection: sa.Connection) -> tuple[Accounting, Accounting]:
 
 def queue_status(connection: sa.Connection) -> QueueStatus:
     """Count the open contents."""
-    arrived_at = sa.case((ContentRow.priority == 0, ContentRow.queued_at))
+    arrived_at = sa.case((ContentRow.priority <= 0, ContentRow.queued_at))
     rows = connection.execute(
         sa.select(ContentRow.state, sa.func.count(), sa.func.min(arrived_at)).where(IS_OPEN).group_by(ContentRow.state)
     ).all()

@@ -10,7 +10,7 @@ import pytest
 from dicom_factory import raw_element
 from film_encodings import encodings, png_chunk
 
-from xray_batch.decode import ends_early
+from xray_batch.decode import ends_early, has_ended
 
 #: 12 bits without 0 and 4095, as the encodings want it.
 FILM = np.random.default_rng(7).integers(1, 4095, (64, 80), dtype=np.uint16)
@@ -33,11 +33,28 @@ def is_early(tmp_path):
     return ask
 
 
+@pytest.fixture
+def is_whole(tmp_path):
+    """Write some bytes and ask of them whether their end is certain."""
+
+    def ask(content):
+        path = tmp_path / "asked"
+        path.write_bytes(content)
+        with path.open("rb") as file:
+            return has_ended(file.fileno())
+
+    return ask
+
+
 @pytest.mark.parametrize("name", ENCODINGS)
-def test_a_whole_film_has_ended(name, is_early, tmp_path):
-    """In every encoding that is read."""
+def test_a_whole_film_has_ended(name, is_early, is_whole, tmp_path):
+    """In every encoding that is read; certain unless it is deflated as a whole, gzipped or without its preamble."""
     ENCODINGS[name].write(tmp_path / "film")
-    assert not is_early((tmp_path / "film").read_bytes())
+    content = (tmp_path / "film").read_bytes()
+    assert not is_early(content)
+    is_known = content[128:132] == b"DICM" or content.startswith((b"\x89PNG", b"\xff\xd8"))
+    is_opaque = b"1.2.840.10008.1.2.1.99" in content[:400]
+    assert is_whole(content) == (is_known and not is_opaque)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +72,17 @@ def test_a_cut_film_has_not(name, is_early, tmp_path):
     first = rows + 10 if content[128:132] == b"DICM" else 20
     for cut in [*range(first, min(len(content), first + 200)), *range(first, len(content), 97), len(content) - 1]:
         assert is_early(content[:cut]), cut
+
+
+def test_what_may_go_on_is_not_certain_to_be_whole(is_early, is_whole):
+    """A header that stops between two elements, a preview's end in that of a JPEG, an archive, bytes of no format."""
+    jpeg = b"\xff\xd8\xff\xe1preview\xff\xd9header"
+    header = META + raw_element(0x10, 0x20, "LO", b"ID")
+    for content in (header, jpeg, b"PK\x03\x04" + bytes(30) + b"PK\x05\x06" + bytes(18), b"text", b""):
+        assert not is_whole(content)
+        assert not is_early(content)
+    assert is_whole(jpeg + b"\xff\xd9")
+    assert is_whole(jpeg + b"\xff\xd9" + bytes(100))
 
 
 def test_sequences_of_undefined_length_are_walked_through(is_early):

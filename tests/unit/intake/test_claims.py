@@ -313,7 +313,8 @@ def test_many_senders_at_once_lose_and_double_nothing(folders, files_in):
     done
     """
     sender = subprocess.Popen(["bash", "-c", script], cwd=folders.home)
-    tracker = SettleTracker(folders.inbox, 0.0, incomplete_seconds=0.0, ends_early=lambda _descriptor: False)
+    no = lambda _descriptor: False  # noqa: E731
+    tracker = SettleTracker(folders.inbox, 0.0, incomplete_seconds=0.0, ends_early=no, has_ended=no)
     claimed = []
     last_look = False
     while not last_look:
@@ -324,3 +325,13 @@ def test_many_senders_at_once_lose_and_double_nothing(folders, files_in):
     assert sorted(files_in(folders.spool).values()) == expected
     assert files_in(folders.inbox) == {}
     assert all(hash_claimed(one) is not None for one in claimed if one is not None)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_urgent"),
+    [("urgent/x.dcm", True), ("urgent/a/x.dcm", True), ("urgent", False), ("a/urgent/x.dcm", False)],
+)
+def test_the_path_in_the_spool_says_what_is_urgent(folders, arrive, name, is_urgent):
+    """Whoever finds it after a crash knows too."""
+    assert arrive(name).is_urgent is is_urgent
+    assert [claimed.is_urgent for claimed in claims_in_spool(folders)] == [is_urgent]

@@ -158,3 +158,11 @@ def test_old_empty_subfolders_are_removed_and_nothing_else(folders, drop):
     left = {path.name for path in folders.inbox.iterdir()}
     assert left == {".stfolder", "full", "foreign", "link", "young"}
     assert (folders.processed / "empty").exists()
+
+
+def test_the_folder_for_urgent_files_is_never_removed(folders):
+    """However long it has been empty; what is below it goes like any other."""
+    for name in ("urgent/ward", "ward/urgent"):
+        (folders.inbox / name).mkdir(parents=True)
+    remove_empty_subfolders(folders.inbox, older_than_seconds=-1)
+    assert [path.name for path in folders.inbox.rglob("*")] == ["urgent"]

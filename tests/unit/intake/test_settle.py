@@ -20,6 +20,9 @@ def clock():
 #: What the tests take for a file whose format has not ended.
 UNFINISHED = b"to be continued"
 
+#: What they take for a file whose format has ended for certain.
+WHOLE = b"the end"
+
 
 def make_tracker(folders, clock, settle_seconds=2.0):
     """Return a tracker that waits a minute for unfinished files."""
@@ -28,6 +31,7 @@ def make_tracker(folders, clock, settle_seconds=2.0):
         settle_seconds,
         incomplete_seconds=60.0,
         ends_early=lambda descriptor: os.pread(descriptor, 100, 0) == UNFINISHED,
+        has_ended=lambda descriptor: os.pread(descriptor, 100, 0) == WHOLE,
         clock=clock,
     )
 
@@ -37,9 +41,9 @@ def look(folders, clock):
     """Wait some seconds, scan, and return the names of the complete files."""
     tracker = make_tracker(folders, clock)
 
-    def wait_and_scan(seconds):
+    def wait_and_scan(seconds, renamed=()):
         clock.now += seconds
-        return [file.name for file in tracker.complete(scan(folders.inbox).files)]
+        return [file.name for file in tracker.complete(scan(folders.inbox).files, renamed)]
 
     wait_and_scan.tracker = tracker
     return wait_and_scan
@@ -254,3 +258,70 @@ def test_a_writer_arriving_during_the_lease_is_held_and_does_not_kill_us(drop, m
         os._exit(0 if opened.wait(5) else 1)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0, signal.Signals(status & 0x7F) if status & 0x7F else status
+
+
+def test_urgent_files_come_first(drop, look):
+    """However long others have waited; only the folder at the top counts."""
+    for name in ("a.dcm", "ward/urgent/b.dcm", "urgent.dcm"):
+        drop(name)
+    look(1)
+    drop("urgent/deep/z.dcm")
+    look(0)
+    assert look(2)[0] == "urgent/deep/z.dcm"
+
+
+class TestAfterARename:
+    """A file that is said to have come by a rename."""
+
+    def test_it_is_complete_at_once(self, drop, look):
+        """Where nobody writes and its format has ended; until it is claimed, whether or not it is said again."""
+        drop("a/x.png", WHOLE)
+        assert [look(0, {"a/x.png"}), look(0)] == [["a/x.png"], ["a/x.png"]]
+
+    def test_the_word_may_come_later_than_the_file(self, drop, look):
+        """The scan may be faster than the event."""
+        drop("x.png", WHOLE)
+        assert [look(0), look(0.1, {"x.png"})] == [[], ["x.png"]]
+
+    @pytest.mark.parametrize("content", [b"pixels", UNFINISHED, b""])
+    def test_it_waits_unless_its_format_has_ended_for_certain(self, drop, look, content):
+        """What is opaque waits as it always did; an empty file is nothing that has ended."""
+        drop("x.png", content)
+        assert [look(0, {"x.png"}), look(1.9)] == [[], []]
+
+    def test_it_waits_while_its_writer_has_it_open(self, drop, look):
+        """And is complete when he closes it without another byte."""
+        path = drop("x.part", WHOLE)
+        with path.open("ab"):
+            path.rename(path.with_name("x.png"))
+            assert [look(0, {"x.png"}), look(100)] == [[], []]
+        assert look(0) == ["x.png"]
+
+    def test_a_writer_who_goes_on_starts_the_time_again(self, drop, look):
+        """The rename was not the end."""
+        path = drop("x.png", b"")
+        with path.open("r+b") as file:
+            look(0, {"x.png"})
+            file.write(WHOLE)
+        assert [look(0), look(1.9), look(0.1)] == [[], [], ["x.png"]]
+
+    def test_times_set_after_it_start_the_time_again(self, drop, look, monkeypatch):
+        """Whoever sets them may set a mode next."""
+        path = drop("x.png", WHOLE)
+        with path.open("ab"):  # so that it is not taken at once
+            look(0, {"x.png"})
+            os.utime(path, (1, 1))
+        assert [look(0), look(1.9), look(0.1)] == [[], [], ["x.png"]]
+
+    def test_it_waits_where_the_kernel_does_not_tell_who_writes(self, drop, look, monkeypatch):
+        """A file of another user: as long as any such file."""
+        monkeypatch.setattr(settle, "writers_of", lambda _descriptor: Writers.UNKNOWN)
+        drop("x.png", WHOLE)
+        assert [look(0, {"x.png"}), look(3.9), look(0.1)] == [[], [], ["x.png"]]
+
+    def test_it_waits_on_a_network_file_system(self, folders, drop, clock, monkeypatch):
+        """Its writers are on other hosts."""
+        monkeypatch.setattr(settle, "is_network", lambda _inbox: True)
+        tracker = make_tracker(folders, clock)
+        drop("x.png", WHOLE)
+        assert list(tracker.complete(scan(folders.inbox).files, {"x.png"})) == []

@@ -69,6 +69,48 @@ def test_any_way_of_dropping_wakes(folders, watcher, wake, tmp_path, send, name)
     assert watcher.mode is WatchMode.INOTIFY
 
 
+@pytest.mark.parametrize("name", ["x.dcm", "x\udcff\n.dcm", "ward/x.dcm"])
+@pytest.mark.parametrize("source", ["outside", "inbox/.x.dcm.a8Xk2P", "inbox/x.dcm.part", "inbox/.stage/x.dcm"])
+def test_a_rename_from_where_no_scan_looks_is_told(folders, watcher, wake, name, source):
+    """From outside or from a name that is ignored; once."""
+    (folders.inbox / "ward").mkdir()
+    temporary = folders.home / source
+    temporary.parent.mkdir(exist_ok=True)
+    temporary.write_bytes(b"pixels")
+    threading.Event().wait(0.3)
+    wake.clear()
+    temporary.rename(folders.inbox / name)
+    assert wake.wait(10)
+    assert watcher.take_renamed() == {name}
+    assert watcher.take_renamed() == set()
+
+
+def _rename_within(path, _outside):
+    path.with_name("first.dcm").write_bytes(b"pixels")
+    path.with_name("first.dcm").rename(path)
+
+
+@pytest.mark.parametrize("send", [_write, _link_in, _copy_tree_in, _move_folder_in, _rename_within])
+def test_any_other_way_is_no_rename(folders, watcher, wake, tmp_path, send):
+    """Files written in place, linked, in folders, or renamed from one name that scans see to another, wait."""
+    send(folders.inbox / "x", tmp_path / "outside")
+    assert wake.wait(10)
+    threading.Event().wait(0.5)
+    assert watcher.take_renamed() == set()
+
+
+def test_a_file_behind_one_that_left_is_heard_of_soon(folders, watcher, wake, drop, tmp_path):
+    """Watchdog waits to see whether what left comes again, and lets everything behind it wait too."""
+    (tmp_path / "next").write_bytes(b"pixels")
+    path = drop("x.dcm")
+    threading.Event().wait(0.3)
+    wake.clear()
+    path.rename(folders.spool / "x.dcm")
+    (tmp_path / "next").rename(folders.inbox / "next.dcm")
+    assert wake.wait(10)
+    assert watcher.take_renamed() == {"next.dcm"}
+
+
 def test_a_drop_into_a_new_subfolder_wakes(folders, watcher, wake):
     """Subfolders are watched as they come."""
     (folders.inbox / "a").mkdir()
