@@ -52,13 +52,9 @@ def prunable(
         .limit(limit)
     )
     if selection.outcome is not None:
-        statement = statement.where(
-            sa.exists().where(
-                ResultRow.content_sha256 == ArrivalRow.content_sha256,
-                ResultRow.result_id == newest_result_id(ArrivalRow.content_sha256),
-                ResultRow.outcome == selection.outcome.value,
-            )
-        )
+        # One value for each original, not a join: that would begin with the answers of all of them.
+        newest = sa.select(ResultRow.outcome).where(ResultRow.result_id == newest_result_id(ArrivalRow.content_sha256))
+        statement = statement.where(newest.scalar_subquery() == selection.outcome.value)
     if after is not None:
         statement = statement.where(ArrivalRow.arrival_id > after)
     return _prunables(connection, statement)
