@@ -300,7 +300,9 @@ class TestObstacles:
         arrival = answer(store)
         (seen,) = store.stored_answers(store.select_answers(AnswerSelection()))
         path = f"processed/{arrival.arrival_id}.dcm"
-        store.begin_pruning([Prunable(**dataclasses.asdict(arrival), filed_path=path)])
+        facts = dataclasses.asdict(arrival)
+        del facts["is_urgent"]
+        store.begin_pruning([Prunable(**facts, filed_path=path)])
         assert obstacles(store) == [Obstacle.PRUNED]
         assert store.requeue([(seen, arrival.arrival_id)]) == set()
 
