@@ -16,11 +16,11 @@ from xray_batch.store import Store
 
 #: What may follow what in the work on one content; its duplicates come and go meanwhile.
 NEXT = {
-    None: {"leased", "finished"},
+    None: {"leased"},
     "leased": {"leased", "finished", "released", "retried", "changed"},
-    "released": {"leased", "finished"},
-    "retried": {"leased", "finished"},
-    "changed": {"leased", "finished"},
+    "released": {"leased"},
+    "retried": {"leased"},
+    "changed": {"leased"},
     "finished": {"uid_conflict"},
     "uid_conflict": set(),
 }

@@ -14,9 +14,6 @@ from xray_batch.errors import ReasonCode
 from xray_batch.intake import WatchMode
 from xray_batch.records import Outcome
 
-# When each series began is known: with the process.
-disable_created_metrics()  # type: ignore[no-untyped-call] # no annotation published
-
 #: What the service does one after the other: scan and claim; decode and classify, per file; store; file away.
 STAGES: Final = ("claim", "process", "store", "file_away")
 
@@ -32,6 +29,8 @@ class Metrics:
     """
 
     def __init__(self) -> None:
+        # For all of the process; when each series began is known: with it.
+        disable_created_metrics()  # type: ignore[no-untyped-call] # no annotation published
         self.registry = CollectorRegistry()
         self.files = self._counter("files", "Files that ended with an outcome", "outcome", Outcome)
         self.rejected = self._counter(
