@@ -65,8 +65,8 @@ def _draw_runs(axes: Axes, report: Report) -> None:
     ceiling = report.ceiling.images_per_second
     axes.axvline(ceiling, color=BLACK, linestyle="--", linewidth=1.2, zorder=3)
     axes.set_xlim(right=1.2 * max(ceiling, *speeds))
-    axes.set_title(f"End to end, {report.runs[0].files} files, and the ceiling (dashed)")
-    axes.set_xlabel("images/s (median)")
+    axes.set_title("End to end")
+    axes.set_xlabel(f"images/s (median), {report.runs[0].files} files\ndashed: the ceiling")
 
 
 def _run_name(run: EndToEnd) -> str:
@@ -88,6 +88,6 @@ def _caption(report: Report) -> str:
     mix = ", ".join(f"{share} % {name}" for name, share in report.mix.items())
     lines = [
         *machine_lines(report.machine),
-        f"Films of {report.side} x {report.side} pixels, {report.repeats} repeats. Mix: {mix}.",
+        f"Films of {report.side} x {report.side} pixels, repeats: {report.repeats}. Mix: {mix}.",
     ]
     return "\n".join(lines)

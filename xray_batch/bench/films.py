@@ -27,9 +27,6 @@ from xray_batch.decode import decode_file
 from xray_batch.decode.identify import PNG_SIGNATURE
 from xray_batch.demo import sample_files
 
-#: Rows and columns of a film: a 43 cm plate at 0.2 mm, about what computed radiography gives.
-SIDE: Final = 2000
-
 #: Largest stored value; 12 bits are what most chest systems store.
 WHITE: Final = 4095
 
@@ -182,8 +179,8 @@ class Film:
         return path
 
 
-def make_films(side: int = SIDE) -> list[Film]:
-    """Return the films, in a fixed order; nothing is computed yet."""
+def make_films(side: int) -> list[Film]:
+    """Return the films, each of `side` rows and columns, in a fixed order; nothing is computed yet."""
     return [Film(sample, side) for sample in sorted(sample_files().glob(_SAMPLES))]
 
 

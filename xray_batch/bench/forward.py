@@ -43,6 +43,15 @@ def devices(settings: Settings) -> list[DeviceName]:
     return ["cpu", "cuda"]
 
 
+def count_forwards(settings: Settings) -> int:
+    """Tell how many measurements :func:`measure_forward` makes."""
+    return len(devices(settings)) * len(_PRECISIONS) * len(_batches(settings))
+
+
+def _batches(settings: Settings) -> list[int]:
+    return sorted({1, settings.batch_size})
+
+
 def measure_forward(bundle: Bundle, settings: Settings, repeats: int) -> Iterator[ForwardTimes]:
     """Time the ensemble with one image, and with as many as the settings allow, `repeats` times each.
 
@@ -59,7 +68,7 @@ def measure_forward(bundle: Bundle, settings: Settings, repeats: int) -> Iterato
             found = [prediction.p_pneumonia for prediction, _ in ensemble.examine(films)]
             reference = reference or found
             drift = np.abs(np.subtract(found, reference))
-            for images in sorted({1, settings.batch_size}):
+            for images in _batches(settings):
                 wall, cpu = _time_batches(ensemble, list(islice(cycle(films), images)), repeats)
                 image = Times.of([seconds / images for seconds in wall])
                 yield ForwardTimes(

@@ -1,15 +1,15 @@
 """The whole benchmark: films, steps, ensemble, end to end."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from xray_batch.bench.contender import CONTENDERS
 from xray_batch.bench.end_to_end import MIX, find_ceiling, measure_end_to_end
-from xray_batch.bench.films import SIDE, encodings, make_films, write_mix
-from xray_batch.bench.forward import devices, measure_forward
-from xray_batch.bench.measures import Machine, Report
+from xray_batch.bench.films import Film, encodings, make_films, write_mix
+from xray_batch.bench.forward import count_forwards, measure_forward
+from xray_batch.bench.measures import ForwardTimes, Machine, Report, StageTimes
 from xray_batch.bench.stages import measure_stages
 from xray_batch.bundle import Bundle
 from xray_batch.classify import select_device
@@ -24,9 +24,9 @@ Progress = Callable[[str, int], Callable[[int], None]]
 class Extent:
     """How much is measured."""
 
-    files: int = 200  #: in the mix
-    repeats: int = 3  #: of everything that is timed
-    side: int = SIDE  #: rows, and columns, of a film
+    files: int  #: in the mix
+    repeats: int  #: of everything that is timed
+    side: int  #: rows, and columns, of a film
 
 
 def run_benchmark(bundle: Bundle, settings: Settings, extent: Extent, machine: Machine, progress: Progress) -> Report:
@@ -45,23 +45,14 @@ def run_benchmark(bundle: Bundle, settings: Settings, extent: Extent, machine: M
         If a run from end to end fails.
     """
     check_fit(bundle)
-    spec, films, ways = bundle.manifest.input_spec, make_films(extent.side), encodings()
+    films = make_films(extent.side)
     with tempfile.TemporaryDirectory(prefix="xray-batch-bench-") as name:
         folder = Path(name)
-        done = progress("decode", len(ways))
-        stages = []
-        for encoding in ways:
-            stages.append(measure_stages(encoding, films, _made(folder / "stages"), spec, extent.repeats))
-            done(1)
-        done = progress("forward", 4 * len(devices(settings)))
-        forwards = []
-        for times in measure_forward(bundle, settings, extent.repeats):
-            forwards.append(times)
-            done(1)
+        stages = _measure_stages(films, folder, bundle, extent, progress)
+        forwards = _measure_forwards(bundle, settings, extent, progress)
         ceiling = find_ceiling(stages, forwards, settings, select_device(settings.device).type, machine.cores)
-        shares = [(encoding, MIX[encoding.name]) for encoding in ways if encoding.name in MIX]
         warm_up = 2 * settings.decode_workers
-        paths = list(write_mix(_made(folder / "mix"), films, shares, warm_up + extent.files))
+        paths = _write_mix(films, folder, warm_up + extent.files)
         done = progress("end to end", extent.repeats * len(CONTENDERS))
         runs = measure_end_to_end(
             paths[warm_up:], paths[:warm_up], bundle, settings, ceiling, extent.repeats, lambda: done(1)
@@ -78,6 +69,30 @@ def run_benchmark(bundle: Bundle, settings: Settings, extent: Extent, machine: M
     )
 
 
-def _made(folder: Path) -> Path:
-    folder.mkdir(exist_ok=True)
-    return folder
+def _measure_stages(
+    films: Sequence[Film], folder: Path, bundle: Bundle, extent: Extent, progress: Progress
+) -> list[StageTimes]:
+    """Time the steps of every encoding; the files of one go before the next ones come."""
+    ways = encodings()
+    done = progress("decode", len(ways))
+    stages = []
+    for encoding in ways:
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            spec = bundle.manifest.input_spec
+            stages.append(measure_stages(encoding, films, Path(place), spec, extent.repeats))
+        done(1)
+    return stages
+
+
+def _measure_forwards(bundle: Bundle, settings: Settings, extent: Extent, progress: Progress) -> list[ForwardTimes]:
+    forwards = []
+    done = progress("forward", count_forwards(settings))
+    for times in measure_forward(bundle, settings, extent.repeats):
+        forwards.append(times)
+        done(1)
+    return forwards
+
+
+def _write_mix(films: Sequence[Film], folder: Path, files: int) -> list[Path]:
+    shares = [(encoding, MIX[encoding.name]) for encoding in encodings() if encoding.name in MIX]
+    return list(write_mix(folder, films, shares, files))

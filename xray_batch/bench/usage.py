@@ -78,7 +78,10 @@ def _processes() -> Iterator[tuple[int, list[str]]]:
         if folder.name.isdecimal():
             with suppress(OSError):  # it has ended
                 # The name, in brackets, may hold anything.
-                yield int(folder.name), (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
+                yield (
+                    int(folder.name),
+                    (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split(),
+                )
 
 
 def _proportional_set_size(pid: int) -> int:
