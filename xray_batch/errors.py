@@ -15,6 +15,7 @@ The class of an exception decides what happens::
       x DatabaseRefusedError    the database refused a statement of ours: a bug, no retry
       x ReplayError             a stored result cannot be recomputed here: exit 1
       x TrainingDataError       the data cannot train or measure a model: exit 1
+      x BenchmarkError          a run of a benchmark failed, so it says nothing: exit 1
       x ServiceFailedError      a bug of ours, or a device that has failed for good: exit 1, systemd starts it anew
       x LostFileError           a recorded file is in none of its places: alarm; must never happen
 """
@@ -107,6 +108,10 @@ class ReplayError(XrayBatchError):
 
 class TrainingDataError(XrayBatchError):
     """The given images or targets cannot train or measure a model."""
+
+
+class BenchmarkError(XrayBatchError):
+    """A run of a benchmark failed, so that its figures would say nothing; the message has its last words."""
 
 
 class ServiceFailedError(XrayBatchError):

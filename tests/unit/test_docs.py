@@ -1,5 +1,6 @@
 """The README says what the code does: every command, setting, code and column is in it, and nothing else."""
 
+import dataclasses
 import re
 import shlex
 import string
@@ -12,6 +13,7 @@ import pytest
 import typer.main
 
 from xray_batch import DISCLAIMER
+from xray_batch.bench.measures import Ceiling, EndToEnd, ForwardTimes, Machine, StageTimes
 from xray_batch.cli import EXIT_CONFIGURATION, EXIT_PROBLEM, app
 from xray_batch.decode import transfer_syntaxes
 from xray_batch.errors import ReasonCode
@@ -257,6 +259,15 @@ class TestCodes:
     def test_keys_of_a_report(self):
         """The table of `report.json` names exactly its keys, in their order."""
         assert first_column("Measure a bundle on your own films", 1) == list(Report.model_fields)
+
+    def test_keys_of_a_benchmark(self):
+        """The table of the benchmark's JSON names exactly the kinds of rows and their keys, in their order."""
+        kinds = (Machine, StageTimes, ForwardTimes, Ceiling, EndToEnd)
+        rows = [[quoted(cell) for cell in row] for row in tables(section("Speed"))[0]]
+        assert [kind for (kind,), _ in rows] == ["machine", "stages", "forward", "ceiling", "end_to_end"]
+        keys = [[field.name for field in dataclasses.fields(kind)] for kind in kinds]
+        keys[0] += ["side", "repeats", "mix"]
+        assert [named for _, named in rows] == keys
 
     def test_metrics(self):
         """The table of metrics names exactly those that a service exposes, with their labels, each with a meaning."""

@@ -13,6 +13,7 @@ import typer
 
 from xray_batch import DISCLAIMER, __version__
 from xray_batch.cli import (
+    bench,
     bundles,
     calibrate,
     database,
@@ -73,6 +74,7 @@ app.command("prune")(prune.prune)
 app.command("status")(status.status)
 app.command("doctor")(doctor.doctor)
 app.command("selftest")(selftest.selftest)
+app.command("bench")(bench.bench)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("calibrate")(calibrate.calibrate)

@@ -1,5 +1,8 @@
 """An opened DICOM file: header, gate and rendering in the order in which the service asks for them."""
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 
 from xray_batch.decode.attributes import quiet_pydicom
@@ -12,6 +15,7 @@ from xray_batch.decode.limits import check_not_too_small
 from xray_batch.decode.part10 import read_dicom_file
 from xray_batch.decode.pixel_data import (
     PixelLayout,
+    StoredValues,
     check_pixel_length,
     read_layout,
     read_stored_values,
@@ -78,11 +82,15 @@ class DicomSource(Source):
             f"at High Bit {layout.high_bit}"
         )
 
-    def render(self) -> GrayscaleImage:
-        """Decode the one frame and show it as a viewer would."""
+    def decode(self) -> Callable[[], GrayscaleImage]:
+        """Decode the one frame; what comes back shows it as a viewer would."""
         with quiet_pydicom():
             layout = read_layout(self._file.attributes)
-            rendering = self._render_frame(layout)
+            return partial(self._render, layout, read_stored_values(self._file, layout))
+
+    def _render(self, layout: PixelLayout, stored: StoredValues) -> GrayscaleImage:
+        with quiet_pydicom():
+            rendering = self._render_frame(layout, stored)
             placed = place_upright(rendering.pixels, self._file.attributes)
             return GrayscaleImage(
                 header=self.header,
@@ -93,9 +101,8 @@ class DicomSource(Source):
                 warnings=find_warnings(self._file) + rendering.warnings + placed.warnings,
             )
 
-    def _render_frame(self, layout: PixelLayout) -> Rendering:
+    def _render_frame(self, layout: PixelLayout, stored: StoredValues) -> Rendering:
         """Render grayscale by the pipeline, and colour that is gray by its one channel."""
-        stored = read_stored_values(self._file, layout)
         if layout.photometric_interpretation in GRAYSCALE_INTERPRETATIONS:
             return render_grayscale(stored, self._file.attributes)
         if stored.bits != 8 * layout.cell_bytes or stored.is_signed:

@@ -10,6 +10,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final
 
 import imagecodecs
@@ -141,10 +142,13 @@ class RasterSource(Source):
         with _reading(self.header.source_format):
             return Image.open(io.BytesIO(self._content), formats=[self.header.source_format.value.upper()])
 
-    def render(self) -> GrayscaleImage:
-        """Return the picture as one channel; EXIF orientation is applied, an alpha channel is dropped."""
+    def decode(self) -> Callable[[], GrayscaleImage]:
+        """Decode the picture; what comes back is one channel of it, EXIF orientation applied, without alpha."""
         self.check_intended_use()
-        samples, orientation, warnings = self._read_samples()
+        return partial(self._render, *self._read_samples())
+
+    def _render(self, samples: npt.NDArray[Any], orientation: int, warnings: list[ImageWarning]) -> GrayscaleImage:
+        warnings = list(warnings)
         steps = [f"stored: {8 * samples.dtype.itemsize} bits, mode {self._image.mode}"]
         if samples.ndim == 3 and samples.shape[2] < 3:
             samples = samples[..., 0]

@@ -41,8 +41,18 @@ class Source(ABC):
         """Ask every question of :meth:`check_intended_use`, those after the first refusal too."""
 
     @abstractmethod
+    def decode(self) -> Callable[[], GrayscaleImage]:
+        """Decode the pixels; what comes back renders them: brings them to one polarity and range.
+
+        Raises
+        ------
+        RejectedInputError
+            If the pixels are missing, truncated, corrupt, or in an unsupported encoding.  Rendering raises it
+            where they are colour or blank.
+        """
+
     def render(self) -> GrayscaleImage:
-        """Decode the pixels and bring them to one polarity and range.
+        """Decode the pixels and render them.
 
         Returns
         -------
@@ -54,6 +64,7 @@ class Source(ABC):
         RejectedInputError
             If the pixels are missing, truncated, corrupt, colour, blank, or in an unsupported encoding.
         """
+        return self.decode()()
 
 
 def read_content(path: Path) -> bytes:
