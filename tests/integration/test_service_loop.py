@@ -12,7 +12,7 @@ from installed_command import files_below
 from store_records import make_analysed, make_model, make_rejected
 
 from xray_batch.database import open_database
-from xray_batch.errors import ServiceFailedError
+from xray_batch.errors import DatabaseUnavailableError, ServiceFailedError
 from xray_batch.intake import Folders
 from xray_batch.logs import configure_logs
 from xray_batch.pipeline.engine import Answered, Failure
@@ -346,6 +346,35 @@ def test_a_full_disk_stops_claiming_and_recovers(home, monkeypatch, capsys):
     assert len(run_until_idle(home, ScriptedPipeline({}))) == 3
     said = capsys.readouterr().err
     assert said.index("the disk is nearly full") < said.index("the disk has room again") < said.index('"arrived"')
+
+
+def test_a_full_disk_is_told_where_the_database_refuses_everything(home, monkeypatch, capsys):
+    """Log, readiness and figures say so although no turn gets beyond its first write; and likewise that it is over."""
+    configure_logs("info", "json")
+    monkeypatch.setattr(service_module, "_BACK_OFF_SECONDS", 0.0)
+    rooms = iter([9, 9, 9, 1, 1])  # one look as a turn begins, one as it is interrupted
+    monkeypatch.setattr(
+        intake_module, "look_for_room", lambda _disks, _floor: Room(free_bytes=next(rooms, 9), floor_bytes=4)
+    )
+    seen = []
+
+    class Full(Store):
+        """Takes nothing."""
+
+        def register_model(self, _model):
+            seen.append((vitals.health.checks["disk"], vitals.metrics.registry.get_sample_value("xray_claiming")))
+            if len(seen) == 4:
+                service.stop()
+            raise DatabaseUnavailableError("database or disk is full")
+
+    settings = Settings(home=home.home)
+    vitals = Vitals()
+    with closing(Full(open_database(settings.resolved_database_url))) as store:
+        service = Service(home, ScriptedPipeline({}), store, settings, vitals)
+        service.run()
+    assert seen[1:] == [(True, 1), (False, 0), (True, 1)]
+    said = capsys.readouterr().err
+    assert said.index("the disk is nearly full") < said.index("the disk has room again")
 
 
 def test_a_requeued_content_whose_original_vanished_keeps_its_answer(home):

@@ -127,6 +127,22 @@ class Intake:
         seconds = min(settings.settle_seconds, settings.scan_seconds) if waiting else settings.scan_seconds
         return max(seconds, _SCAN_SECONDS_AT_LEAST)
 
+    def look_for_room(self) -> bool:
+        """Look whether the disks have room for more, and say when that changes; asks nothing of the database.
+
+        Raises
+        ------
+        OSError
+            If a folder that the service fills is not there.
+        """
+        room = look_for_room(self._disks, self._settings.disk_floor_mb)
+        if room.for_claims != self.room.for_claims:
+            report = self._log.info if room.for_claims else self._log.error
+            said = "the disk has room again" if room.for_claims else "the disk is nearly full: nothing is taken in"
+            report(said, free_mb=room.free_bytes >> 20, floor_mb=room.floor_bytes >> 20)
+        self.room = room
+        return room.for_claims
+
     def is_for_recorded_bytes(self, answered: Answered[Lease]) -> bool:
         """Tell whether an answer is for the bytes that the database knows; if not, record what the bytes are now.
 
@@ -170,16 +186,6 @@ class Intake:
         came, self._urgent_came = self._urgent_came, False
         return came
 
-    def _has_room(self) -> bool:
-        """Look whether the disks have room for more, and say when that changes."""
-        room = look_for_room(self._disks, self._settings.disk_floor_mb)
-        if room.for_claims != self.room.for_claims:
-            report = self._log.info if room.for_claims else self._log.error
-            said = "the disk has room again" if room.for_claims else "the disk is nearly full: nothing is taken in"
-            report(said, free_mb=room.free_bytes >> 20, floor_mb=room.floor_bytes >> 20)
-        self.room = room
-        return room.for_claims
-
     def _claim_complete(self, renamed: Collection[str]) -> tuple[bool, bool]:
         """Claim complete files of the inbox; tell whether more can be claimed, and whether some are incomplete."""
         start = time.monotonic()
@@ -187,7 +193,7 @@ class Intake:
         self._metrics.scanned(time.monotonic() - start)
         self._metrics.inbox.set(len(found.files))
         self._metrics.ignored.set(found.left_alone[LeftAlone.IGNORED_FOR_LONG])
-        if not self._has_room():
+        if not self.look_for_room():
             self._tracker.complete(found.files, renamed)  # they go on settling
             return False, False
         more = False

@@ -180,6 +180,7 @@ class Service:
     def _turn(self) -> None:
         """Do all that can be done now."""
         self._reporting.beat()
+        self._intake.look_for_room()  # first of all: a full disk may be why the database refuses what comes next
         self._give_back()
         self._store.register_model(self._pipeline.model)
         self._take_in()

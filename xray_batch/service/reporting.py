@@ -74,10 +74,13 @@ class Reporting:
         self._health.beat()
 
     def interrupted(self, error: TransientError | OSError) -> None:
-        """Say what the loop waits for."""
+        """Say what the loop waits for; a disk that has become full may be why, whatever the error says."""
+        with suppress(OSError):
+            self._intake.look_for_room()
         has_database = not isinstance(error, DatabaseUnavailableError)
         has_disk = isinstance(error, TransientError) or error.errno not in DISK_ERRNOS
-        self._health.report(database=has_database, disk=has_disk)
+        self._report_room()
+        self._health.report(database=has_database, disk=has_disk and self._intake.room.for_claims)
         self._metrics.database.set(has_database)
         if self._metrics.waiting_since is None:  # what comes now waits, and nobody can count it
             self._metrics.waiting_since = time.monotonic()
@@ -137,13 +140,17 @@ class Reporting:
         self._metrics.waiting_since = time.monotonic() - longest if longest else None
 
     def _look_at_intake(self) -> None:
-        room, metrics, mode = self._intake.room, self._metrics, self._watcher.mode
-        self._health.report(disk=room.for_claims, inbox=self._intake.can_read_inbox)
-        metrics.disk_free.set(room.free_bytes)
-        metrics.claiming.set(room.for_claims)
+        metrics, mode = self._metrics, self._watcher.mode
+        self._report_room()
+        self._health.report(disk=self._intake.room.for_claims, inbox=self._intake.can_read_inbox)
         metrics.breaker.set(self._breaker.is_open)
         for known in WatchMode:
             metrics.watch_mode.labels(known).set(known is mode)
         metrics.canary.set(math.nan if self._watcher.canary_age is None else self._watcher.canary_age)
         metrics.rearmed.inc(self._watcher.rearmed - self._rearmed)
         self._rearmed = self._watcher.rearmed
+
+    def _report_room(self) -> None:
+        room = self._intake.room
+        self._metrics.disk_free.set(room.free_bytes)
+        self._metrics.claiming.set(room.for_claims)
