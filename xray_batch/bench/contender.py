@@ -69,7 +69,7 @@ def pipeline_loop(bundle: Bundle, settings: Settings) -> Iterator[Callable[[Sequ
                 on_answers=lambda answers: None,
                 on_failure=lambda path, why: None,
             )
-            return summary.files - len(summary.failed)
+            return summary.files - summary.failed
 
         yield classify
 
