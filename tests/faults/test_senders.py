@@ -180,8 +180,12 @@ def test_files_that_vanish_or_are_replaced(service, burst, tmp_path):
 
     sent: list[tuple[Path, str, Path]] = []
     for film, other in zip(films[::2], films[1::2], strict=True):
-        sent.append((service.inbox / film.name, sha256_of(film), other))
-        film.rename(service.inbox / film.name)
+        place = service.inbox / film.name
+        sent.append((place, sha256_of(film), other))
+        if chance.random() < 0.5:
+            film.rename(place)  # taken at once
+        else:
+            place.write_bytes(film.read_bytes())  # has to settle
         time.sleep(chance.random() / 20)
         if len(sent) > 15:  # sent about a settle time ago
             change_mind(*sent.pop(0))
