@@ -8,7 +8,6 @@ import typer
 
 from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Device, Home, open_settings
 from xray_batch.cli.output import Format, check_picture_path, json_line, visible
-from xray_batch.decode.memory import limited_memory
 from xray_batch.errors import ReasonCode, RejectedInputError
 from xray_batch.records import HeatMap, ImageWarning, Outcome, Rejection
 
@@ -92,6 +91,7 @@ def _explain(file: Path, bundle: "Bundle", settings: "Settings", member: str | N
     """Decode, prepare and classify a film, or tell what the service would refuse it for."""
     from xray_batch.classify import NOT_FINITE, Ensemble, select_device, select_dtype
     from xray_batch.decode import decode_file
+    from xray_batch.decode.memory import limited_memory
     from xray_batch.pipeline.engine import check_fit
     from xray_batch.pipeline.patient_age import judge_age
     from xray_batch.standardize import prepare, trim

@@ -8,7 +8,6 @@ import typer
 
 from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Device, Home, open_settings
 from xray_batch.cli.output import Format, check_picture_path, json_line, visible
-from xray_batch.decode.memory import limited_memory
 from xray_batch.records import GateCheck, ImageWarning, Outcome, Rejection
 
 if TYPE_CHECKING:
@@ -69,6 +68,7 @@ def inspect(
         check_picture_path(_beside(png), [file], "--png")
 
     from xray_batch.decode.inspection import inspect_file
+    from xray_batch.decode.memory import limited_memory
 
     with limited_memory(settings.decode_memory_mb << 20):
         inspection = inspect_file(file)

@@ -3,13 +3,14 @@
 import datetime as dt
 import enum
 from dataclasses import dataclass
-from typing import Final
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Final
 
 from xray_batch.errors import ReasonCode
 from xray_batch.records.images import ImageHeader, ImageWarning
+
+if TYPE_CHECKING:  # `--help` should not wait for it
+    import numpy as np
+    import numpy.typing as npt
 
 
 class Outcome(enum.StrEnum):
@@ -79,8 +80,8 @@ class HeatMap:
     are all zero where no part of the picture raises it.
     """
 
-    average: npt.NDArray[np.float32]  #: of the members, each with the same say
-    members: tuple[npt.NDArray[np.float32], ...]  #: in the bundle's order
+    average: "npt.NDArray[np.float32]"  #: of the members, each with the same say
+    members: "tuple[npt.NDArray[np.float32], ...]"  #: in the bundle's order
     thorax_share: float | None
     """Share of the average heat that lies in the middle of the film, where lungs and heart are; None without heat.
 

@@ -3,9 +3,11 @@
 import datetime as dt
 import enum
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:  # `--help` should not wait for it
+    import numpy as np
+    import numpy.typing as npt
 
 
 class SourceFormat(enum.StrEnum):
@@ -77,7 +79,7 @@ class GrayscaleImage:
     """One decoded image and the header it came with."""
 
     header: ImageHeader
-    pixels: npt.NDArray[np.float32]
+    pixels: "npt.NDArray[np.float32]"
     """Shape (rows, columns), values in [0, 1], larger is brighter.
 
     MONOCHROME2 polarity: bone is bright, air is dark.  Not yet standardized.
@@ -110,7 +112,7 @@ class ModelInput:
     """One standardized image, ready for the networks."""
 
     header: ImageHeader
-    pixels: npt.NDArray[np.float32]  #: shape (rows, columns), zero mean and unit SD over the training split
+    pixels: "npt.NDArray[np.float32]"  #: shape (rows, columns), zero mean and unit SD over the training split
     sharpness: float  #: of the picture before the resize; see :func:`xray_batch.standardize.measure_sharpness`
     rendering: str
     warnings: tuple[ImageWarning, ...] = ()
