@@ -32,8 +32,8 @@ from xray_batch.bundle import (
 )
 from xray_batch.decode import RENDERING_VERSION
 from xray_batch.gate import PictureKind
-from xray_batch.networks import ARCHITECTURES, build_network
 from xray_batch.records import Finding
+from xray_batch.resnet import ARCHITECTURES, ResNet
 from xray_batch.settings import Settings
 from xray_batch.standardize import SQUASH_BILINEAR_ANTIALIAS
 from xray_batch.training.dataset import LabelledImage
@@ -132,7 +132,7 @@ def make_bundle(folder: Path, *, seed: int = 0, side: int = 32, **facts: Any) ->
     generator = torch.Generator().manual_seed(seed)
     hashes = []
     for architecture, file in zip(ARCHITECTURES, member_files(ARCHITECTURES), strict=True):
-        network = build_network(architecture, len(Finding))
+        network = ResNet(architecture, len(Finding))
         for name, tensor in network.state_dict().items():
             if name.endswith("weight") and tensor.ndim > 1:
                 fan_in = tensor[0].numel()

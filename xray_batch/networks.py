@@ -1,48 +1,20 @@
-"""One-channel ResNet-34 and ResNet-50 from torchvision."""
+"""Residual networks put to use: for inference, with what they see on the way, and from other weights."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final, TypeVar
 
 import torch
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torchvision.models import ResNet, resnet34, resnet50
+
+from xray_batch.resnet import ResNet
 
 N = TypeVar("N", bound=nn.Module)
 
-_CONSTRUCTORS: Final[dict[str, Callable[..., ResNet]]] = {"resnet34": resnet34, "resnet50": resnet50}
-
 #: Channels of the four stages together.
 _CHANNELS: Final = {"resnet34": 960, "resnet50": 3840}
-
-#: Architectures that can be members of an ensemble.
-ARCHITECTURES: Final = tuple(_CONSTRUCTORS)
-
-
-def build_network(architecture: str, class_count: int) -> ResNet:
-    """Build a network for single-channel images, with random weights.
-
-    He et al., "Deep Residual Learning for Image Recognition", 2015, arXiv 1512.03385.  The last batch
-    norm of each residual block starts at zero (Goyal et al. 2017, arXiv 1706.02677, section 5.1).
-
-    Parameters
-    ----------
-    architecture
-        One of :data:`ARCHITECTURES`.
-    class_count
-        Number of logits.
-
-    Returns
-    -------
-    torchvision.models.ResNet
-        Takes float (N, 1, rows, columns), standardized; gives logits (N, class_count).
-    """
-    network = _CONSTRUCTORS[architecture](weights=None, num_classes=class_count, zero_init_residual=True)
-    network.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
-    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
-    return network
 
 
 def for_inference(network: N, device: torch.device, dtype: torch.dtype) -> N:
@@ -54,14 +26,16 @@ def for_inference(network: N, device: torch.device, dtype: torch.dtype) -> N:
     Parameters
     ----------
     network
-        From :func:`build_network`, in evaluation mode; stays as it is.
+        A :class:`~xray_batch.resnet.ResNet` in evaluation mode; stays as it is.
 
     Returns
     -------
     torch.nn.Module
         On `device`; its inputs are of `dtype`.
     """
-    copied = copy.deepcopy(network)
+    replaced = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.BatchNorm2d)]
+    shared = {id(tensor): tensor for module in replaced for tensor in (*module.parameters(), *module.buffers())}
+    copied = copy.deepcopy(network, shared)  # what is replaced below need not be copied
     for parent in list(copied.modules()):
         for name, norm in list(parent.named_children()):
             if isinstance(norm, nn.BatchNorm2d):
@@ -88,7 +62,7 @@ def forward_with_features(
     Parameters
     ----------
     network
-        From :func:`build_network`, or :func:`for_inference`.
+        A :class:`~xray_batch.resnet.ResNet`, or from :func:`for_inference`.
     inputs
         Shape (N, 1, rows, columns), standardized.
     grid

@@ -1,11 +1,14 @@
 """One-channel networks, and their start from weights of colour images."""
 
+from unittest import mock
+
 import pytest
 import torch
 import torchvision
 from torch import nn
 
-from xray_batch.networks import ARCHITECTURES, build_network, for_inference, forward_with_features, load_backbone
+from xray_batch.networks import for_inference, forward_with_features, load_backbone
+from xray_batch.resnet import ARCHITECTURES, ResNet
 
 CONSTRUCTORS = {"resnet34": torchvision.models.resnet34, "resnet50": torchvision.models.resnet50}
 
@@ -23,16 +26,40 @@ def test_architectures():
 
 def test_one_channel_in_class_count_out(architecture):
     """A network takes one channel, in the stem of the paper, and gives one logit per class."""
-    network = build_network(architecture, 4)
+    network = ResNet(architecture, 4)
     assert network.conv1.weight.shape == (64, 1, 7, 7)
     assert network.fc.out_features == 4
     with torch.inference_mode():
         assert network.eval()(torch.zeros(2, 1, 32, 32)).shape == (2, 4)
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_the_same_as_torchvisions(architecture, training):
+    """With the same weights, by the same names, the logits are those of torchvision's network, bit for bit."""
+    expected = CONSTRUCTORS[architecture](weights=None, num_classes=4)
+    expected.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+    network = ResNet(architecture, 4)
+    network.load_state_dict(expected.state_dict())
+    images = torch.randn(2, 1, 96, 64, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(network.train(training)(images), expected.train(training)(images))
+
+
+def test_weights_are_drawn_only_if_asked_for(architecture):
+    """All convolutions of a network to be trained are random by its seed; one to be loaded has none drawn."""
+    drawn = []
+    for _ in range(2):
+        torch.manual_seed(7)
+        drawn.append(ResNet(architecture, 4).state_dict())
+    convolutions = [name for name, weight in drawn[0].items() if weight.dim() == 4]
+    assert all(torch.equal(drawn[0][name], drawn[1][name]) and drawn[0][name].std() > 0 for name in convolutions)
+    with mock.patch.object(nn.init, "kaiming_normal_") as draw:
+        ResNet(architecture, 4, draw=False)
+    draw.assert_not_called()
+
+
 def test_residual_blocks_start_as_identity(architecture):
     """The last batch norm of each residual block starts at zero."""
-    network = build_network(architecture, 4)
+    network = ResNet(architecture, 4)
     last = "bn2" if architecture == "resnet34" else "bn3"
     scales = [weight for name, weight in network.state_dict().items() if name.endswith(f"{last}.weight")]
     assert len(scales) == 16
@@ -42,13 +69,13 @@ def test_residual_blocks_start_as_identity(architecture):
 def test_unknown_architecture():
     """There is no network of an architecture that is not listed."""
     with pytest.raises(KeyError, match="resnet18"):
-        build_network("resnet18", 4)
+        ResNet("resnet18", 4)
 
 
 def test_backbone_sums_the_colours(architecture):
     """A gray image gives the stem's output that the same image in three equal channels gives the backbone."""
     backbone = CONSTRUCTORS[architecture](weights=None)
-    network = build_network(architecture, 4)
+    network = ResNet(architecture, 4)
     load_backbone(network, backbone.state_dict())
     gray = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -60,7 +87,7 @@ def test_backbone_sums_the_colours(architecture):
 
 def test_backbone_keeps_the_own_head():
     """The classification layer keeps its own weights; those of ImageNet's classes are left out."""
-    network = build_network("resnet34", 4)
+    network = ResNet("resnet34", 4)
     head = network.fc.weight.clone()
     backbone = torchvision.models.resnet34(weights=None).state_dict()
     load_backbone(network, backbone)
@@ -70,7 +97,7 @@ def test_backbone_keeps_the_own_head():
 
 def test_backbone_of_one_channel():
     """Weights that have one input channel already are taken as they are."""
-    network, backbone = build_network("resnet34", 4), build_network("resnet34", 2)
+    network, backbone = ResNet("resnet34", 4), ResNet("resnet34", 2)
     load_backbone(network, backbone.state_dict())
     assert torch.equal(network.conv1.weight, backbone.conv1.weight)
 
@@ -78,16 +105,16 @@ def test_backbone_of_one_channel():
 @pytest.mark.parametrize("change", ["other architecture", "missing entry"])
 def test_wrong_backbone(change):
     """Weights of another architecture, or with an entry missing, are refused; torch names the entries."""
-    weights = build_network("resnet50" if change == "other architecture" else "resnet34", 4).state_dict()
+    weights = ResNet("resnet50" if change == "other architecture" else "resnet34", 4).state_dict()
     if change == "missing entry":
         del weights["layer3.0.conv1.weight"]
     with pytest.raises(RuntimeError, match=r"layer3\.0\.conv"):
-        load_backbone(build_network("resnet34", 4), weights)
+        load_backbone(ResNet("resnet34", 4), weights)
 
 
 def test_features_come_with_the_same_logits(architecture):
     """The logits beside the features are those of the network itself, bit for bit."""
-    network = build_network(architecture, 4).eval()
+    network = ResNet(architecture, 4).eval()
     images = torch.randn(2, 1, 64, 48, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         logits, features, _ = forward_with_features(network, images, 3)
@@ -100,7 +127,7 @@ def test_features_come_with_the_same_logits(architecture):
 
 def test_features_are_means_of_parts():
     """A feature is the mean of one channel over one part of the picture; the last stage comes last."""
-    network = build_network("resnet34", 4).eval()
+    network = ResNet("resnet34", 4).eval()
     images = torch.randn(1, 1, 128, 128, generator=torch.Generator().manual_seed(2))
     seen = []
     network.layer4.register_forward_hook(lambda module, inputs, output: seen.append(output))
@@ -112,7 +139,7 @@ def test_features_are_means_of_parts():
 
 def test_the_mean_of_a_class_map_is_its_logit(architecture):
     """A logit is the mean of its class map plus the bias; the map has the size of the last stage."""
-    network = build_network(architecture, 4).eval()
+    network = ResNet(architecture, 4).eval()
     images = torch.randn(2, 1, 128, 96, generator=torch.Generator().manual_seed(3))
     with torch.inference_mode():
         logits, _, class_maps = forward_with_features(network, images, 1)
@@ -123,7 +150,7 @@ def test_the_mean_of_a_class_map_is_its_logit(architecture):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_logits_and_class_maps_are_float32(dtype):
     """Logits and class maps keep their precision where the convolutions have less."""
-    network = for_inference(build_network("resnet34", 4).eval(), torch.device("cpu"), dtype)
+    network = for_inference(ResNet("resnet34", 4).eval(), torch.device("cpu"), dtype)
     with torch.inference_mode():
         outputs = forward_with_features(network, torch.ones(1, 1, 64, 64, dtype=dtype), 1)
     assert {output.dtype for output in outputs} == {torch.float32}
@@ -131,7 +158,7 @@ def test_logits_and_class_maps_are_float32(dtype):
 
 def with_statistics(architecture):
     """Return a network whose batch norms have seen images: none of them does nothing."""
-    network = build_network(architecture, 4)
+    network = ResNet(architecture, 4)
     torch.manual_seed(4)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):

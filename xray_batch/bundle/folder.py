@@ -10,13 +10,13 @@ import safetensors.numpy
 import safetensors.torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from torchvision.models import ResNet
 
 from xray_batch.bundle.files import MANIFEST_NAME, MODEL_CARD_NAME, read_classes
 from xray_batch.bundle.manifest import Manifest, MemberFacts
 from xray_batch.errors import BundleError
 from xray_batch.gate import GateLimits, InputGate
-from xray_batch.networks import build_network, feature_count
+from xray_batch.networks import feature_count
+from xray_batch.resnet import ResNet
 
 #: Bundles that the package carries; a folder each.
 PACKAGED_BUNDLES: Final = Path(__file__).parent.parent / "bundles"
@@ -137,7 +137,7 @@ class Bundle:
         return content
 
     def _load_member(self, member: MemberFacts) -> ResNet:
-        network = build_network(member.architecture, len(self.manifest.classes))
+        network = ResNet(member.architecture, len(self.manifest.classes), draw=False)
         content = self._read(member.file, member.sha256)
         try:
             network.load_state_dict(safetensors.torch.load(content))

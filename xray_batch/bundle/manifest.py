@@ -5,8 +5,8 @@ from typing import Literal, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from xray_batch.gate import PictureKind
-from xray_batch.networks import ARCHITECTURES
 from xray_batch.records import AgeRange, Finding, InputSpec, Scaling
+from xray_batch.resnet import ARCHITECTURES
 
 
 class _Facts(BaseModel):

@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn import functional as F
-from torchvision.models import ResNet
 
 from xray_batch.bundle import GateFacts, GateRate, save_gate
 from xray_batch.classify import run_batches
 from xray_batch.gate import GateLimits, InputGate, Judgement, PictureKind, compress
 from xray_batch.networks import for_inference, forward_with_features
 from xray_batch.records import InputSpec
+from xray_batch.resnet import ResNet
 from xray_batch.standardize import WORKING_SIDE, make_picture, measure_sharpness, standardize
 from xray_batch.training.dataset import LabelledImage
 from xray_batch.training.drawings import DRAWINGS, draw

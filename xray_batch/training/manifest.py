@@ -20,8 +20,8 @@ from xray_batch.bundle import (
     member_files,
 )
 from xray_batch.libraries import COMPUTING, versions
-from xray_batch.networks import ARCHITECTURES
 from xray_batch.records import InputSpec
+from xray_batch.resnet import ARCHITECTURES
 from xray_batch.training.calibration import Calibration, Sample, fit_calibration
 from xray_batch.training.dataset import CLASSES, LabelledImage
 from xray_batch.training.held_out import HeldOut, is_of

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from xray_batch.errors import TrainingDataError
-from xray_batch.networks import place
+from xray_batch.networks import N, place
 from xray_batch.training.augment import Augmentation, augment, mix
 from xray_batch.training.loss import marginal_cross_entropy
 
@@ -82,7 +82,7 @@ class EpochReport:
 
 
 def train_member(
-    network: nn.Module,
+    network: N,
     data: TrainingData,
     recipe: Recipe,
     *,
@@ -91,8 +91,8 @@ def train_member(
     compiled: bool,
     checkpoint: Path,
     on_step: Callable[[int], None],
-    on_epoch: Callable[[EpochReport, nn.Module], None],
-) -> nn.Module:
+    on_epoch: Callable[[EpochReport, N], None],
+) -> N:
     """Train `network` and return the running average of its weights, in evaluation mode on `device`.
 
     After each epoch everything needed to go on is in `checkpoint`; where that file exists already,
@@ -119,6 +119,7 @@ def train_member(
         raise TrainingDataError(message)
     trainee = _make_trainee(place(network, device), recipe, compiled=compiled)
     origin = _origin(recipe, dtype, data, trainee.network)
+    average = cast("N", trainee.average.module)  # it is a copy of the network
     done = _resume(checkpoint, origin, trainee)
     on_step(done * recipe.images_per_epoch(len(data.pixels)))
     epoch = 0
@@ -132,11 +133,10 @@ def train_member(
                     images, data, recipe, epoch=epoch, unmixed_from=stage.epochs * (1 - _UNMIXED) - stage_epoch
                 )
                 loss = _run_epoch(trainee, steps, recipe, stage, stage_epoch, dtype, on_step)
-                on_epoch(EpochReport(epoch=epoch, side=stage.side, loss=loss), trainee.average.module.eval())
+                on_epoch(EpochReport(epoch=epoch, side=stage.side, loss=loss), average.eval())
                 _save(checkpoint, origin, epoch + 1, trainee)
             epoch += 1
-    module: nn.Module = trainee.average.module
-    return module.eval()
+    return average.eval()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

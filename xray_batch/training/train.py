@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import ValidationError
-from torch import nn
 
 from xray_batch.bundle import (
     GATE_NAME,
@@ -26,14 +25,9 @@ from xray_batch.bundle import (
 )
 from xray_batch.classify import run_batches, softmax
 from xray_batch.errors import ConfigurationError, TrainingDataError
-from xray_batch.networks import (
-    ARCHITECTURES,
-    build_network,
-    for_inference,
-    forward_with_features,
-    load_backbone,
-)
+from xray_batch.networks import for_inference, forward_with_features, load_backbone
 from xray_batch.records import InputSpec
+from xray_batch.resnet import ARCHITECTURES, ResNet
 from xray_batch.standardize import standardize
 from xray_batch.training.dataset import CLASSES, LabelledImage, fingerprint, read_images
 from xray_batch.training.duplicates import ImageHashes, group_images, hash_images, merge_copies
@@ -77,7 +71,7 @@ class _Material:
 class _Members:
     """Both members of one training, as the bundle stores them, and the statistics of their training split."""
 
-    networks: Sequence[nn.Module]
+    networks: Sequence[ResNet]
     training: npt.NDArray[np.intp]
     mean: float
     std: float
@@ -192,13 +186,13 @@ class _Training:
         networks = [_as_stored(self._train_one(architecture, data, watched, folder)) for architecture in ARCHITECTURES]
         return _Members(networks=networks, training=training, mean=mean, std=std)
 
-    def _train_one(self, architecture: str, data: TrainingData, watched: "_Watched", folder: str) -> nn.Module:
+    def _train_one(self, architecture: str, data: TrainingData, watched: "_Watched", folder: str) -> ResNet:
         recipe = self._options.recipes[architecture]
         work = self._work / folder
         work.mkdir(exist_ok=True)
         name = f"{folder} {architecture}".strip()
 
-        def on_epoch(report: EpochReport, average: nn.Module) -> None:
+        def on_epoch(report: EpochReport, average: ResNet) -> None:
             line = f"{name} epoch {report.epoch + 1}/{recipe.epochs} at {report.side} px: loss {report.loss:.4f}"
             if watched.images:
                 small = at_side(watched.inputs, report.side, self._device)[:, 0].cpu().numpy()
@@ -222,8 +216,8 @@ class _Training:
             on_epoch=on_epoch,
         )
 
-    def _build(self, architecture: str) -> nn.Module:
-        network: nn.Module = build_network(architecture, len(CLASSES))
+    def _build(self, architecture: str) -> ResNet:
+        network = ResNet(architecture, len(CLASSES))
         if self._order.backbone is not None:
             try:
                 load_backbone(network, self._order.backbone.weights(architecture))
@@ -241,7 +235,7 @@ class _Training:
             members=np.stack([softmax(self._logits(network, inputs)) for network in members.networks]),
         )
 
-    def _logits(self, network: nn.Module, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    def _logits(self, network: ResNet, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         logits, _, _ = run_batches(
             partial(forward_with_features, for_inference(network.eval(), self._device, self._dtype), grid=1),
             inputs,
@@ -367,7 +361,7 @@ def _log_epoch(path: Path, report: EpochReport, binary: float, finding: float) -
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _as_stored(network: nn.Module) -> nn.Module:
+def _as_stored(network: ResNet) -> ResNet:
     """Round the weights as the bundle stores them, so that calibration sees what the service will use."""
     for tensor in network.state_dict().values():
         if tensor.is_floating_point():

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from xray_batch.decode import decode_file
 from xray_batch.gate import PictureKind
-from xray_batch.networks import build_network
+from xray_batch.resnet import ResNet
 from xray_batch.settings import Settings
 from xray_batch.standardize import measure_sharpness, prepare, resize
 from xray_batch.training.dataset import LabelledImage
@@ -119,9 +119,7 @@ def test_sharpness_is_that_of_the_service(tmp_path):
         Image.fromarray(pixels.astype(np.uint8)).save(path)
         images.append(LabelledImage(path=path, label="normal", patient_id=str(number), source="kids"))
         sharpness.append(prepare(decode_file(path), spec).sharpness)
-    workshop = _Workshop(
-        build_network("resnet34", 4).eval(), spec, decoding=DECODING, device=CPU, dtype=torch.float32, seed=0
-    )
+    workshop = _Workshop(ResNet("resnet34", 4).eval(), spec, decoding=DECODING, device=CPU, dtype=torch.float32, seed=0)
     films = workshop.load(images, lambda images: None)
     assert films.fine.shape == (3, 448, 448)
     assert [measure_sharpness(film) for film in films.working] == pytest.approx(sharpness, abs=1e-5)

@@ -18,8 +18,8 @@ from xray_batch.bundle import Bundle, write_manifest
 from xray_batch.classify import Ensemble
 from xray_batch.decode import decode_file
 from xray_batch.errors import ConfigurationError, TrainingDataError
-from xray_batch.networks import ARCHITECTURES, build_network
 from xray_batch.records import Finding
+from xray_batch.resnet import ARCHITECTURES, ResNet
 from xray_batch.settings import Settings
 from xray_batch.standardize import prepare
 from xray_batch.training import bootstrap
@@ -265,7 +265,7 @@ def test_wrong_starting_weights(order):
 def test_missing_starting_weights(order, tmp_path):
     """Weights for one member alone, and a further file that does not exist, are refused before anything is decoded."""
     for architecture in ARCHITECTURES:
-        network = build_network(architecture, 1000)
+        network = ResNet(architecture, 1000)
         safetensors.torch.save_file(network.state_dict(), tmp_path / f"{architecture}.safetensors")
     first, second = (tmp_path / f"{architecture}.safetensors" for architecture in ARCHITECTURES)
     for files, sentence in (

@@ -16,7 +16,7 @@ from xray_batch import DISCLAIMER
 from xray_batch.bundle import Bundle
 from xray_batch.classify import Ensemble, describe_device
 from xray_batch.errors import TrainingDataError
-from xray_batch.networks import ARCHITECTURES
+from xray_batch.resnet import ARCHITECTURES
 from xray_batch.training.dataset import LabelledImage, fingerprint
 from xray_batch.training.evaluation.facts import Curve, Report
 from xray_batch.training.evaluation.figures import draw_figures

@@ -10,8 +10,8 @@ from made_up_predictions import CLASSES, members_of
 from xray_batch.bundle import Bundle
 from xray_batch.classify import Ensemble, pool
 from xray_batch.decode import decode_file
-from xray_batch.networks import ARCHITECTURES
 from xray_batch.records import Finding, GrayscaleImage, ImageHeader, SourceFormat
+from xray_batch.resnet import ARCHITECTURES
 from xray_batch.standardize import prepare, resize
 from xray_batch.training.dataset import LabelledImage
 from xray_batch.training.evaluation.predictions import Analysed, predictions_of
