@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bundle_factory import make_bundle
 from installed_command import Finished, run_command
 from PIL import Image
 
@@ -37,8 +38,10 @@ class Bench:
 def bench(tmp_path_factory) -> Bench:
     """Run the benchmark once, with all that it can write."""
     folder = tmp_path_factory.mktemp("bench")
+    bundle = make_bundle(tmp_path_factory.mktemp("bundle") / "small")
     done = run_command(
-        *("bench", *SMALL, "--format", "json", "--figure", folder / "speed.png", "--home", folder / "home"),
+        *("bench", *SMALL, "--bundle", bundle, "--format", "json"),
+        *("--figure", folder / "speed.png", "--home", folder / "home"),
         XRAY_BATCH_BATCH_SIZE="2",
         XRAY_BATCH_DECODE_WORKERS="1",
     )
