@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -38,11 +39,13 @@ def service(small_disk, small_bundle):
 
 
 def fill(disk: Path, leave: int) -> Path:
-    """Fill a disk up to so many bytes."""
+    """Fill a disk up to so many bytes, while others write to it."""
     filler = disk / "filler"
     with filler.open("wb") as file:
-        status = os.statvfs(disk)
-        os.posix_fallocate(file.fileno(), 0, status.f_bavail * status.f_frsize - leave)
+        while not filler.stat().st_size:
+            status = os.statvfs(disk)
+            with suppress(OSError):  # somebody took a block meanwhile
+                os.posix_fallocate(file.fileno(), 0, status.f_bavail * status.f_frsize - leave)
     return filler
 
 
