@@ -1,20 +1,21 @@
 """Classify model inputs: batches on the device, logits, gate, calibrated probabilities, heat, verdict.
 
 Fourth stage: intake -> decode -> standardize -> classify -> store.
-May import: torch, numpy, and ``bundle``, ``gate``, ``heat_map``, ``networks``, ``settings``, ``errors`` and
-``records`` of this package.
+May import: torch, numpy, and ``bundle``, ``cuda_graph``, ``gate``, ``heat_map``, ``networks``, ``settings``, ``errors``
+and ``records`` of this package.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Final
+from itertools import chain
+from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from xray_batch.bundle import Bundle, Manifest
+from xray_batch.cuda_graph import RecordedPass
 from xray_batch.errors import ConfigurationError, DeviceMemoryError, ReasonCode
 from xray_batch.gate import Judgement
 from xray_batch.heat_map import make_heat_map, pneumonia_heat, thorax_shares
@@ -26,6 +27,9 @@ from xray_batch.settings import DeviceName, PrecisionName
 NOT_FINITE: Final = Rejection(
     reason_code=ReasonCode.ATTEMPTS_EXHAUSTED, reason="The networks give no finite numbers for the picture."
 )
+
+#: From a batch of images to tensors with a row for each.
+Forward: TypeAlias = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
 
 _DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -108,11 +112,28 @@ class Ensemble:
         architectures = [member.architecture for member in self.manifest.members]
         self._gate_member = architectures.index(self.manifest.gate.architecture)
         networks = bundle.load_networks()
+        self._forward: Forward = placed(self._run_members, device, dtype)
         try:
             self._networks = [for_inference(network, device, dtype) for network in networks]
+            if device.type == "cuda":
+                self._forward = self._record()
         except RuntimeError as error:  # no memory left, a driver that does not fit, a GPU that fell off the bus
             message = f"the model cannot be put on device {device.type!r}: {str(error).splitlines()[0]}; try 'cpu'"
             raise ConfigurationError(message) from error
+
+    def _record(self) -> RecordedPass:
+        """Record the members for the GPU; fewer images are run at once where it has not the memory for more."""
+        spec = self.manifest.input_spec
+        recorded = RecordedPass(
+            self._run_members,
+            images=self.batch_size,
+            rows=spec.rows,
+            columns=spec.columns,
+            device=self.device,
+            dtype=self.dtype,
+        )
+        self.batch_size = recorded.images
+        return recorded
 
     def predict(self, inputs: Sequence[ModelInput]) -> list[Prediction | Rejection]:
         """Classify images, or refuse those that look like no upright chest film, in the order of the inputs.
@@ -183,9 +204,8 @@ class Ensemble:
 
     def _pass(self, inputs: Sequence[ModelInput]) -> _Pass:
         pixels = np.stack([model_input.pixels for model_input in inputs])
-        grid = self.manifest.gate.grid
-        # The features of the other members come with their logits at no cost, and are left.
-        runs = [self._run(partial(forward_with_features, network, grid=grid), pixels) for network in self._networks]
+        outputs = run_batches(self._forward, pixels, batch_size=self.batch_size)
+        runs = list(zip(outputs[0::3], outputs[1::3], outputs[2::3], strict=True))
         probabilities = np.stack([softmax(logits) for logits, _, _ in runs])
         features = runs[self._gate_member][1]
         pooled = pool(probabilities, self.manifest.scaling, self.manifest.classes)
@@ -204,10 +224,15 @@ class Ensemble:
         ]
         return _Pass(answers=answers, probabilities=probabilities, heat=heat)
 
-    def _run(
-        self, forward: Callable[[torch.Tensor], tuple[torch.Tensor, ...]], pixels: npt.NDArray[np.float32]
-    ) -> list[npt.NDArray[np.float64]]:
-        return run_batches(forward, pixels, device=self.device, dtype=self.dtype, batch_size=self.batch_size)
+    def _run_members(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Give logits, features and class maps of the first member, then of the next; features for the gate alone."""
+        grids = [
+            self.manifest.gate.grid if index == self._gate_member else None for index in range(len(self._networks))
+        ]
+        runs = (
+            forward_with_features(network, images, grid) for network, grid in zip(self._networks, grids, strict=True)
+        )
+        return tuple(chain.from_iterable(runs))
 
     def _prediction(
         self,
@@ -247,20 +272,18 @@ def decide_outcome(manifest: Manifest, p_pneumonia: float, disagreement: float) 
     return Outcome.INDETERMINATE
 
 
-def run_batches(
-    forward: Callable[[torch.Tensor], tuple[torch.Tensor, ...]],
-    pixels: npt.NDArray[np.float32],
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-    batch_size: int,
-) -> list[npt.NDArray[np.float64]]:
+def placed(forward: Forward, device: torch.device, dtype: torch.dtype) -> Forward:
+    """Return a forward pass that takes its images from the CPU, as float32, and puts them where they are wanted."""
+    return lambda images: forward(images.to(device=device, dtype=dtype, memory_format=torch.channels_last))
+
+
+def run_batches(forward: Forward, pixels: npt.NDArray[np.float32], *, batch_size: int) -> list[npt.NDArray[np.float64]]:
     """Run a network over images, in batches.
 
     Parameters
     ----------
     forward
-        Takes (N, 1, rows, columns) of `dtype` on `device` and gives tensors with N rows.
+        Takes float32 (N, 1, rows, columns) on the CPU and gives tensors with N rows each, on any device.
     pixels
         Shape (N, rows, columns), standardized.
 
@@ -272,9 +295,8 @@ def run_batches(
     parts = []
     with torch.inference_mode():
         for start in range(0, len(pixels), batch_size):
-            batch = torch.from_numpy(pixels[start : start + batch_size, None])
-            found = forward(batch.to(device=device, dtype=dtype, memory_format=torch.channels_last))
-            parts.append([tensor.double().cpu().numpy() for tensor in found])
+            found = forward(torch.from_numpy(pixels[start : start + batch_size, None]))
+            parts.append([tensor.cpu().double().numpy() for tensor in found])
     return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
 

@@ -4,7 +4,7 @@ from importlib.metadata import version
 from typing import Final
 
 #: Distributions whose version can change an answer.
-COMPUTING: Final = ("imagecodecs", "numpy", "pillow", "pydicom", "torch", "torchvision")
+COMPUTING: Final = ("imagecodecs", "numpy", "pillow", "pydicom", "torch")
 
 
 def versions(*distributions: str) -> dict[str, str]:

@@ -55,7 +55,7 @@ def place(network: N, device: torch.device) -> N:
 
 
 def forward_with_features(
-    network: ResNet, inputs: torch.Tensor, grid: int
+    network: ResNet, inputs: torch.Tensor, grid: int | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the logits, what each stage made of the picture on the way, and where each logit comes from.
 
@@ -66,20 +66,21 @@ def forward_with_features(
     inputs
         Shape (N, 1, rows, columns), standardized.
     grid
-        Each channel of a stage is averaged over `grid` x `grid` equal parts of the picture.
+        Each channel of a stage is averaged over `grid` x `grid` equal parts of the picture; None: over none.
 
     Returns
     -------
     tuple of torch.Tensor
         Logits (N, class_count), as ``network(inputs)`` gives them; features (N, channels * grid ** 2) of the
-        four stages together, float32, not negative; and class maps (N, class_count, rows, columns) of the last
-        stage, float32, whose means are the logits without their bias.
+        four stages together, float32, not negative, (N, 0) without a grid; and class maps (N, class_count, rows,
+        columns) of the last stage, float32, whose means are the logits without their bias.
     """
     stage = network.maxpool(network.relu(network.bn1(network.conv1(inputs))))
-    features = []
+    features = [stage.new_empty(len(stage), 0, dtype=torch.float32)]
     for layer in (network.layer1, network.layer2, network.layer3, network.layer4):
         stage = layer(stage)
-        features.append(adaptive_avg_pool2d(stage.float(), grid).flatten(1))
+        if grid is not None:
+            features.append(adaptive_avg_pool2d(stage.float(), grid).flatten(1))
     with torch.autocast(inputs.device.type, enabled=False):  # small differences matter: no bfloat16
         logits: torch.Tensor = network.fc(network.avgpool(stage).flatten(1).to(network.fc.weight.dtype))
         class_maps = torch.einsum("kc,ncij->nkij", network.fc.weight.float(), stage.float())

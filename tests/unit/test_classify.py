@@ -10,7 +10,7 @@ from bundle_factory import make_manifest
 from torch import nn
 
 from xray_batch.bundle import Bundle
-from xray_batch.classify import Ensemble, pool, run_batches, select_device, select_dtype, softmax
+from xray_batch.classify import Ensemble, placed, pool, run_batches, select_device, select_dtype, softmax
 from xray_batch.errors import ConfigurationError, DeviceMemoryError, ReasonCode
 from xray_batch.gate import GateLimits, InputGate, PictureKind
 from xray_batch.records import (
@@ -260,11 +260,18 @@ def test_batches_are_bounded():
         return images.flatten(1), images[:, 0, 0, 0]
 
     pixels = np.arange(7 * 8 * 9, dtype=np.float32).reshape(7, 8, 9)
-    flat, first = run_batches(forward, pixels, device=CPU, dtype=torch.float32, batch_size=3)
+    flat, first = run_batches(forward, pixels, batch_size=3)
     assert sizes == [(3, 1, 8, 9), (3, 1, 8, 9), (1, 1, 8, 9)]
     assert np.array_equal(flat, pixels.reshape(7, 72))
     assert np.array_equal(first, pixels[:, 0, 0])
     assert flat.dtype == np.float64
+
+
+def test_images_are_put_where_the_pass_wants_them():
+    """A pass that is placed gets its images in its precision."""
+    (given,) = placed(lambda images: (images,), CPU, torch.bfloat16)(torch.ones(2, 1, 3, 3))
+    assert given.dtype == torch.bfloat16
+    assert (given == 1).all()
 
 
 def test_two_runs_are_equal(ensemble, bundle_folder):
@@ -347,6 +354,17 @@ def test_cuda_agrees_with_the_cpu(dtype, ensemble, bundle_folder):
     other = Ensemble(Bundle(bundle_folder), device=select_device("cuda"), dtype=dtype, batch_size=4)
     difference = np.abs(table(other.predict(inputs)) - table(ensemble.predict(inputs))).max()
     assert difference < (2e-3 if dtype is torch.float32 else 2e-2)
+
+
+@needs_cuda
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_cuda_answers_do_not_depend_on_the_batch(dtype, bundle_folder):
+    """On a GPU, too, a film has the same answer bit for bit, alone or among others."""
+    ensemble = Ensemble(Bundle(bundle_folder), device=select_device("cuda"), dtype=dtype, batch_size=4)
+    inputs = model_inputs(7)
+    together = ensemble.predict(inputs)
+    assert together == [answer for one in inputs for answer in ensemble.predict([one])]
+    assert together == ensemble.predict(inputs[:3]) + ensemble.predict(inputs[3:])
 
 
 class Small(Staged):

@@ -125,6 +125,18 @@ def test_features_come_with_the_same_logits(architecture):
     assert features.min() >= 0
 
 
+def test_without_a_grid_there_are_no_features(architecture):
+    """Who asks for no features gets none, and the same logits and class maps."""
+    network = ResNet(architecture, 4).eval()
+    images = torch.randn(2, 1, 64, 48, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        logits, features, class_maps = forward_with_features(network, images, None)
+        expected = forward_with_features(network, images, 3)
+    assert features.shape == (2, 0)
+    assert torch.equal(logits, expected[0])
+    assert torch.equal(class_maps, expected[2])
+
+
 def test_features_are_means_of_parts():
     """A feature is the mean of one channel over one part of the picture; the last stage comes last."""
     network = ResNet("resnet34", 4).eval()

@@ -5,7 +5,7 @@ lungs.  The second half (sharpness, noise, borders) takes away the shortcuts by 
 recognise where an image was made instead of what it shows.
 
 All functions take and return float (N, 1, rows, columns) in [0, 1] on any device, and draw from `random`,
-a generator on the CPU, so that a run can be repeated on another device.
+a generator on the CPU, so that a run can be repeated; but for the noise, also on another device.
 """
 
 import math
@@ -112,7 +112,8 @@ def blur(images: Tensor, sigma: float) -> Tensor:
 def add_noise(images: Tensor, random: torch.Generator) -> Tensor:
     """Add Gaussian noise with an SD of 0-0.03."""
     sigma = _per_image(_uniform(len(images), 0.0, 0.03, random), images)
-    noise = torch.randn(images.shape, generator=random).to(images)
+    on_device = torch.Generator(images.device).manual_seed(int(torch.randint(2**31, (1,), generator=random)))
+    noise = torch.randn(images.shape, generator=on_device, device=images.device)
     return (images + sigma * noise).clamp(0.0, 1.0)
 
 

@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional as F
 
 from xray_batch.bundle import GateFacts, GateRate, save_gate
-from xray_batch.classify import run_batches
+from xray_batch.classify import placed, run_batches
 from xray_batch.gate import GateLimits, InputGate, Judgement, PictureKind, compress
 from xray_batch.networks import for_inference, forward_with_features
 from xray_batch.records import InputSpec
@@ -208,13 +208,8 @@ class _Workshop:
         inputs = np.stack(
             [standardize(make_picture(sheet.fine, self._spec), self._spec.mean, self._spec.std) for sheet in sheets]
         )
-        _, features, _ = run_batches(
-            partial(forward_with_features, self._network, grid=GRID),
-            inputs,
-            device=self._device,
-            dtype=self._dtype,
-            batch_size=32,
-        )
+        forward = partial(forward_with_features, self._network, grid=GRID)
+        _, features, _ = run_batches(placed(forward, self._device, self._dtype), inputs, batch_size=32)
         return _Pictures(
             features=features.astype(np.float32),
             sharpness=[measure_sharpness(sheet.working) for sheet in sheets],

@@ -23,7 +23,7 @@ from xray_batch.bundle import (
     save_weights,
     write_manifest,
 )
-from xray_batch.classify import run_batches, softmax
+from xray_batch.classify import placed, run_batches, softmax
 from xray_batch.errors import ConfigurationError, TrainingDataError
 from xray_batch.networks import for_inference, forward_with_features, load_backbone
 from xray_batch.records import InputSpec
@@ -236,13 +236,8 @@ class _Training:
         )
 
     def _logits(self, network: ResNet, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        logits, _, _ = run_batches(
-            partial(forward_with_features, for_inference(network.eval(), self._device, self._dtype), grid=1),
-            inputs,
-            device=self._device,
-            dtype=self._dtype,
-            batch_size=_BATCH,
-        )
+        forward = partial(forward_with_features, for_inference(network.eval(), self._device, self._dtype), grid=None)
+        logits, _, _ = run_batches(placed(forward, self._device, self._dtype), inputs, batch_size=_BATCH)
         return logits
 
     def _write_bundle(self, material: _Material, members: _Members, held_out: HeldOut, tested: HeldOut | None) -> Path:
