@@ -34,6 +34,13 @@ def test_a_wrong_setting_is_one_sentence_and_exit_78(tmp_path, variables, option
     assert done.err.count("\n") == 1
 
 
+@pytest.mark.parametrize(("variables", "policy"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "active"}, "ACTIVE")])
+def test_threads_that_wait_leave_the_cores_to_others(variables, policy):
+    """The threads of the networks sleep while they wait for each other, unless the user says how they are to wait."""
+    done = run_command("bundle", "show", "default", OMP_DISPLAY_ENV="true", **variables)
+    assert f"OMP_WAIT_POLICY = '{policy}'" in done.err
+
+
 def test_wrong_usage_is_exit_2(tmp_path):
     """An unknown option is wrong usage."""
     assert run_command("results", "--home", tmp_path, "--colour", "blue").code == 2

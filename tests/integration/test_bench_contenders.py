@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from xray_batch.bench.contender import CONTENDERS, OUTCOME, PIPELINE, TASK, Task, pipeline_loop, run_task
-from xray_batch.bench.end_to_end import MIX, measure_end_to_end
+from xray_batch.bench.end_to_end import MIX, environment_of, measure_end_to_end
 from xray_batch.bench.films import encodings, make_films, write_mix
 from xray_batch.bench.measures import Ceiling
 from xray_batch.bundle import find_bundle
@@ -74,3 +74,11 @@ def test_a_contender_that_fails_says_why(bundle, settings, tmp_path):
 def test_the_pipeline_is_among_the_contenders():
     """The pipeline comes last, after what it is compared with."""
     assert list(CONTENDERS)[-1] == PIPELINE
+
+
+def test_only_the_pipeline_has_its_way_to_wait(monkeypatch):
+    """The other contenders run as torch does when nobody sets anything; all else is the same for all."""
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    pipeline, naive = environment_of(PIPELINE), environment_of("naive loop")
+    assert pipeline.pop("OMP_WAIT_POLICY") == "passive"
+    assert pipeline == naive

@@ -1,5 +1,6 @@
 """The pipeline on a mix of files, in turn with two other ways to do the same work."""
 
+import os
 import statistics
 import subprocess
 import sys
@@ -98,13 +99,21 @@ def _run(task: Task) -> tuple[Outcome, int]:
     """Run a task in a process of its own; return its outcome, and the most memory that it took, in bytes."""
     command = [sys.executable, "-P", "-m", "xray_batch.bench.contender"]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process, MemoryPeak(process.pid) as memory:
+    with (
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment_of(task.contender)) as process,
+        MemoryPeak(process.pid) as memory,
+    ):
         output, errors = process.communicate(TASK.dump_json(task))
     if process.returncode:
         lines = errors.decode(errors="replace").strip().splitlines() or ["no message"]
         message = f"the contender {task.contender!r} ended with code {process.returncode}: {lines[-1]}"
         raise BenchmarkError(message)
     return OUTCOME.validate_json(output.strip().splitlines()[-1]), memory.largest
+
+
+def environment_of(contender: str) -> dict[str, str]:
+    """Return the variables of a contender: how threads wait is set for the pipeline, and left to torch for others."""
+    return {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY" or contender == PIPELINE}
 
 
 def _sum_up(

@@ -6,6 +6,7 @@ so that `--help` answers at once.  Results go to stdout, logs and progress to st
 Exit codes: 0 done, 1 the work found a problem, 2 wrong usage, 78 configuration error (`EX_CONFIG`).
 """
 
+import os
 import sys
 from typing import Final
 
@@ -84,6 +85,9 @@ app.add_typer(database.app, name="db")
 
 def main() -> None:
     """Run a command; an error that is no bug of ours is one sentence, never a traceback."""
+    # OpenMP reads it when torch is loaded.  The networks' threads wait for each other some hundred times a pass; to
+    # spin meanwhile takes the cores from the decode workers, who keep them waiting all the longer.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         app(prog_name="xray-batch")
     except ConfigurationError as error:
