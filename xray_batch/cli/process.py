@@ -1,9 +1,10 @@
 """`xray-batch process`."""
 
 import os
+import sys
 import threading
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,8 +33,20 @@ if TYPE_CHECKING:
 TABLE_FILES = 60
 
 
+#: A list of paths that is read from stdin.
+STDIN = Path("-")
+
+
 def process(
-    paths: Annotated[list[Path], typer.Argument(help="Files and folders.", show_default=False)],
+    paths: Annotated[list[Path] | None, typer.Argument(help="Files and folders.", show_default=False)] = None,
+    files_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--files-from",
+            help="List of more of them, one per line; - reads it from stdin.",
+            metavar="FILE",
+        ),
+    ] = None,
     form: Annotated[Format, typer.Option("--format", help="A table, or a line of JSON per file.")] = Format.TABLE,
     bundle: BundleName = None,
     device: Device = None,
@@ -46,21 +59,51 @@ def process(
 
     Exit code 0 when every file has an outcome, `not_analysed` included.
     """
+    if not paths and files_from is None:
+        raise typer.BadParameter("name a file or a folder, or a list of them with --files-from")
+    if files_from not in (None, STDIN) and not os.access(files_from, os.R_OK):
+        raise typer.BadParameter(f"the list {files_from} of --files-from cannot be read")
     settings = open_settings(home, config, database_url, bundle=bundle, device=device, unpack_zip=unpack_zip)
-    summary = run_process(paths, settings, form)
+    summary = run_process(Named(tuple(paths or ()), files_from), settings, form)
     if summary.failed or not summary.files:
         raise typer.Exit(1)
 
 
-def run_process(paths: Sequence[Path], settings: "Settings", form: Format) -> "Summary":
-    """Classify `paths` with a progress bar on stderr, and report on stdout."""
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What is to be classified."""
+
+    paths: tuple[Path, ...]  #: files and folders
+    files_from: Path | None = None  #: list of more
+
+    def find(self) -> Iterator[Path]:
+        """Yield the files while they are being found."""
+        from xray_batch.pipeline.in_place import find_files, read_list
+
+        yield from find_files(self.paths)
+        if self.files_from == STDIN:
+            yield from find_files(read_list(sys.stdin.buffer))
+        elif self.files_from is not None:
+            with self.files_from.open("rb") as lines:
+                yield from find_files(read_list(lines))
+
+    @property
+    def can_be_counted(self) -> bool:
+        """Whether the files can be found a second time."""
+        if self.files_from is None:
+            return True
+        return self.files_from != STDIN and self.files_from.is_file()  # a pipe gives them once
+
+
+def run_process(named: Named, settings: "Settings", form: Format) -> "Summary":
+    """Classify files with a progress bar on stderr, and report on stdout."""
     from rich.console import Console
     from rich.progress import Progress
 
     from xray_batch.bundle import find_bundle
     from xray_batch.intake import Folders, remove_abandoned
     from xray_batch.pipeline.engine import Pipeline
-    from xray_batch.pipeline.in_place import find_files, process_in_place
+    from xray_batch.pipeline.in_place import process_in_place
 
     errors = Console(stderr=True)
     folders = Folders(settings.home.absolute())
@@ -69,10 +112,10 @@ def run_process(paths: Sequence[Path], settings: "Settings", form: Format) -> "S
     progress = Progress(*progress_columns(), console=errors, disable=not errors.is_terminal)
     with open_store(settings) as store, Pipeline(bundle, settings) as pipeline, progress:
         report = _Report(form, progress, errors)
-        if errors.is_terminal:  # the work does not wait for its total
-            threading.Thread(target=report.count, args=(find_files(paths),), daemon=True).start()
+        if errors.is_terminal and named.can_be_counted:  # the work does not wait for its total
+            threading.Thread(target=report.count, args=(named.find(),), daemon=True).start()
         summary = process_in_place(
-            find_files(paths),
+            named.find(),
             pipeline,
             store,
             max_attempts=settings.max_attempts,
@@ -84,7 +127,8 @@ def run_process(paths: Sequence[Path], settings: "Settings", form: Format) -> "S
     if form is Format.TABLE:
         if len(report.shown) <= TABLE_FILES:
             print_table(
-                {**asdict(answer.result), "source_name": short_name(answer.path, paths)} for answer in report.shown
+                {**asdict(answer.result), "source_name": short_name(answer.path, named.paths)}
+                for answer in report.shown
             )
         _print_summary(summary, Console())
     return summary
