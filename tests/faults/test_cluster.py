@@ -13,7 +13,7 @@ from xray_batch.records import Accounting
 
 pytestmark = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
-FILMS = 120
+FILMS = 96
 
 #: Of a row: what two runs over the same files share.
 OWN = ("result_id", "received_at", "classified_at", "processing_seconds")
