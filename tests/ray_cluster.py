@@ -113,7 +113,7 @@ class RayCluster:
 def running_ray(*names: str) -> Iterator[RayCluster]:
     """Run a cluster of one's own for a while."""
     if importlib.util.find_spec("ray") is None:
-        pytest.skip("Ray is not installed: pip install 'ray>=2.52', the extra `ray`")
+        pytest.skip("Ray is not installed: pip install 'ray>=2.56', the extra `ray`")
     folder = Path(tempfile.mkdtemp(prefix="xb-ray-"))
     (folder / "token").write_text(os.urandom(32).hex())
     cluster = RayCluster(folder, free_port())

@@ -6,6 +6,7 @@ A real cluster is in `tests/faults/test_cluster.py`.
 import socket
 import sys
 from collections import Counter
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,8 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
+from xray_batch import __version__
+from xray_batch.bundle import Bundle
 from xray_batch.cli import app
 from xray_batch.cluster import driver
 from xray_batch.cluster.driver import (
@@ -25,7 +28,7 @@ from xray_batch.cluster.driver import (
     places_of,
     process_on_cluster,
 )
-from xray_batch.cluster.worker import Done
+from xray_batch.cluster.worker import Done, Order, Worker
 from xray_batch.errors import BundleError, ClusterError, ConfigurationError
 from xray_batch.pipeline.in_place import Summary
 from xray_batch.records import Outcome
@@ -77,6 +80,7 @@ class TestRefusals:
     def token_mode(self, monkeypatch):
         """Leave the environment as it was."""
         monkeypatch.setenv("RAY_AUTH_MODE", "token")
+        monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
 
     def test_sqlite(self, tmp_path):
         """One file cannot be shared by many machines: exit code 78, and what to name instead."""
@@ -105,6 +109,29 @@ class TestRefusals:
             address = f"127.0.0.1:{unused.getsockname()[1]}"
             with pytest.raises(ClusterError, match=f"no Ray cluster at {address}"), connected(address):
                 pass
+
+
+class TestWorker:
+    """What a node is asked before it has any work."""
+
+    @pytest.mark.parametrize(
+        ("mode", "changes", "complaint"),
+        [
+            ("", {}, "without token authentication"),
+            ("disabled", {}, "without token authentication"),
+            ("token", {"version": "0.0.1"}, "it has xray-batch .*, the driver 0.0.1"),
+            ("token", {"model_sha256": "1" * 64}, "its bundle .* is not the driver's"),
+        ],
+    )
+    def test_a_node_that_is_not_set_up_as_the_driver(self, mode, changes, complaint, bundle_folder, monkeypatch):
+        """It says so, in a sentence that goes with its name."""
+        monkeypatch.setenv("RAY_AUTH_MODE", mode)
+        settings = Settings(bundle=str(bundle_folder), home=bundle_folder)
+        order = Order(
+            settings=settings, root=Path.cwd(), model_sha256=Bundle(bundle_folder).sha256, version=__version__
+        )
+        with pytest.raises(ConfigurationError, match=complaint):
+            Worker().start(replace(order, **changes))
 
 
 class RayError(Exception):
