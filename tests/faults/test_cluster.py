@@ -6,7 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from installed_command import Finished, WatchedFolder, clean_environment, make_bad_files, make_films, run_command
+from installed_command import (
+    Finished,
+    WatchedFolder,
+    clean_environment,
+    files_below,
+    make_bad_files,
+    make_films,
+    run_command,
+)
 from ray_cluster import RayCluster, running_ray
 
 from xray_batch.records import Accounting
@@ -83,6 +91,11 @@ def test_a_node_is_killed(service, tmp_path):
             arrivals=FILMS + 1 + refused, results=FILMS, rejected=refused, duplicates=1, pending=0, lost=0
         )
         assert service.accounting() == account
+
+        # Nobody's name, and no secret, is in what Ray writes down.
+        logs = [path.read_bytes() for path in files_below(cluster.folder)]
+        assert len(logs) > 10
+        assert not [log for log in logs if b"film-0" in log or service.database_url.encode() in log]
 
         # Run again, all is known, and nothing is computed.
         before = service.results()
