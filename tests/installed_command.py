@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from dicom_factory import RAMP, chest_dataset, save, write_dicom
 from PIL import Image
@@ -49,11 +49,19 @@ def clean_environment(**variables: str) -> dict[str, str]:
     return kept | variables
 
 
-def run_command(*arguments: str | Path, cwd: Path | None = None, **variables: str) -> Finished:
+def run_command(
+    *arguments: str | Path, cwd: Path | None = None, stdin: IO[str] | None = None, **variables: str
+) -> Finished:
     """Run `xray-batch` to its end."""
     command = [sys.executable, "-m", "xray_batch", *map(str, arguments)]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, cwd=cwd, env=clean_environment(**variables)
+        command,
+        stdin=stdin,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        cwd=cwd,
+        env=clean_environment(**variables),
     )
     return Finished(done.returncode, done.stdout, done.stderr)
 

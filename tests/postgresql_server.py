@@ -66,7 +66,7 @@ def running_postgresql(options: Mapping[str, str]) -> Iterator[PostgreSQLServer]
     data = folder / "data"
     initdb = [f"{programs}/initdb", "-D", f"{data}", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"]
     _run([*as_user, *initdb, "--locale=C.UTF-8"], folder)
-    port = _free_port()
+    port = free_port()
     server = PostgreSQLServer(
         port=port,
         folder=folder,
@@ -112,7 +112,8 @@ def _run(command: list[str], folder: Path) -> None:
         subprocess.run(command, check=True, stdout=output, stderr=subprocess.STDOUT, cwd=folder, timeout=120)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of the loopback interface that nobody has at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

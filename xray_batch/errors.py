@@ -15,6 +15,7 @@ The class of an exception decides what happens::
       x DatabaseRefusedError    the database refused a statement of ours: a bug, no retry
       x ReplayError             a stored result cannot be recomputed here: exit 1
       x TrainingDataError       the data cannot train or measure a model: exit 1
+      x ClusterError            a Ray cluster cannot be reached, or has no worker left: exit 1
       x BenchmarkError          a run of a benchmark failed, so it says nothing: exit 1
       x ServiceFailedError      a bug of ours, or a device that has failed for good: exit 1, systemd starts it anew
       x LostFileError           a recorded file is in none of its places: alarm; must never happen
@@ -108,6 +109,10 @@ class ReplayError(XrayBatchError):
 
 class TrainingDataError(XrayBatchError):
     """The given images or targets cannot train or measure a model."""
+
+
+class ClusterError(XrayBatchError):
+    """A Ray cluster cannot be reached, or has no worker left; what was recorded stays."""
 
 
 class BenchmarkError(XrayBatchError):

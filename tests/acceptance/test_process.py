@@ -75,6 +75,32 @@ def test_a_missing_file_is_a_problem_and_stops_nothing(tmp_path):
     assert [row["source_name"] for row in done.rows] == [str(film)]
 
 
+@pytest.mark.parametrize("through", ["a file", "stdin"])
+def test_a_list_of_files(through, tmp_path):
+    """Files and folders may come from a list, beside those on the command line; relative to the working folder."""
+    films = make_films(tmp_path / "films", 3)
+    (tmp_path / "more").mkdir()
+    films[2].rename(tmp_path / "more" / "film.png")
+    (tmp_path / "list").write_text(f"films/{films[0].name}\n\nabsent.png\nmore\n")
+    options = ["--home", tmp_path / "home", "--format", "json", films[1]]
+    if through == "stdin":
+        with (tmp_path / "list").open() as lines:
+            done = run_command("process", *options, "--files-from", "-", cwd=tmp_path, stdin=lines)
+    else:
+        done = run_command("process", *options, "--files-from", "list", cwd=tmp_path)
+    assert done.code == 1
+    assert "absent.png: No such file or directory" in done.err
+    answered = sorted(row["source_name"] for row in done.rows)
+    assert answered == [str(films[1]), f"films/{films[0].name}", "more/film.png"]
+
+
+def test_no_file_at_all_is_wrong_usage(tmp_path):
+    """Neither a path nor a list, or a list that is not there: exit code 2 and what to do."""
+    done = run_command("process", "--home", tmp_path)
+    assert (done.code, "--files-from" in done.err) == (2, True)
+    assert run_command("process", "--home", tmp_path, "--files-from", tmp_path / "absent").code == 2
+
+
 def test_kill_9_leaves_the_rest_for_the_next_run(tmp_path):
     """After kill -9 in the middle, the same command completes the archive: one result per file."""
     make_films(tmp_path / "archive", 60)

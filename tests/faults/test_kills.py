@@ -3,15 +3,23 @@
 import itertools
 import os
 import random
+import re
 import signal
+import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 from fault_checker import check, expected
 from fault_drops import Burst
 from installed_command import WatchedFolder, catches, run_command
+from postgresql_server import free_port
+
+from xray_batch.database import open_database
+from xray_batch.store import Store
 
 #: Of the draws of a test; another one by the environment, to look for trouble or to repeat it.
 SEED = int(os.environ.get("FAULT_SEED", "20261127"))
@@ -92,6 +100,37 @@ def test_killed_again_and_again(service):
     disturb(service, burst, files=120, times=6, end=signal.SIGKILL, processes=processes_of(service))
     settle(service, burst)
     judge(service, burst)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_the_other_takes_over(service):
+    """What a service had in hand when it died for good is answered by another, once its leases have ended."""
+    burst = Burst(service.home, SEED)
+    victim = service.start()
+    service.wait_until_ready()
+    for _ in burst.drop(60):
+        pass
+    service.wait_until(lambda: stopped_in_the_middle(service, victim))
+    port = free_port()
+    service.start(XRAY_BATCH_HEALTH_ADDRESS=f"127.0.0.1:{port}")  # as on another host: the socket is the victim's
+    service.wait_until_ready(2)
+    victim.kill()
+    victim.wait()
+    settle(service, burst)
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        (taken_over,) = re.findall(r"^xray_lease_expired_total (\S+)$", answer.read().decode(), re.MULTILINE)
+    assert float(taken_over) >= 1
+    judge(service, burst)
+
+
+def stopped_in_the_middle(service: WatchedFolder, victim: subprocess.Popen[bytes]) -> bool:
+    """Stop a service; let it go on where it has nothing in hand at that moment."""
+    victim.send_signal(signal.SIGSTOP)
+    with closing(Store(open_database(service.database_url))) as store:
+        if store.queue_status().leased:
+            return True
+    victim.send_signal(signal.SIGCONT)
+    return False
 
 
 def test_fifty_identical_drops(service, tmp_path):

@@ -1,14 +1,18 @@
 """The systemd unit and its drop-ins do what the README promises, and systemd finds nothing wrong with them."""
 
 import configparser
+import importlib.util
+import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
+from typer.main import get_command
 
-from xray_batch.cli import EXIT_CONFIGURATION
+from xray_batch.cli import EXIT_CONFIGURATION, app
 from xray_batch.settings import ENVIRONMENT_PREFIX, Settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -126,3 +130,51 @@ def test_the_credential_is_the_setting(unit):
     assert "database_url_file" in Settings.model_fields
     assert f"Environment={ENVIRONMENT_PREFIX}DATABASE_URL_FILE=%d/database-url" in lines
     assert "LoadCredential=database-url:/etc/xray-batch/database-url" in lines
+
+
+class TestRay:
+    """The cluster file of `deploy/ray/`."""
+
+    CLUSTER = yaml.safe_load((DEPLOY / "ray" / "cluster.yaml").read_text(encoding="utf-8"))
+    STARTS = ("head_start_ray_commands", "worker_start_ray_commands")
+
+    def test_ray_would_take_it(self):
+        """It is what the schema of Ray's cluster launcher asks for."""
+        ray = importlib.util.find_spec("ray")
+        if ray is None or ray.origin is None:
+            pytest.skip("Ray is not installed: the extra `ray`")
+        schema = json.loads((Path(ray.origin).parent / "autoscaler" / "ray-schema.json").read_text(encoding="utf-8"))
+        jsonschema = pytest.importorskip("jsonschema")
+        jsonschema.validate(self.CLUSTER, schema)
+
+    @pytest.mark.parametrize("role", STARTS)
+    def test_every_node_asks_for_the_token(self, role):
+        """No node is started without token authentication, and none reports on its use to anybody."""
+        (start,) = [command for command in self.CLUSTER[role] if " start" in command]
+        assert start.startswith("RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 ")
+        assert "~/.ray/auth_token" in self.CLUSTER["file_mounts"]
+
+    def test_nobody_else_reaches_the_dashboard(self):
+        """It stays on loopback, and no service listens on all addresses."""
+        (start,) = [command for command in self.CLUSTER["head_start_ray_commands"] if " start" in command]
+        assert "--dashboard-host=127.0.0.1" in start
+        assert "0.0.0.0" not in start
+
+    def test_the_head_listens_where_the_others_look_for_it(self):
+        """The address stands in two places, and is the same."""
+        (start,) = [command for command in self.CLUSTER["head_start_ray_commands"] if " start" in command]
+        assert f"--node-ip-address={self.CLUSTER['provider']['head_ip']}" in start
+        workers = len(self.CLUSTER["provider"]["worker_ips"])
+        (kind,) = self.CLUSTER["available_node_types"].values()
+        assert workers == self.CLUSTER["max_workers"] == kind["min_workers"] == kind["max_workers"]
+
+    def test_its_page_names_commands_that_exist(self):
+        """Every option of `xray-batch` on the page is one."""
+        page = (DEPLOY / "ray" / "README.md").read_text(encoding="utf-8")
+        process = get_command(app).commands["process"]
+        options = {option for parameter in process.params for option in parameter.opts}
+        used = [
+            set(re.findall(r"--[a-z-]+", line)) for line in page.splitlines() if line.startswith("xray-batch process")
+        ]
+        assert len(used) == 2
+        assert all(names <= options for names in used)

@@ -1,7 +1,10 @@
 """Files that are classified where they lie, and that change meanwhile."""
 
 import itertools
+import os
+import uuid
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from store_records import make_analysed, make_model, sha256_of
@@ -9,7 +12,8 @@ from store_records import make_analysed, make_model, sha256_of
 from xray_batch.database import open_database
 from xray_batch.pipeline import in_place
 from xray_batch.pipeline.engine import Answered
-from xray_batch.pipeline.in_place import find_files, process_in_place
+from xray_batch.pipeline.in_place import find_files, process_in_place, read_list
+from xray_batch.records import Accounting
 from xray_batch.store import Store
 
 
@@ -92,6 +96,57 @@ def test_work_begins_while_files_are_still_being_found(tmp_path, store):
     with pytest.raises(Stopped):
         process_in_place(files(), pipeline, store, max_attempts=1, on_answers=stop, on_failure=lambda *_: None)
     assert next(found) <= 2 * in_place._CHUNK
+
+
+class TestRepeatedRun:
+    """A run that is broken off and repeated under its id, as a cluster does with the work of a machine that died."""
+
+    RUN = uuid.UUID(int=1)
+
+    def run(self, store, tmp_path, names, *, stop_after=1000):
+        """Classify files under the id; broken off after so many answers."""
+
+        def on_answers(_answers):
+            if store.accounting().arrivals >= stop_after:
+                raise KeyboardInterrupt
+
+        return process_in_place(
+            names,
+            Tampering(lambda _path: None, None),
+            store,
+            max_attempts=1,
+            on_answers=on_answers,
+            on_failure=lambda *_: None,
+            run_id=self.RUN,
+            root=tmp_path,
+        )
+
+    def test_nothing_is_recorded_twice(self, store, tmp_path):
+        """Each file has one arrival however often the run is repeated, and is called what it was the first time."""
+        names = [Path(f"{number}.png") for number in range(5)]
+        for name in names:
+            (tmp_path / name).write_text(f"film {name}")
+        (tmp_path / "4.png").write_text("film 0.png")  # a copy
+        with pytest.raises(KeyboardInterrupt):
+            self.run(store, tmp_path, names, stop_after=2)
+        for _ in range(2):
+            summary = self.run(store, tmp_path, names)
+            assert (summary.files, summary.duplicates, summary.failed) == (5, 1, 0)
+            assert store.accounting() == Accounting(arrivals=5, results=4, rejected=0, duplicates=1, pending=0, lost=0)
+        assert sorted(row["source_name"] for row in store.results()) == [f"{number}.png" for number in range(4)]
+
+    def test_a_file_named_twice_is_two_arrivals(self, store, tmp_path):
+        """As in every run, the second is a duplicate of the first."""
+        (tmp_path / "film.png").write_text("film")
+        summary = self.run(store, tmp_path, [Path("film.png")] * 2)
+        assert (summary.files, summary.duplicates) == (2, 1)
+        assert store.accounting().arrivals == 2
+
+
+def test_a_list_of_paths():
+    """One path per line, as the bytes that it is; empty lines and line ends of other systems do not matter."""
+    paths = list(read_list([b"a b.dcm\n", b"\n", b"folder/\xff.dcm\r\n", b"last"]))
+    assert [os.fsencode(path) for path in paths] == [b"a b.dcm", b"folder/\xff.dcm", b"last"]
 
 
 class TestFindFiles:

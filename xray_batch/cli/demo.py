@@ -25,7 +25,7 @@ def demo(
     import tempfile
 
     from xray_batch import DISCLAIMER
-    from xray_batch.cli.process import run_process
+    from xray_batch.cli.process import Named, run_process
     from xray_batch.demo import sample_files
 
     folder = home or Path(tempfile.mkdtemp(prefix="xray-batch-demo-"))
@@ -33,7 +33,7 @@ def demo(
     settings = open_settings(folder, config, database_url or fresh, device=device)
     typer.echo("Sample studies: real children's films (Kermany et al. 2018, CC BY 4.0) with invented patients,")
     typer.echo("and a few files that must be refused.  " + DISCLAIMER + "\n")
-    summary = run_process([sample_files()], settings, Format.TABLE)
+    summary = run_process(Named((sample_files(),)), settings, Format.TABLE)
     database = "the given database" if database_url else folder / DATABASE_NAME
     typer.echo(f"\nThe answers are rows of the view `results` in {database}")
     typer.echo("Try next:\n")

@@ -1,9 +1,11 @@
 """`xray-batch process`."""
 
 import os
+import sys
 import threading
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +22,7 @@ from xray_batch.cli.options import (
     open_store,
 )
 from xray_batch.cli.output import Format, json_line, print_table, progress_columns, visible
+from xray_batch.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,8 +35,24 @@ if TYPE_CHECKING:
 TABLE_FILES = 60
 
 
+#: A list of paths that is read from stdin.
+STDIN = Path("-")
+
+
 def process(
-    paths: Annotated[list[Path], typer.Argument(help="Files and folders.", show_default=False)],
+    paths: Annotated[list[Path] | None, typer.Argument(help="Files and folders.", show_default=False)] = None,
+    files_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--files-from",
+            help="List of more of them, one per line; - reads it from stdin.",
+            metavar="FILE",
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option("--ray", help="Do it on a Ray cluster: HOST:PORT, ray://HOST:PORT or auto.", metavar="ADDRESS"),
+    ] = None,
     form: Annotated[Format, typer.Option("--format", help="A table, or a line of JSON per file.")] = Format.TABLE,
     bundle: BundleName = None,
     device: Device = None,
@@ -46,33 +65,85 @@ def process(
 
     Exit code 0 when every file has an outcome, `not_analysed` included.
     """
+    if not paths and files_from is None:
+        raise typer.BadParameter("name a file or a folder, or a list of them with --files-from")
+    if files_from not in (None, STDIN) and not os.access(files_from, os.R_OK):
+        raise typer.BadParameter(f"the list {files_from} of --files-from cannot be read")
     settings = open_settings(home, config, database_url, bundle=bundle, device=device, unpack_zip=unpack_zip)
-    summary = run_process(paths, settings, form)
+    summary = run_process(Named(tuple(paths or ()), files_from), settings, form, ray)
     if summary.failed or not summary.files:
         raise typer.Exit(1)
 
 
-def run_process(paths: Sequence[Path], settings: "Settings", form: Format) -> "Summary":
-    """Classify `paths` with a progress bar on stderr, and report on stdout."""
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What is to be classified."""
+
+    paths: tuple[Path, ...]  #: files and folders
+    files_from: Path | None = None  #: list of more
+
+    def find(self) -> Iterator[Path]:
+        """Yield the files while they are being found."""
+        from xray_batch.pipeline.in_place import find_files, read_list
+
+        yield from find_files(self.paths)
+        if self.files_from == STDIN:
+            yield from find_files(read_list(sys.stdin.buffer))
+        elif self.files_from is not None:
+            with self.files_from.open("rb") as lines:
+                yield from find_files(read_list(lines))
+
+    @property
+    def can_be_counted(self) -> bool:
+        """Whether the files can be found a second time."""
+        if self.files_from is None:
+            return True
+        return self.files_from != STDIN and self.files_from.is_file()  # a pipe gives them once
+
+
+def run_process(named: Named, settings: "Settings", form: Format, ray: str | None = None) -> "Summary":
+    """Classify files with a progress bar on stderr, and report on stdout.
+
+    Parameters
+    ----------
+    ray
+        Address of the cluster to do it on; None: here.
+    """
     from rich.console import Console
     from rich.progress import Progress
 
+    errors = Console(stderr=True)
+    progress = Progress(*progress_columns(), console=errors, disable=not errors.is_terminal)
+    report = _Report(form, progress, errors)
+    workforce = _this_machine(settings, report) if ray is None else _cluster(settings, ray, report)
+    with workforce as classify, progress:
+        if errors.is_terminal and named.can_be_counted:  # the work does not wait for its total
+            threading.Thread(target=report.count, args=(named.find(),), daemon=True).start()
+        summary = classify(named.find())
+    if form is Format.TABLE:
+        if len(report.shown) <= TABLE_FILES:
+            print_table(
+                {**asdict(answer.result), "source_name": short_name(answer.path, named.paths)}
+                for answer in report.shown
+            )
+        _print_summary(summary, Console())
+    return summary
+
+
+@contextmanager
+def _this_machine(settings: "Settings", report: "_Report") -> "Iterator[Callable[[Iterable[Path]], Summary]]":
+    """Start what classifies files here."""
     from xray_batch.bundle import find_bundle
     from xray_batch.intake import Folders, remove_abandoned
     from xray_batch.pipeline.engine import Pipeline
-    from xray_batch.pipeline.in_place import find_files, process_in_place
+    from xray_batch.pipeline.in_place import process_in_place
 
-    errors = Console(stderr=True)
     folders = Folders(settings.home.absolute())
     remove_abandoned(folders.spool)
     bundle = find_bundle(settings.bundle, folders.bundles)
-    progress = Progress(*progress_columns(), console=errors, disable=not errors.is_terminal)
-    with open_store(settings) as store, Pipeline(bundle, settings) as pipeline, progress:
-        report = _Report(form, progress, errors)
-        if errors.is_terminal:  # the work does not wait for its total
-            threading.Thread(target=report.count, args=(find_files(paths),), daemon=True).start()
-        summary = process_in_place(
-            find_files(paths),
+    with open_store(settings) as store, Pipeline(bundle, settings) as pipeline:
+        yield lambda files: process_in_place(
+            files,
             pipeline,
             store,
             max_attempts=settings.max_attempts,
@@ -81,13 +152,44 @@ def run_process(paths: Sequence[Path], settings: "Settings", form: Format) -> "S
             unpack_in=folders.spool if settings.unpack_zip else None,
             on_unpacked=report.on_unpacked,
         )
-    if form is Format.TABLE:
-        if len(report.shown) <= TABLE_FILES:
-            print_table(
-                {**asdict(answer.result), "source_name": short_name(answer.path, paths)} for answer in report.shown
-            )
-        _print_summary(summary, Console())
-    return summary
+
+
+@contextmanager
+def _cluster(settings: "Settings", address: str, report: "_Report") -> "Iterator[Callable[[Iterable[Path]], Summary]]":
+    """Connect to a Ray cluster, where files are classified by the same functions.
+
+    Raises
+    ------
+    ConfigurationError
+        If the database is SQLite, which only one machine can use.
+    """
+    from xray_batch.bundle import find_bundle
+    from xray_batch.cluster import Listeners, connected, process_on_cluster
+    from xray_batch.database import sqlite_path
+    from xray_batch.intake import Folders
+    from xray_batch.pipeline.engine import check_fit
+
+    if sqlite_path(settings.resolved_database_url) is not None:
+        message = (
+            "--ray needs PostgreSQL: the nodes of a cluster cannot share a SQLite file; name it with database_url_file "
+            "or --database-url"
+        )
+        raise ConfigurationError(message)
+    home = settings.home.absolute()
+    bundle = find_bundle(settings.bundle, Folders(home).bundles)
+    check_fit(bundle)
+    with open_store(settings):
+        pass  # it is there, and at the right revision
+    name = str(bundle.folder.absolute()) if "/" in settings.bundle else settings.bundle
+    everywhere = settings.model_copy(update={"home": home, "bundle": name})
+    listeners = Listeners(
+        on_answers=report.on_answers,
+        on_failure=report.on_failure,
+        on_unpacked=report.on_unpacked,
+        on_loss=report.on_loss,
+    )
+    with connected(address) as ray:
+        yield lambda files: process_on_cluster(files, ray, everywhere, bundle.sha256, listeners)
 
 
 class _Report:
@@ -98,6 +200,7 @@ class _Report:
         self._form = form
         self._progress = progress
         self._errors = errors
+        self._answers = sys.stdout  #: also where a library prints to `sys.stdout` meanwhile
         self._counted: int | None = None  #: files found; None until all are
         self._members = 0  #: files found in archives
         self._task = progress.add_task("classify", total=None)
@@ -115,7 +218,7 @@ class _Report:
         self._advance(len(answers))
         if self._form is Format.JSON:
             for answer in answers:
-                typer.echo(json_line(asdict(answer.result)))
+                typer.echo(json_line(asdict(answer.result)), file=self._answers)
         else:
             self.shown.extend(answers[: TABLE_FILES + 1 - len(self.shown)])
 
@@ -126,6 +229,11 @@ class _Report:
         self._advance(1)
         name = visible(printable(os.fspath(path)))
         self._errors.print(f"{name}: {why}", style="red", markup=False, highlight=False, soft_wrap=True)
+
+    def on_loss(self, node: str, why: str) -> None:
+        """Say that a worker of a cluster was lost; nothing else is."""
+        message = f"a worker on node {node} was lost ({why}); what it had not done is done again"
+        self._errors.print(message, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     def on_unpacked(self, members: int) -> None:
         """Take note that there are more files than those that were named."""

@@ -1,7 +1,8 @@
 """Classify files where they lie: the one-shot batch.
 
 Nothing of a file is recorded before its answer is, and then all of it in one transaction: after a kill
-the same command does what is left.
+the same command does what is left.  A run that is repeated under its own id, whoever repeats it, records nothing twice:
+an arrival's id is made of the run's, the file's place among its files, and its bytes.
 
 A zip archive is unpacked, where that is wanted, to a folder that goes with the last of its members.  It is
 unpacked each time, whether or not it has an answer: after a kill its members may not have theirs.
@@ -11,7 +12,7 @@ import datetime as dt
 import hashlib
 import os
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -58,6 +59,13 @@ class Summary:
         """Every file seen."""
         return sum(self.outcomes.values()) + self.failed
 
+    def add(self, other: "Summary") -> None:
+        """Take in what another part of the run saw."""
+        for outcome, count in other.outcomes.items():
+            self.outcomes[outcome] += count
+        self.duplicates += other.duplicates
+        self.failed += other.failed
+
 
 @dataclass(frozen=True, slots=True)
 class _Work:
@@ -84,6 +92,13 @@ def find_files(paths: Iterable[Path]) -> Iterator[Path]:
             yield from _files_below(path)
         else:
             yield path
+
+
+def read_list(lines: Iterable[bytes]) -> Iterator[Path]:
+    """Yield the paths of a list that has one per line, as they are read; empty lines are passed over."""
+    for line in lines:
+        if name := line.rstrip(b"\r\n"):
+            yield Path(os.fsdecode(name))
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
@@ -116,6 +131,8 @@ def process_in_place(
     on_failure: Callable[[Path, str], None],
     unpack_in: Path | None = None,
     on_unpacked: Callable[[int], None] | None = None,
+    run_id: uuid.UUID | None = None,
+    root: Path = Path(),
 ) -> Summary:
     """Classify files and record them; they are not moved or changed.
 
@@ -123,12 +140,19 @@ def process_in_place(
 
     Parameters
     ----------
+    files
+        Recorded under these names.
     on_answers, on_failure
         Told about files as they are done.
     unpack_in
         Folder in which zip archives are unpacked; None has them refused.
     on_unpacked
         Told how many more files there are.
+    run_id
+        The same for the same files in the same order, where a run is repeated that may have been broken off; a new
+        one if None.
+    root
+        Folder that names which are no absolute paths are relative to; the working folder by default.
 
     Raises
     ------
@@ -136,7 +160,7 @@ def process_in_place(
         If the database cannot be used; run again for what is left.
     """
     run = _Run(pipeline, store, max_attempts=max_attempts, on_answers=on_answers, on_failure=on_failure)
-    items = run.open(files)
+    items = run.open(files, root, run_id or uuid.uuid4())
     if unpack_in is not None:
         items = run.unpacked(items, unpack_in, on_unpacked)
     store.register_model(pipeline.model)
@@ -167,10 +191,10 @@ class _Run:
         self._on_answers = on_answers
         self._on_failure = on_failure
 
-    def open(self, files: Iterable[Path]) -> Iterator[_Work]:
+    def open(self, files: Iterable[Path], root: Path, run_id: uuid.UUID) -> Iterator[_Work]:
         """Hash files as they are needed; those that cannot be read have failed and are not yielded."""
-        for path in files:
-            item = self._open(path, path)
+        for number, name in enumerate(files):
+            item = self._open(name, root / name, run_id, str(number))
             if item is not None:
                 yield item
 
@@ -194,7 +218,7 @@ class _Run:
             if on_unpacked is not None:
                 on_unpacked(len(end.unpacked.files))
             for path in end.unpacked.files:
-                member = self._open(item.name / path.name, path)
+                member = self._open(item.name / path.name, path, item.arrival.arrival_id, path.name)
                 if member is not None:
                     yield replace(member, folder=end.unpacked.folder)
 
@@ -214,8 +238,7 @@ class _Run:
             known = self._store.known_answers([item.arrival.content_sha256 for item in chunk], self._pipeline.model)
             seen = [item for item in chunk if item.arrival.content_sha256 in known]
             if seen:
-                self._store.record_duplicates([item.arrival for item in seen])
-                self._report([(item, known[item.arrival.content_sha256], True) for item in seen])
+                self._report(seen, known, self._store.record_duplicates([item.arrival for item in seen]))
             new = [item for item in chunk if item.arrival.content_sha256 not in known]
             self._record([(item, item.finished) for item in new if item.finished is not None])
             yield from (item for item in new if item.finished is None)
@@ -242,9 +265,9 @@ class _Run:
                 self._record(finished)
         return again
 
-    def _open(self, name: Path, path: Path) -> _Work | None:
+    def _open(self, name: Path, path: Path, family: uuid.UUID, key: str) -> _Work | None:
         try:
-            arrival, shape = _hash_file(name, path)
+            arrival, shape = _hash_file(name, path, family, key)
         except OSError as error:
             self._fail(name, error.strerror or type(error).__name__)
             return None
@@ -270,36 +293,38 @@ class _Run:
                     self._record([(item, result)])
             return
         answers = self._store.known_answers([item.arrival.content_sha256 for item, _ in unchanged], model)
-        self._report(
-            [
-                (
-                    item,
-                    answers[item.arrival.content_sha256],
-                    dispositions[item.arrival.arrival_id] is Disposition.DUPLICATE,
-                )
-                for item, _ in unchanged
-            ]
-        )
+        self._report([item for item, _ in unchanged], answers, dispositions)
 
-    def _report(self, answers: Sequence[tuple[_Work, ResultRecord, bool]]) -> None:
-        for _, result, duplicate in answers:
-            self.summary.outcomes[result.outcome] += 1
-            self.summary.duplicates += duplicate
-        self._on_answers(
-            [FileAnswer(path=item.name, result=result, duplicate=duplicate) for item, result, duplicate in answers]
-        )
+    def _report(
+        self,
+        items: Sequence[_Work],
+        answers: Mapping[str, ResultRecord],
+        dispositions: Mapping[uuid.UUID, Disposition],
+    ) -> None:
+        reported = [
+            FileAnswer(
+                path=item.name,
+                result=answers[item.arrival.content_sha256],
+                duplicate=dispositions[item.arrival.arrival_id] is Disposition.DUPLICATE,
+            )
+            for item in items
+        ]
+        for answer in reported:
+            self.summary.outcomes[answer.result.outcome] += 1
+            self.summary.duplicates += answer.duplicate
+        self._on_answers(reported)
 
     def _fail(self, path: Path, why: str) -> None:
         self.summary.failed += 1
         self._on_failure(path, why)
 
 
-def _hash_file(name: Path, path: Path) -> tuple[Arrival, tuple[int, ...]]:
+def _hash_file(name: Path, path: Path, family: uuid.UUID, key: str) -> tuple[Arrival, tuple[int, ...]]:
     with open_regular_file(path) as file:
         status = os.fstat(file.fileno())
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     arrival = Arrival(
-        arrival_id=uuid.uuid4(),
+        arrival_id=uuid.uuid5(family, f"{key} {digest}"),
         source_name=printable(os.fspath(name)),
         content_sha256=digest,
         size=status.st_size,

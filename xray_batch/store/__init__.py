@@ -293,10 +293,16 @@ class Store:
         with write_transaction(self._engine) as connection:
             return arriving.record_in_place(connection, finished, model)
 
-    def record_duplicates(self, arrivals: Sequence[Arrival]) -> None:
-        """Record files that stay where they are and whose contents :meth:`known_answers` named."""
+    def record_duplicates(self, arrivals: Sequence[Arrival]) -> dict[uuid.UUID, Disposition]:
+        """Record files that stay where they are and whose contents :meth:`known_answers` named.
+
+        Returns
+        -------
+        dict
+            One disposition for each arrival: DUPLICATE, unless it was recorded before.
+        """
         with write_transaction(self._engine) as connection:
-            arriving.record_duplicates(connection, arrivals)
+            return arriving.record_duplicates(connection, arrivals)
 
     # -- reading ------------------------------------------------------------------------------
 

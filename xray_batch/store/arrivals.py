@@ -71,11 +71,15 @@ def record_in_place(
     return stored | added
 
 
-def record_duplicates(connection: sa.Connection, arrivals: Sequence[Arrival]) -> None:
+def record_duplicates(connection: sa.Connection, arrivals: Sequence[Arrival]) -> dict[uuid.UUID, Disposition]:
     """Record arrivals that stay where they are, of contents that are known."""
+    # The same arrival may be recorded by somebody else at this moment.
+    lock_contents(connection, [arrival.content_sha256 for arrival in arrivals])
     stored = _stored_dispositions(connection, arrivals)
     new = _distinct(arrivals, stored)
-    _insert_arrivals(connection, new, {arrival.arrival_id: Disposition.DUPLICATE for arrival in new}, "in_place")
+    added = {arrival.arrival_id: Disposition.DUPLICATE for arrival in new}
+    _insert_arrivals(connection, new, added, "in_place")
+    return stored | added
 
 
 def rebind(connection: sa.Connection, lease: Lease, arrival: Arrival, model: ModelIdentity) -> Disposition | None:
