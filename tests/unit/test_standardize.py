@@ -19,6 +19,7 @@ from xray_batch.settings import Settings
 from xray_batch.standardize import (
     WORKING_SIDE,
     find_content,
+    find_least_side,
     make_picture,
     measure_sharpness,
     prepare,
@@ -141,6 +142,28 @@ def test_preprocess_sha256_is_stable():
 def test_preprocess_sha256_changes_with_each_fact(change):
     """Every fact of the preprocessing is in its hash."""
     assert preprocess_sha256(replace(SPEC, **change)) != preprocess_sha256(SPEC)
+
+
+def test_preprocess_sha256_changes_with_an_approximation():
+    """Answers about whole pictures and about small copies of them are never taken for each other."""
+    hashes = {preprocess_sha256(SPEC, side) for side in (None, 224, 256)}
+    assert len(hashes) == 3
+    assert preprocess_sha256(SPEC, None) == preprocess_sha256(SPEC)
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "trim_borders", "expected"),
+    [
+        (128, 128, False, 256),
+        (224, 160, False, 448),
+        (160, 224, False, 448),
+        (32, 32, False, 224),
+        (128, 128, True, 1024),
+    ],
+)
+def test_least_side(rows, columns, trim_borders, expected):
+    """A small copy is twice the model input, no less than sharpness is measured on, and more where borders may go."""
+    assert find_least_side(make_spec(rows, columns, trim_borders=trim_borders)) == expected
 
 
 @pytest.fixture(params=["dicom-monochrome1", "dicom-windowed", "png", "png-16-bit", "jpeg"])

@@ -13,6 +13,7 @@ from xray_batch.cli.options import (
     BundleName,
     Config,
     DatabaseUrl,
+    Decode,
     Device,
     Home,
     UnpackZip,
@@ -37,6 +38,7 @@ def process(
     form: Annotated[Format, typer.Option("--format", help="A table, or a line of JSON per file.")] = Format.TABLE,
     bundle: BundleName = None,
     device: Device = None,
+    decode: Decode = None,
     unpack_zip: UnpackZip = None,
     home: Home = None,
     config: Config = None,
@@ -46,7 +48,9 @@ def process(
 
     Exit code 0 when every file has an outcome, `not_analysed` included.
     """
-    settings = open_settings(home, config, database_url, bundle=bundle, device=device, unpack_zip=unpack_zip)
+    settings = open_settings(
+        home, config, database_url, bundle=bundle, device=device, decode=decode, unpack_zip=unpack_zip
+    )
     summary = run_process(paths, settings, form)
     if summary.failed or not summary.files:
         raise typer.Exit(1)
