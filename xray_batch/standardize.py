@@ -263,10 +263,10 @@ def check_resize_rule(spec: InputSpec) -> None:
 def find_least_side(spec: InputSpec) -> int:
     """Return the shortest side of a picture in which everything that :func:`prepare` looks at is still there.
 
-    Twice that of the model input, and as much as borders and sharpness are measured on; more where borders may be cut
-    off, by as much as may go.
+    Twice that of the largest picture made on the way to the model input; more where borders may be cut off, by as much
+    as may go.
     """
-    side = max(2 * spec.rows, 2 * spec.columns, WORKING_SIDE)
+    side = 2 * max(spec.rows, spec.columns, WORKING_SIDE)
     return round(side / _LEAST_KEPT) if spec.trim_borders else side
 
 

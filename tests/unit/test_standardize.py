@@ -154,15 +154,14 @@ def test_preprocess_sha256_changes_with_an_approximation():
 @pytest.mark.parametrize(
     ("rows", "columns", "trim_borders", "expected"),
     [
-        (128, 128, False, 256),
-        (224, 160, False, 448),
-        (160, 224, False, 448),
-        (32, 32, False, 224),
-        (128, 128, True, 1024),
+        (128, 128, False, 448),
+        (256, 160, False, 512),
+        (160, 256, False, 512),
+        (128, 128, True, 1792),
     ],
 )
 def test_least_side(rows, columns, trim_borders, expected):
-    """A small copy is twice the model input, no less than sharpness is measured on, and more where borders may go."""
+    """A small copy is twice what it is resized to, for the model or for measuring, and more where borders may go."""
     assert find_least_side(make_spec(rows, columns, trim_borders=trim_borders)) == expected
 
 

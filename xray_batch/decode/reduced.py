@@ -1,7 +1,8 @@
 """Decode a JPEG 2000 film at half or a quarter of its resolution: the approximate mode of `decode = "fast"`.
 
 A JPEG 2000 codestream holds ever smaller copies of its picture (T.800 F.3).  To stop at one of them saves most of the
-work; it is the low-pass band of a wavelet transform, and not what resizing the whole picture gives.
+work.  It is the low-pass band of a wavelet transform, whose pixels lie where every second or fourth of the picture's
+do; they are brought to the middle of the blocks that they stand for.
 
 Whatever depends on single stored values is left to the exact decoder, and so is every refusal.  imagecodecs cannot
 stop early, Pillow can; both wrap OpenJPEG.
@@ -9,9 +10,10 @@ stop early, Pillow can; both wrap OpenJPEG.
 
 import io
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 from pydicom import uid
 
@@ -99,10 +101,24 @@ def decode_reduced(stream: bytes, size: StreamSize, halvings: int) -> Cells | No
     if samples.dtype != np.dtype(f"u{container // 8}"):
         return None
     # Pillow shifts samples to the top of 8 or 16 bits, and makes signed ones unsigned by adding half the range.
-    samples = samples >> (container - size.precision)
+    samples = _move_to_centers(samples >> (container - size.precision), 1 << halvings)
     if size.is_signed:
         samples = samples - samples.dtype.type(1 << (size.precision - 1))
     return samples
+
+
+def _move_to_centers(samples: npt.NDArray[Any], divisor: int) -> npt.NDArray[Any]:
+    """Move a small copy by nearly half a pixel, from the first corner of its blocks to their middle.
+
+    Pixel k of it lies at pixel k x divisor (T.800 F.3.7), and the middle of its block (divisor - 1) / 2 further on.
+    Between two pixels the average by distance is taken.  Of all filters of two taps these weights estimate the block's
+    average best, too (least squares, a picture with a correlation of 0.995 from pixel to pixel).
+    """
+    padded = np.pad(samples, ((0, 1), (0, 1)), mode="edge").astype(np.uint32)
+    near, far = divisor + 1, divisor - 1
+    rows = near * padded[:-1] + far * padded[1:]
+    sums = near * rows[:, :-1] + far * rows[:, 1:]  # of weights that are 4 x divisor x divisor together
+    return ((sums + 2 * divisor**2) // (4 * divisor**2)).astype(samples.dtype)
 
 
 def _reduce(side: int, halvings: int) -> int:
