@@ -13,6 +13,7 @@ from xray_batch.errors import ConfigurationError
 
 DeviceName: TypeAlias = Literal["auto", "cpu", "cuda"]
 PrecisionName: TypeAlias = Literal["auto", "float32", "bfloat16"]
+DecodeName: TypeAlias = Literal["exact", "fast"]
 AgePolicyName: TypeAlias = Literal["flag", "refuse"]
 
 ENVIRONMENT_PREFIX: Final = "XRAY_BATCH_"
@@ -57,6 +58,9 @@ class Settings(BaseModel):
         "auto", description="Arithmetic of the convolutions; `auto` is bfloat16 where that is faster"
     )
     batch_size: int = Field(16, ge=1, le=1024, description="Images in one forward pass at most")
+    decode: DecodeName = Field(
+        "exact", description="Whether JPEG 2000 films may be decoded at half or a quarter of their resolution: `fast`"
+    )
     decode_workers: int = Field(
         default_factory=lambda: min(8, os.cpu_count() or 1), ge=1, le=256, description="Decode processes"
     )

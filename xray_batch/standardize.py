@@ -260,6 +260,21 @@ def check_resize_rule(spec: InputSpec) -> None:
         raise ConfigurationError(message)
 
 
-def preprocess_sha256(spec: InputSpec) -> str:
-    """Identify the preprocessing of a result: SHA-256 of the facts in `spec`, 64 hex digits."""
-    return hashlib.sha256(json.dumps(asdict(spec), sort_keys=True).encode()).hexdigest()
+def find_least_side(spec: InputSpec) -> int:
+    """Return the shortest side of a picture in which everything that :func:`prepare` looks at is still there.
+
+    Twice that of the largest picture made on the way to the model input; more where borders may be cut off, by as much
+    as may go.
+    """
+    side = 2 * max(spec.rows, spec.columns, WORKING_SIDE)
+    return round(side / _LEAST_KEPT) if spec.trim_borders else side
+
+
+def preprocess_sha256(spec: InputSpec, least_side: int | None = None) -> str:
+    """Identify the preprocessing of a result: SHA-256 of the facts in `spec`, 64 hex digits.
+
+    `least_side` is that down to which a small copy is decoded instead of the whole picture, None for never: another
+    preprocessing, also of those files that have no such copy.
+    """
+    facts = asdict(spec) | ({} if least_side is None else {"least_side": least_side})
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -15,6 +15,7 @@ import pytest
 from dicom_factory import RAMP, write_dicom
 from input_specs import make_spec
 from PIL import Image
+from pydicom import uid
 
 from xray_batch.decode import decode_file
 from xray_batch.errors import DecoderDiedError, ReasonCode
@@ -135,6 +136,25 @@ def test_pixels_are_those_of_prepare(kind, tmp_path):
     assert decoded.reply.warnings == expected.warnings
     assert (decoded.reply.rows, decoded.reply.columns) == decode_file(path).pixels.shape
     assert 0 < decoded.reply.seconds < PATIENCE
+
+
+def test_small_copies_of_films(tmp_path):
+    """With a least side, workers hand over what a small copy in a JPEG 2000 film comes to, and say so."""
+    path = write_dicom(
+        tmp_path / "film.dcm",
+        np.kron(RAMP.stored, np.ones((4, 4), np.uint16)),
+        transfer_syntax=uid.JPEG2000Lossless,
+        WindowCenter=2048,
+        WindowWidth=4096,
+    )
+    with DecodePool[str](1, SPEC, LIMITS, least_side=64) as pool:
+        decoded = decode_one(pool, path)
+    expected = prepare(decode_file(path, least_side=64), SPEC)
+    assert decoded.pixels.tobytes() == expected.pixels.tobytes()
+    assert decoded.pixels.tobytes() != prepare(decode_file(path), SPEC).pixels.tobytes()
+    assert decoded.reply.rendering == "window:LINEAR; decoded at 1/4"
+    assert ImageWarning.REDUCED_RESOLUTION in decoded.reply.warnings
+    assert (decoded.reply.rows, decoded.reply.columns) == (72, 90)
 
 
 def test_every_job_is_answered_once(tmp_path):

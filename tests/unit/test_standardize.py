@@ -19,6 +19,7 @@ from xray_batch.settings import Settings
 from xray_batch.standardize import (
     WORKING_SIDE,
     find_content,
+    find_least_side,
     make_picture,
     measure_sharpness,
     prepare,
@@ -141,6 +142,27 @@ def test_preprocess_sha256_is_stable():
 def test_preprocess_sha256_changes_with_each_fact(change):
     """Every fact of the preprocessing is in its hash."""
     assert preprocess_sha256(replace(SPEC, **change)) != preprocess_sha256(SPEC)
+
+
+def test_preprocess_sha256_changes_with_an_approximation():
+    """Answers about whole pictures and about small copies of them are never taken for each other."""
+    hashes = {preprocess_sha256(SPEC, side) for side in (None, 224, 256)}
+    assert len(hashes) == 3
+    assert preprocess_sha256(SPEC, None) == preprocess_sha256(SPEC)
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "trim_borders", "expected"),
+    [
+        (128, 128, False, 448),
+        (256, 160, False, 512),
+        (160, 256, False, 512),
+        (128, 128, True, 1792),
+    ],
+)
+def test_least_side(rows, columns, trim_borders, expected):
+    """A small copy is twice what it is resized to, for the model or for measuring, and more where borders may go."""
+    assert find_least_side(make_spec(rows, columns, trim_borders=trim_borders)) == expected
 
 
 @pytest.fixture(params=["dicom-monochrome1", "dicom-windowed", "png", "png-16-bit", "jpeg"])

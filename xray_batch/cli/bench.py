@@ -41,7 +41,7 @@ def bench(
     read or written, the database least of all.  Takes some ten minutes on two cores; fewer --files and --repeats
     take less.
     """
-    settings = open_settings(home, config, database_url, bundle=bundle, device=device)
+    settings = open_settings(home, config, database_url, bundle=bundle, device=device, decode="exact")
     if figure is not None:
         check_picture_path(figure, (), "--figure")
 

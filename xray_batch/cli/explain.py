@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Device, Home, open_settings
+from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Decode, Device, Home, open_settings
 from xray_batch.cli.output import Format, check_picture_path, json_line, visible
 from xray_batch.errors import ReasonCode, RejectedInputError
 from xray_batch.records import HeatMap, ImageWarning, Outcome, Rejection
@@ -56,6 +56,7 @@ def explain(
     form: Annotated[Format, typer.Option("--format", help="Text, or one JSON object.")] = Format.TABLE,
     bundle: BundleName = None,
     device: Device = None,
+    decode: Decode = None,
     home: Home = None,
     config: Config = None,
     database_url: DatabaseUrl = None,
@@ -65,7 +66,7 @@ def explain(
     Where the model is sensitive, not where disease is.  Research use only.  The picture holds the film and no
     attribute of its header.  A file that is refused has no picture, and exit code 1.
     """
-    settings = open_settings(home, config, database_url, bundle=bundle, device=device)
+    settings = open_settings(home, config, database_url, bundle=bundle, device=device, decode=decode)
 
     from xray_batch.bundle import find_bundle
     from xray_batch.intake import Folders
@@ -92,14 +93,15 @@ def _explain(file: Path, bundle: "Bundle", settings: "Settings", member: str | N
     from xray_batch.classify import NOT_FINITE, Ensemble, select_device, select_dtype
     from xray_batch.decode import decode_file
     from xray_batch.decode.memory import limited_memory
-    from xray_batch.pipeline.engine import check_fit
+    from xray_batch.pipeline.engine import check_fit, choose_least_side
     from xray_batch.pipeline.patient_age import judge_age
     from xray_batch.standardize import prepare, trim
 
     check_fit(bundle)
+    spec = bundle.manifest.input_spec
     try:
         with limited_memory(settings.decode_memory_mb << 20):
-            image = decode_file(file)
+            image = decode_file(file, choose_least_side(spec, settings))
     except RejectedInputError as error:
         return Rejection(reason_code=error.reason_code, reason=str(error))
     except MemoryError:
@@ -109,7 +111,6 @@ def _explain(file: Path, bundle: "Bundle", settings: "Settings", member: str | N
         return age
     device = select_device(settings.device)
     ensemble = Ensemble(bundle, device=device, dtype=select_dtype(settings.precision, device), batch_size=1)
-    spec = bundle.manifest.input_spec
     model_input = prepare(image, spec)
     try:
         explanation = ensemble.explain(model_input)

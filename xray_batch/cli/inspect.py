@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Device, Home, open_settings
+from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Decode, Device, Home, open_settings
 from xray_batch.cli.output import Format, check_picture_path, json_line, visible
 from xray_batch.records import GateCheck, ImageWarning, Outcome, Rejection
 
@@ -53,6 +53,7 @@ def inspect(
     form: Annotated[Format, typer.Option("--format", help="Text, or one JSON object.")] = Format.TABLE,
     bundle: BundleName = None,
     device: Device = None,
+    decode: Decode = None,
     home: Home = None,
     config: Config = None,
     database_url: DatabaseUrl = None,
@@ -62,21 +63,20 @@ def inspect(
     What was read, which table or window was applied, the decision about polarity, every check of the input
     gate with its value, the transfer syntax and its decoder.
     """
-    settings = open_settings(home, config, database_url, bundle=bundle, device=device)
+    settings = open_settings(home, config, database_url, bundle=bundle, device=device, decode=decode)
     if png is not None:
         check_picture_path(png, [file], "--png")
         check_picture_path(_beside(png), [file], "--png")
 
+    from xray_batch.bundle import find_bundle
     from xray_batch.decode.inspection import inspect_file
     from xray_batch.decode.memory import limited_memory
-
-    with limited_memory(settings.decode_memory_mb << 20):
-        inspection = inspect_file(file)
-
-    from xray_batch.bundle import find_bundle
     from xray_batch.intake import Folders
+    from xray_batch.pipeline.engine import choose_least_side
 
     found = find_bundle(settings.bundle, Folders(settings.home).bundles)
+    with limited_memory(settings.decode_memory_mb << 20):
+        inspection = inspect_file(file, choose_least_side(found.manifest.input_spec, settings))
     judged = _judge(inspection, found, settings)
     if png is not None:
         _write_pictures(png, inspection, judged, found)

@@ -25,6 +25,9 @@ BundleName: TypeAlias = Annotated[str | None, typer.Option("--bundle", help="Mod
 UnpackZip: TypeAlias = Annotated[
     bool | None, typer.Option("--unpack-zip/--no-unpack-zip", help="Unpack zip archives, or refuse them.")
 ]
+Decode: TypeAlias = Annotated[
+    str | None, typer.Option("--decode", help="exact, or fast: JPEG 2000 at half or a quarter of its resolution.")
+]
 Device: TypeAlias = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")]
 
 

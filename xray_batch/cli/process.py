@@ -15,6 +15,7 @@ from xray_batch.cli.options import (
     BundleName,
     Config,
     DatabaseUrl,
+    Decode,
     Device,
     Home,
     UnpackZip,
@@ -56,6 +57,7 @@ def process(
     form: Annotated[Format, typer.Option("--format", help="A table, or a line of JSON per file.")] = Format.TABLE,
     bundle: BundleName = None,
     device: Device = None,
+    decode: Decode = None,
     unpack_zip: UnpackZip = None,
     home: Home = None,
     config: Config = None,
@@ -69,7 +71,9 @@ def process(
         raise typer.BadParameter("name a file or a folder, or a list of them with --files-from")
     if files_from not in (None, STDIN) and not os.access(files_from, os.R_OK):
         raise typer.BadParameter(f"the list {files_from} of --files-from cannot be read")
-    settings = open_settings(home, config, database_url, bundle=bundle, device=device, unpack_zip=unpack_zip)
+    settings = open_settings(
+        home, config, database_url, bundle=bundle, device=device, decode=decode, unpack_zip=unpack_zip
+    )
     summary = run_process(Named(tuple(paths or ()), files_from), settings, form, ray)
     if summary.failed or not summary.files:
         raise typer.Exit(1)

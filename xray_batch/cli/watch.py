@@ -8,6 +8,7 @@ from xray_batch.cli.options import (
     BundleName,
     Config,
     DatabaseUrl,
+    Decode,
     Device,
     Home,
     UnpackZip,
@@ -28,13 +29,16 @@ _RETRY_SECONDS = 5.0
 def watch(
     bundle: BundleName = None,
     device: Device = None,
+    decode: Decode = None,
     unpack_zip: UnpackZip = None,
     home: Home = None,
     config: Config = None,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Watch the inbox and classify what arrives, until stopped by SIGTERM or Ctrl-C."""
-    settings = open_settings(home, config, database_url, bundle=bundle, device=device, unpack_zip=unpack_zip)
+    settings = open_settings(
+        home, config, database_url, bundle=bundle, device=device, decode=decode, unpack_zip=unpack_zip
+    )
 
     import gc
     import signal

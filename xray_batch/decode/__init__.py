@@ -11,6 +11,8 @@ The service takes the steps one by one, so that a refused file still has its hea
     source.check_intended_use()       a single-frame chest radiograph?
     image = source.render()           pixels in [0, 1], one polarity
 
+``source.render(least_side=256)`` may be an approximation, of a JPEG 2000 film at half or a quarter of its resolution.
+
 Training calls :func:`decode_file`, which is the same steps: a model never meets an image that was
 rendered in another way than those of its training set.
 """
@@ -93,13 +95,15 @@ def open_source(path: Path) -> Source:
     return open_content(read_file(path))
 
 
-def decode_file(path: Path) -> GrayscaleImage:
+def decode_file(path: Path, least_side: int | None = None) -> GrayscaleImage:
     """Decode a DICOM, PNG or JPEG file to a grayscale image.
 
     Parameters
     ----------
     path
         Complete file; intake has already waited until it stopped growing.
+    least_side
+        See :meth:`Source.render`.
 
     Returns
     -------
@@ -116,4 +120,4 @@ def decode_file(path: Path) -> GrayscaleImage:
     """
     source = open_source(path)
     source.check_intended_use()
-    return source.render()
+    return source.render(least_side)

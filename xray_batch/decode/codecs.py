@@ -5,7 +5,9 @@ in what a truncated one lacks.  imagecodecs wraps libjpeg-turbo, CharLS, OpenJPE
 """
 
 import contextlib
+import struct
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -27,6 +29,21 @@ from xray_batch.errors import ReasonCode, RejectedInputError
 
 #: What imagecodecs raises: its own errors are RuntimeErrors.
 CODEC_ERRORS: Final = (ArithmeticError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+
+#: What Pillow and the libraries in it raise for damaged files.
+PILLOW_ERRORS: Final = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,11 @@ _UNUSED_BITS: Final = 2
 _FEWEST_BITS: Final = 8
 
 
+def can_be_narrowed(bits: int) -> bool:
+    """Whether :func:`find_used_range` may find less than `bits` bits in use."""
+    return bits - _FEWEST_BITS >= _UNUSED_BITS
+
+
 def find_used_range(low: int, high: int, bits: int) -> tuple[int, int] | None:
     """Return the ends of the range to show, where two or more leading bits are without use; else None.
 

@@ -1,6 +1,8 @@
 """An opened DICOM file: header, gate and rendering in the order in which the service asks for them."""
 
+import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -21,6 +23,7 @@ from xray_batch.decode.pixel_data import (
     read_stored_values,
     require_pixels,
 )
+from xray_batch.decode.reduced import read_reduced_values
 from xray_batch.decode.source import Source, answer, check_not_blank
 from xray_batch.errors import ReasonCode, RejectedInputError
 from xray_batch.records import GateCheck, GrayscaleImage, ImageWarning
@@ -87,6 +90,27 @@ class DicomSource(Source):
         with quiet_pydicom():
             layout = read_layout(self._file.attributes)
             return partial(self._render, layout, read_stored_values(self._file, layout))
+
+    def render_reduced(self, least_side: int) -> GrayscaleImage | None:
+        """Render a small copy of a JPEG 2000 picture; None where only the whole one will do.
+
+        Every refusal is left to the whole picture.
+        """
+        with quiet_pydicom(), contextlib.suppress(RejectedInputError):
+            layout = read_layout(self._file.attributes)
+            small = read_reduced_values(self._file, layout, least_side)
+            if small is None:
+                return None
+            image = self._render(layout, small.stored)
+            decoded = f"decoded at 1/{small.divisor}"
+            rows, columns = small.stored.codes.shape
+            return replace(
+                image,
+                rendering=f"{image.rendering}; {decoded}",
+                steps=(f"{decoded}: {rows} rows and {columns} columns, approximately", *image.steps),
+                warnings=(*image.warnings, ImageWarning.REDUCED_RESOLUTION),
+            )
+        return None
 
     def _render(self, layout: PixelLayout, stored: StoredValues) -> GrayscaleImage:
         with quiet_pydicom():

@@ -20,8 +20,10 @@ class Inspection:
     rejection: Rejection | None  #: what the service would refuse the file for, at this stage
 
 
-def inspect_file(path: Path) -> Inspection:
+def inspect_file(path: Path, least_side: int | None = None) -> Inspection:
     """Decode one file as the service does, and go on after a refusal as far as that is possible.
+
+    `least_side` is that of :meth:`Source.render`.
 
     Raises
     ------
@@ -36,7 +38,7 @@ def inspect_file(path: Path) -> Inspection:
     rejection = next((check.rejection for check in checks if check.rejection), None)
     image = None
     try:
-        image = source.render()
+        image = source.render(least_side)
     except (RejectedInputError, MemoryError) as error:
         rejection = rejection or _rejection(error)
     return Inspection(

@@ -169,25 +169,37 @@ def read_stored_values(file: DicomFile, layout: PixelLayout) -> StoredValues:
     transfer_syntax = file.transfer_syntax_uid
     if transfer_syntax in NATIVE_TRANSFER_SYNTAXES:
         return _extract(_decode_native(element, layout), layout, layout.bits_allocated)
-    fragments = _fragments(element)
     own = {
         uid.RLELossless: _decode_rle,
         ENCAPSULATED_UNCOMPRESSED: _decode_uncompressed,
         DEFLATED_IMAGE_FRAME: _decode_deflated,
     }
     if transfer_syntax in own:
-        return _extract(own[transfer_syntax](fragments, layout), layout, layout.bits_allocated)
-    codec = CODECS[transfer_syntax]
+        return _extract(own[transfer_syntax](_fragments(element), layout), layout, layout.bits_allocated)
+    stream, size = read_codestream(file, layout)
+    return keep_stored_bits(decode_stream(CODECS[transfer_syntax], stream, size), layout, size, transfer_syntax)
+
+
+def read_codestream(file: DicomFile, layout: PixelLayout) -> tuple[bytes, StreamSize]:
+    """Return the compressed frame of a transfer syntax with a codestream, measured and looked at for its end.
+
+    Raises
+    ------
+    RejectedInputError
+        TRUNCATED, PIXEL_DATA or UNSUPPORTED_TRANSFER_SYNTAX.
+    """
+    fragments = _fragments(require_pixels(file))
+    codec = CODECS[file.transfer_syntax_uid]
     # Padding to even length may be in the stream's own bytes only after its end marker.
     stream = b"".join(fragments)
     size = codec.read_size(stream)
     _check_size(size, layout, codec.name)
     if codec.check_ends:
         codec.check_ends(stream)
-    return _read_codestream(decode_stream(codec, stream, size), layout, size, transfer_syntax)
+    return stream, size
 
 
-def _read_codestream(cells: Cells, layout: PixelLayout, size: StreamSize, transfer_syntax: str) -> StoredValues:
+def keep_stored_bits(cells: Cells, layout: PixelLayout, size: StreamSize, transfer_syntax: str) -> StoredValues:
     """Keep the stored bits of a decoded codestream; where it contradicts the attributes, it is believed.
 
     Pixel Representation decides about the sign of a stream that lost it: encoders have written the two's

@@ -6,7 +6,6 @@ An embedded gamma or ICC profile is not applied; radiographs exported to PNG or 
 
 import contextlib
 import io
-import struct
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image
 
 from xray_batch.decode.channels import to_single_channel
+from xray_batch.decode.codecs import PILLOW_ERRORS
 from xray_batch.decode.codestream import check_jpeg_ends
 from xray_batch.decode.depth import find_used_range
 from xray_batch.decode.identify import PNG_SIGNATURE
@@ -43,21 +43,6 @@ _MODES: Final = {
 
 #: Chunks of one PNG; those of 8 kB, as libpng writes them, would make 512 MB.
 _MOST_CHUNKS: Final = 1 << 16
-
-#: What Pillow and libpng raise for damaged files.
-_PILLOW_ERRORS: Final = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
 
 
 #: What brings a picture upright, by its EXIF orientation (Exif 2.32, 4.6.4 A): shape (rows, columns) or turned.
@@ -255,7 +240,7 @@ def _reading(source_format: SourceFormat) -> Iterator[None]:
         raise RejectedInputError(
             ReasonCode.TOO_LARGE, f"The {name} file asks for more pixels than are accepted."
         ) from error
-    except _PILLOW_ERRORS as error:
+    except PILLOW_ERRORS as error:
         is_short = "truncated" in str(error) or isinstance(error, EOFError)
         raise RejectedInputError(
             ReasonCode.TRUNCATED if is_short else ReasonCode.UNREADABLE_FILE,

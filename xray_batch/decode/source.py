@@ -51,8 +51,14 @@ class Source(ABC):
             where they are colour or blank.
         """
 
-    def render(self) -> GrayscaleImage:
+    def render(self, least_side: int | None = None) -> GrayscaleImage:
         """Decode the pixels and render them.
+
+        Parameters
+        ----------
+        least_side
+            A small copy inside the file will do, if it has no side shorter than this; its warnings say so.  None: the
+            whole picture.
 
         Returns
         -------
@@ -64,7 +70,12 @@ class Source(ABC):
         RejectedInputError
             If the pixels are missing, truncated, corrupt, colour, blank, or in an unsupported encoding.
         """
-        return self.decode()()
+        small = self.render_reduced(least_side) if least_side is not None else None
+        return small or self.decode()()
+
+    def render_reduced(self, least_side: int) -> GrayscaleImage | None:
+        """Render a small copy; None where the file has none that is as good, the formats with none among them."""
+        return None
 
 
 def read_content(path: Path) -> bytes:

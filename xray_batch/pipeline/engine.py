@@ -17,9 +17,9 @@ from xray_batch.libraries import COMPUTING, versions
 from xray_batch.pipeline.patient_age import judge_age
 from xray_batch.pipeline.pool import Decoded, DecodePool, WorkerLimits
 from xray_batch.pipeline.unpack import Unpacked
-from xray_batch.records import Computation, Finished, ModelIdentity, ModelInput, Prediction, Rejection
+from xray_batch.records import Computation, Finished, InputSpec, ModelIdentity, ModelInput, Prediction, Rejection
 from xray_batch.settings import Settings
-from xray_batch.standardize import check_resize_rule, preprocess_sha256
+from xray_batch.standardize import check_resize_rule, find_least_side, preprocess_sha256
 
 T = TypeVar("T")
 
@@ -69,7 +69,7 @@ class Pipeline:
 
     def __init__(self, bundle: Bundle, settings: Settings) -> None:
         check_fit(bundle)
-        self.model = identify_model(bundle)
+        self.model = identify_model(bundle, settings)
         self.device = select_device(settings.device)
         dtype = select_dtype(settings.precision, self.device)
         self._ensemble = Ensemble(bundle, device=self.device, dtype=dtype, batch_size=settings.batch_size)
@@ -100,7 +100,9 @@ class Pipeline:
     def _start_workers(self) -> DecodePool[Job[Any]]:
         settings = self._settings
         limits = WorkerLimits(seconds=settings.decode_seconds, address_space=settings.decode_memory_mb << 20)
-        self._pool = self._workers.enter_context(DecodePool(settings.decode_workers, self._spec, limits))
+        least_side = choose_least_side(self._spec, settings)
+        pool = DecodePool[Job[Any]](settings.decode_workers, self._spec, limits, least_side=least_side)
+        self._pool = self._workers.enter_context(pool)
         return self._pool
 
     def _end_workers(self) -> None:
@@ -232,12 +234,18 @@ def check_fit(bundle: Bundle) -> None:
     check_resize_rule(bundle.manifest.input_spec)
 
 
-def identify_model(bundle: Bundle) -> ModelIdentity:
-    """Name the model and the preprocessing of the results that `bundle` gives."""
+def choose_least_side(spec: InputSpec, settings: Settings) -> int | None:
+    """Return the shortest side that a small copy in a file must have to be decoded instead; None: none will do."""
+    return find_least_side(spec) if settings.decode == "fast" else None
+
+
+def identify_model(bundle: Bundle, settings: Settings) -> ModelIdentity:
+    """Name the model and the preprocessing of the results that `bundle` gives with `settings`."""
+    spec = bundle.manifest.input_spec
     return ModelIdentity(
         model_id=bundle.manifest.model_id,
         model_sha256=bundle.sha256,
-        preprocess_sha256=preprocess_sha256(bundle.manifest.input_spec),
+        preprocess_sha256=preprocess_sha256(spec, choose_least_side(spec, settings)),
         manifest=bundle.manifest_text,
     )
 

@@ -57,9 +57,12 @@ class Decoded(Generic[T]):
 class DecodeWorker:
     """One worker process, seen from its parent."""
 
-    def __init__(self, spec: InputSpec, limits: WorkerLimits, *, measure: bool = False) -> None:
+    def __init__(
+        self, spec: InputSpec, limits: WorkerLimits, *, least_side: int | None = None, measure: bool = False
+    ) -> None:
         self._spec = spec
         self._limits = limits
+        self._least_side = least_side
         self._measure = measure
         self._files = 0
         self._descriptor = os.memfd_create("model-input", os.MFD_CLOEXEC)
@@ -91,6 +94,7 @@ class DecodeWorker:
             *("--connection", str(connection), "--memory", str(self._descriptor)),
             *("--spec", INPUT_SPEC.dump_json(self._spec).decode()),
             *("--address-space", str(self._limits.address_space)),
+            *(() if self._least_side is None else ("--least-side", str(self._least_side))),
             *(("--measure",) if self._measure else ()),
         ]
 
@@ -166,12 +170,21 @@ class DecodePool(Generic[T]):
     """Decode jobs in several processes; results come in the order in which they are ready.
 
     One thread per worker keeps it busy, replaces it when it is used up or dies, and hands results over.
-    Memory is bounded by the caller: at most `submit` calls minus `take` results are inside.  `measure` has
-    the rendered pictures measured too.
+    Memory is bounded by the caller: at most `submit` calls minus `take` results are inside.  With `least_side`
+    a small copy in a file will do, see :meth:`xray_batch.decode.Source.render`.  `measure` has the rendered pictures
+    measured too.
     """
 
-    def __init__(self, workers: int, spec: InputSpec, limits: WorkerLimits, *, measure: bool = False) -> None:
-        self._start_worker = partial(DecodeWorker, spec, limits, measure=measure)
+    def __init__(
+        self,
+        workers: int,
+        spec: InputSpec,
+        limits: WorkerLimits,
+        *,
+        least_side: int | None = None,
+        measure: bool = False,
+    ) -> None:
+        self._start_worker = partial(DecodeWorker, spec, limits, least_side=least_side, measure=measure)
         self._jobs: queue.SimpleQueue[_Request[T] | None] = queue.SimpleQueue()
         self._decoded: queue.SimpleQueue[Decoded[T] | DecoderDiedError] = queue.SimpleQueue()
         self._closing = threading.Event()

@@ -25,7 +25,8 @@ from xray_batch.records import (
     ResultRecord,
     StoredResult,
 )
-from xray_batch.settings import Settings
+from xray_batch.settings import DecodeName, Settings
+from xray_batch.standardize import find_least_side, preprocess_sha256
 
 #: How far a probability may be from the stored one where both were computed on CPUs in float32.  One image alone
 #: and the same image in a batch differ by up to 2.3e-7, one thread and two by up to 1.1e-7 (48 films, AVX2).
@@ -88,7 +89,7 @@ class Replayed:
 
 
 def replay(stored: StoredResult, settings: Settings, file: Path | None) -> Replayed:
-    """Recompute a result with the bundle that made it, in the precision that is recorded.
+    """Recompute a result with the bundle that made it, as exactly decoded and in the precision that is recorded.
 
     Parameters
     ----------
@@ -111,9 +112,10 @@ def replay(stored: StoredResult, settings: Settings, file: Path | None) -> Repla
             "archives are not unpacked again"
         )
         raise ReplayError(message)
+    recorded: dict[str, object] = {"decode": _find_decode(record, bundle), "decode_workers": 1}
     if then is not None:
-        settings = settings.model_copy(update={"precision": then.precision})
-    with Pipeline(bundle, settings.model_copy(update={"decode_workers": 1})) as pipeline:
+        recorded["precision"] = then.precision
+    with Pipeline(bundle, settings.model_copy(update=recorded)) as pipeline:
         results = [answered.result for group in pipeline.run([Job(path=path, context=None)]) for answered in group]
     (result,) = results
     if isinstance(result, Failure):
@@ -125,6 +127,12 @@ def replay(stored: StoredResult, settings: Settings, file: Path | None) -> Repla
         now=_answer(result, pipeline.model.preprocess_sha256),
         tolerance=tolerance(then, result.computation),
     )
+
+
+def _find_decode(record: ResultRecord, bundle: Bundle) -> DecodeName:
+    """Return the setting `decode` that a result was made with; `exact` where its rules are not those of now."""
+    spec = bundle.manifest.input_spec
+    return "fast" if record.preprocess_sha256 == preprocess_sha256(spec, find_least_side(spec)) else "exact"
 
 
 def find_maker(record: ResultRecord, settings: Settings) -> Bundle:

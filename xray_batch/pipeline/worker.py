@@ -71,6 +71,7 @@ def main() -> None:
     parser.add_argument("--memory", type=int, required=True)
     parser.add_argument("--spec", required=True)
     parser.add_argument("--address-space", type=int, required=True)
+    parser.add_argument("--least-side", type=int)
     parser.add_argument("--measure", action="store_true")
     options = parser.parse_args()
     spec = INPUT_SPEC.validate_json(options.spec)
@@ -86,14 +87,23 @@ def main() -> None:
             except EOFError:
                 break
             _limit_cpu()
-            connection.send_bytes(REPLY.dump_json(answer(path, spec, slot, measure=options.measure)))
+            reply = answer(path, spec, slot, least_side=options.least_side, measure=options.measure)
+            connection.send_bytes(REPLY.dump_json(reply))
         del slot
 
 
-def answer(path: Path, spec: InputSpec, slot: npt.NDArray[np.float32], *, measure: bool = False) -> Reply:
+def answer(
+    path: Path,
+    spec: InputSpec,
+    slot: npt.NDArray[np.float32],
+    *,
+    least_side: int | None = None,
+    measure: bool = False,
+) -> Reply:
     """Decode and prepare one file; the pixels go to `slot`, shape (spec.rows, spec.columns).
 
-    `measure` has the rendered picture measured too, which classifying does not need.
+    `least_side` is that of :meth:`Source.render`.  `measure` has the rendered picture measured too, which classifying
+    does not need.
     """
     start = time.perf_counter()
     digest: str | None = None
@@ -109,7 +119,7 @@ def answer(path: Path, spec: InputSpec, slot: npt.NDArray[np.float32], *, measur
         digest = hashlib.sha256(content).hexdigest()
         source = open_content(content)
         source.check_intended_use()
-        image = source.render()
+        image = source.render(least_side)
         rendered = measure_pixels(image.pixels, 0.0, 1.0) if measure else None
         prepared = prepare(image, spec)
         slot[...] = prepared.pixels

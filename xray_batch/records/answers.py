@@ -113,7 +113,7 @@ class ModelIdentity:
 
     model_id: str  #: `id` and `version` of the bundle: `paediatric-cxr-1.0.0`
     model_sha256: str  #: of the manifest, which holds the hashes of the weights
-    preprocess_sha256: str  #: of the InputSpec
+    preprocess_sha256: str  #: of the InputSpec, and of the approximation in decoding if there is one
     manifest: str  #: the manifest's JSON text, kept with the results
 
 

@@ -41,6 +41,7 @@ class ImageWarning(enum.StrEnum):
     ORIENTATION_CORRECTED = "orientation_corrected"  #: Mirrored or turned as (0020,0020) Patient Orientation asks.
     NOT_SQUARE = "not_square"  #: The pixels were not square and were resampled.
     PADDING_TRIMMED = "padding_trimmed"  #: Rows or columns of nothing but (0028,0120) padding were cut off.
+    REDUCED_RESOLUTION = "reduced_resolution"  #: A small copy inside the file was decoded: `decode` is `fast`.
     BORDER_TRIMMED = "border_trimmed"  #: A wide border of one gray was cut off.
     UID_CONFLICT = "uid_conflict"  #: Other bytes with this (0008,0018) SOP Instance UID came first.
     SUSPECT_POLARITY = "suspect_polarity"  #: The picture looks as if black and white were exchanged.
@@ -85,7 +86,7 @@ class GrayscaleImage:
     MONOCHROME2 polarity: bone is bright, air is dark.  Not yet standardized.
     """
     rendering: str
-    """How stored values became gray: `voi_lut`, `window:LINEAR`, `identity`, ..."""
+    """How stored values became gray: `voi_lut`, `window:LINEAR`, `identity; decoded at 1/4`, ..."""
     bits: int | None = None  #: of one decoded value before rendering; None where the image comes from no file
     steps: tuple[str, ...] = ()
     """What was done in turn and why, one clause each, for people; no patient attribute."""
