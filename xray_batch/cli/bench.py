@@ -38,7 +38,7 @@ def bench(
     """Measure how fast this machine is: each step alone, and all of it beside two other ways to do the same work.
 
     Films of realistic size are made in a temporary folder (about 1 GB) from the packaged samples; nothing else is
-    read or written, the database least of all.  Takes some ten minutes on two cores; fewer --files and --repeats
+    read or written, the database least of all.  Takes some six minutes on two cores; fewer --files and --repeats
     take less.
     """
     settings = open_settings(home, config, database_url, bundle=bundle, device=device, decode="exact")
