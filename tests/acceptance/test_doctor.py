@@ -1,7 +1,9 @@
 """`xray-batch doctor`: what it finds, on real folders, databases and services."""
 
 import os
+import sqlite3
 import stat
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -140,6 +142,14 @@ def test_an_old_revision(settings, empty_postgresql_url):
     assert not (settings.home / "results.sqlite3").exists()
     level, text = database.database(Settings(home=settings.home, database_url=empty_postgresql_url))
     assert (level, "xray-batch db upgrade" in text) == (Level.PROBLEM, True)
+
+
+def test_a_tally_that_is_not_what_there_is_is_a_problem(settings):
+    """`doctor` counts the rows themselves: a tally that balances and is wrong is found where no service recounts."""
+    with closing(sqlite3.connect(settings.home / "results.sqlite3")) as connection, connection:
+        connection.execute("UPDATE tally SET arrivals = 5 WHERE standing = 'results'")
+    level, text = database.database(settings)
+    assert (level, "wrong by 5" in text) == (Level.PROBLEM, True)
 
 
 def test_a_database_that_cannot_be_written_is_a_problem(postgresql_server, database_url, tmp_path):

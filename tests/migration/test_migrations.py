@@ -138,6 +138,33 @@ class TestSchemaEqualsMigrations:
         with pytest.raises(DatabaseRevisionError, match="TRIGGER event"):
             check_database(database_url)
 
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            (
+                "DROP TRIGGER event_append_only ON event",
+                "CREATE FUNCTION harmless() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+                "CREATE TRIGGER event_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON event"
+                " FOR EACH STATEMENT EXECUTE FUNCTION harmless()",
+            ),
+            (
+                "DROP TRIGGER event_append_only ON event",
+                "CREATE SCHEMA other CREATE TABLE event (event_id int)",
+                "CREATE TRIGGER event_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON other.event"
+                " FOR EACH STATEMENT EXECUTE FUNCTION event_append_only()",
+            ),
+            ("ALTER TABLE event DISABLE TRIGGER event_append_only",),
+            ("ALTER FUNCTION tally_arrival() SECURITY INVOKER",),
+        ],
+        ids=["does nothing", "on another table", "disabled", "without its rights"],
+    )
+    @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+    def test_check_finds_a_trigger_that_is_not_what_it_seems(self, database_url, changes):
+        """One that only has the right name, or does not act, is a difference."""
+        execute(database_url, *changes)
+        with pytest.raises(DatabaseRevisionError, match=r"TRIGGER event|FUNCTION tally_arrival"):
+            check_database(database_url)
+
     def test_check_refuses_an_empty_database(self, empty_url):
         """An empty or absent database is not at the newest revision, and is not created."""
         with pytest.raises(DatabaseRevisionError, match="at revision none"):

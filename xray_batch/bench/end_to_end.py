@@ -113,7 +113,8 @@ def _run(task: Task) -> tuple[Outcome, int]:
 
 def environment_of(contender: str) -> dict[str, str]:
     """Return the variables of a contender: how threads wait is set for the pipeline, and left to torch for others."""
-    return {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY" or contender == PIPELINE}
+    waiting = () if contender == PIPELINE else ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    return {name: value for name, value in os.environ.items() if name not in waiting}
 
 
 def _sum_up(

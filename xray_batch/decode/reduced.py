@@ -126,11 +126,12 @@ def _reduce(side: int, halvings: int) -> int:
 
 
 def _is_plain(stream: bytes) -> bool:
-    """Whether this is a bare codestream whose picture begins at the origin of its grid (T.800 A.5.1).
+    """Whether this is a bare codestream whose picture begins at the origin of its grid and fills it (T.800 A.5.1).
 
-    Elsewhere a pixel of the small copy does not stand for a whole block of the picture's.
+    Elsewhere a pixel of the small copy does not stand for a whole block of the picture's.  A stream with fewer samples
+    than its grid has points is the exact decoder's to refuse.
     """
-    return stream.startswith(b"\xff\x4f") and stream[16:24] == bytes(8)
+    return stream.startswith(b"\xff\x4f") and stream[16:24] == bytes(8) and stream[43:45] == b"\1\1"
 
 
 def _needs_exact_values(size: StreamSize, layout: PixelLayout, attributes: Attributes) -> bool:

@@ -123,13 +123,20 @@ class SettleTracker:
         since = min((sighting.since for sighting in self._sightings.values()), default=None)
         return 0.0 if since is None else self._clock() - since
 
-    def complete(self, files: Iterable[InboxFile], renamed: Collection[str] = ()) -> Iterator[InboxFile]:
+    def complete(
+        self,
+        files: Iterable[InboxFile],
+        renamed: Collection[str] = (),
+        wanted: Callable[[InboxFile], bool] = lambda file: True,
+    ) -> Iterator[InboxFile]:
         """Give the complete ones of a scan's files, urgent, then longest unchanged first; forget those that are gone.
 
         Parameters
         ----------
         renamed
             Names that files are said to have got by a rename, since the scan before or earlier.
+        wanted
+            Asked when a file's turn comes; others are not given, nor opened.
 
         Notes
         -----
@@ -148,7 +155,7 @@ class SettleTracker:
             sightings[file.name] = before
         self._sightings = sightings
         in_order = sorted(sightings.values(), key=lambda seen: (not is_urgent(seen.file.name), seen.since))
-        return (sighting.file for sighting in in_order if self._is_complete(sighting, now))
+        return (seen.file for seen in in_order if wanted(seen.file) and self._is_complete(seen, now))
 
     def _is_complete(self, sighting: _Sighting, now: float) -> bool:
         needed = self._settle_seconds * (1 if sighting.file.size else EMPTY_FILE_FACTOR)

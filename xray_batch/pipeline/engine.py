@@ -26,8 +26,8 @@ T = TypeVar("T")
 #: Longest time without a group of answers, empty or not.
 TICK_SECONDS = 1.0
 
-#: A forward pass takes no more images than fit into this time, but at least one: whatever is urgent waits for it.  On a
-#: GPU all of a batch fit; on a CPU more images at once are hardly faster.
+#: On a CPU a forward pass takes no more images than fit into this time, but at least one: whatever is urgent waits for
+#: it, and more images at once are hardly faster.  On a GPU a pass takes as long for one image as for a full batch.
 PASS_SECONDS = 0.25
 
 
@@ -152,7 +152,7 @@ class Pipeline:
         predictions = iter(self._predict([prepared for prepared in inputs if prepared is not None]))
         seen = sum(prepared is not None for prepared in inputs)
         seconds = (time.perf_counter() - start) / max(1, seen)
-        if seen:
+        if seen and self.device.type == "cpu":
             self._together = max(1, min(self._settings.batch_size, int(PASS_SECONDS / seconds)))
         together = replace(self._computation, batch_images=seen)
         return [

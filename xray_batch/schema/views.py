@@ -123,13 +123,30 @@ def _missing_in_postgresql(connection: sa.Connection) -> list[str]:
             savepoint.rollback()
         if not same:
             missing.append(create_view(name))
-    functions = {name: body for name, body in connection.execute(sa.text(_FUNCTIONS_FOUND))}
-    missing += [create_function(name) for name, text in POSTGRESQL_FUNCTIONS.items() if functions.get(name) != text[1]]
-    triggers = set(connection.scalars(sa.text(_TRIGGERS_FOUND)))
-    return missing + [statement for name, statement in POSTGRESQL_TRIGGERS.items() if name not in triggers]
+    functions = {name: (body, definer) for name, body, definer in connection.execute(sa.text(_FUNCTIONS_FOUND))}
+    missing += [
+        create_function(name)
+        for name, (head, body) in POSTGRESQL_FUNCTIONS.items()
+        if functions.get(name) != (body, "SECURITY DEFINER" in head)
+    ]
+    triggers = connection.execute(sa.text(_TRIGGERS_FOUND)).all()
+    return missing + [
+        statement
+        for statement in POSTGRESQL_TRIGGERS.values()
+        if not any(
+            statement.startswith(f"CREATE TRIGGER {name} ")
+            and f" ON {table}\n" in statement
+            and statement.endswith(f" {function}()")
+            for name, table, function in triggers
+        )
+    ]
 
 
-_FUNCTIONS_FOUND = "SELECT proname, prosrc FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
+_FUNCTIONS_FOUND = "SELECT proname, prosrc, prosecdef FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
 
-#: Of those that are not disabled; what they do is in their functions.
-_TRIGGERS_FOUND = "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgenabled = 'O'"
+#: Those that are not disabled, with their tables and functions.
+_TRIGGERS_FOUND = """\
+SELECT tgname, relname, proname FROM pg_trigger
+JOIN pg_class ON pg_class.oid = tgrelid JOIN pg_proc ON pg_proc.oid = tgfoid
+WHERE NOT tgisinternal AND tgenabled = 'O'
+AND relnamespace = 'public'::regnamespace AND pronamespace = 'public'::regnamespace"""

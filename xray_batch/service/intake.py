@@ -11,6 +11,7 @@ from xray_batch.decode import ends_early, has_ended
 from xray_batch.intake import (
     Claimed,
     Folders,
+    InboxFile,
     LeftAlone,
     SettleTracker,
     claim,
@@ -196,38 +197,43 @@ class Intake:
         if not self.look_for_room():
             self._tracker.complete(found.files, renamed)  # they go on settling
             return False, False
-        more = False
         claimed: Counter[bool] = Counter()  #: urgent ones, and others
         refused: Counter[str] = Counter()
-        for file in self._tracker.complete(found.files, renamed):
+        places = self._places_in_spool()
+        passed_over: set[bool] = set()  #: kinds of which there may be more than are claimed at once
+
+        def is_wanted(file: InboxFile) -> bool:
             urgent = is_urgent(file.name)
-            room = self._room_for(urgent=urgent, beside=claimed[True])
-            if claimed[urgent] == room:
-                more |= bool(room)
-                if urgent:
-                    continue
-                return more, True  # of the others nothing is known
+            group = _BESIDE_URGENT if claimed[True] and not urgent else _GROUP
+            if claimed[urgent] < min(group, places[urgent]):
+                return True
+            passed_over.add(urgent)
+            return False
+
+        for file in self._tracker.complete(found.files, renamed, is_wanted):
             try:
                 claim(file, self._folders)
-                claimed[urgent] += 1
+                claimed[is_urgent(file.name)] += 1
             except OSError as error:
                 if error.errno in DISK_ERRNOS:
                     raise
                 refused[why(error)] += 1
-        unreadable = self._tracker.unreadable
-        left = Counter({str(kind): count for kind, count in found.left_alone.items()}) + refused
-        left += Counter(unreadable=unreadable)
+        if passed_over:  # nothing is known of these
+            return any(places[urgent] for urgent in passed_over), True
+        self._tell_of_left_files(Counter({str(kind): count for kind, count in found.left_alone.items()}) + refused)
+        return False, len(found.files) > claimed.total() + refused.total() + self._tracker.unreadable
+
+    def _tell_of_left_files(self, left: Counter[str]) -> None:
+        """Say, when it changes, how many files stay in the inbox, and why."""
+        left += Counter(unreadable=self._tracker.unreadable)
         if left != self._left_alone:
             self._log.warning("files left in the inbox", **left)
             self._left_alone = left
-        return more, len(found.files) > claimed.total() + refused.total() + unreadable
 
-    def _room_for(self, *, urgent: bool, beside: int) -> int:
-        """Return how many files of one kind are claimed at once at most, with so many urgent ones claimed before."""
-        in_spool = sum(self._recorded.values())
-        if urgent:
-            return max(0, min(_GROUP, _SPOOL_URGENT - in_spool))
-        return max(0, min(_BESIDE_URGENT if beside else _GROUP, _SPOOL_FILES - (len(self._recorded) - in_spool)))
+    def _places_in_spool(self) -> dict[bool, int]:
+        """Return how many more urgent files the spool may take, and how many others."""
+        urgent = sum(self._recorded.values())
+        return {True: max(0, _SPOOL_URGENT - urgent), False: max(0, _SPOOL_FILES - (len(self._recorded) - urgent))}
 
     def _record_claims(self) -> bool:
         """Record one group of what is in the spool and not recorded, urgent first; tell whether there is more."""

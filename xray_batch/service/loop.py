@@ -168,8 +168,8 @@ class Service:
     def _wait(self) -> None:
         """Sleep until the next scan is due, or an event says that one is worth while."""
         self._wait_for(self._wake, self._next_scan)
-        if self._wake.is_set() and not self._stopping.wait(_EVENT_SECONDS):
-            self._next_scan = 0.0
+        if self._wake.is_set():
+            self._stopping.wait(_EVENT_SECONDS)
 
     def _wait_for(self, event: threading.Event, until: float) -> None:
         """Wait, beating; a database or a disk that is down is no reason to be started again."""

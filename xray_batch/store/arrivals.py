@@ -37,7 +37,8 @@ def add_arrivals(
         if holders[sha256] is None:
             _queue_again(connection, arrival)
             holders[sha256] = arrival.arrival_id
-    _hurry(connection, [arrival.content_sha256 for arrival in new if arrival.is_urgent])
+    if urgent := [arrival.content_sha256 for arrival in new if arrival.is_urgent]:
+        _hurry(connection, urgent)
     _insert_arrivals(connection, new, added, "inbox")
     return stored | added
 

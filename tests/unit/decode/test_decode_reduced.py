@@ -246,6 +246,16 @@ def test_refusals_are_those_of_the_exact_decoder(reason_code, tmp_path):
     assert found == exact
 
 
+def test_a_stream_with_fewer_samples_than_points(tmp_path):
+    """A stream whose samples do not fill its grid is refused as the exact decoder refuses it."""
+    stream = bytearray(compress(PICTURE, uid.JPEG2000Lossless, chest_dataset()))
+    assert stream[43:45] == b"\1\1"  # XRsiz and YRsiz
+    stream[43:45] = b"\2\2"
+    source = open_source(write_film(tmp_path, stream=bytes(stream)))
+    assert end_of(source, None)[0] is ReasonCode.PIXEL_DATA
+    assert end_of(source, LEAST_SIDE) == end_of(source, None)
+
+
 def test_damaged_films_end_alike(tmp_path):
     """A stream with a few bits turned over is refused for the same reason, or decoded, whichever way is taken."""
     stream = compress(PICTURE, uid.JPEG2000Lossless, chest_dataset())

@@ -217,6 +217,18 @@ def test_complete_files_come_in_the_order_of_waiting(drop, look):
     assert look(5) == ["b", "c", "a"]
 
 
+def test_files_that_are_not_wanted_are_not_opened(folders, drop, clock, monkeypatch):
+    """What the caller has no room for is passed over without a look into it, and is not given."""
+    opened = []
+    real = settle.open_file
+    monkeypatch.setattr(settle, "open_file", lambda root, *names: opened.append(names[-1]) or real(root, *names))
+    for number in range(10):
+        drop(f"{number}.dcm")
+    tracker = make_tracker(folders, clock, 0.0)
+    given = tracker.complete(scan(folders.inbox).files, wanted=lambda file: file.name in ("3.dcm", "7.dcm"))
+    assert sorted(file.name for file in given) == sorted(opened) == ["3.dcm", "7.dcm"]
+
+
 def test_files_are_opened_only_as_they_are_taken(folders, drop, clock, monkeypatch):
     """Of a huge drop no more files are opened than the caller takes."""
     opened = []

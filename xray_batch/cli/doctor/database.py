@@ -32,10 +32,12 @@ def database(settings: Settings) -> tuple[Level, str]:
         cure = "run `xray-batch db upgrade`" if (found or "") < head else "run the version that upgraded it"
         return Level.PROBLEM, f"at revision {found or 'none'}, this version works with {head}: {cure}"
     with closing(Store(make_engine(url))) as store:
-        engine, accounting = store.describe_engine(), store.accounting()
+        engine, (accounting, tallied) = store.describe_engine(), store.recount()
         store.check_writable()
     if not accounting.balances:
         return Level.PROBLEM, f"the account does not balance: {accounting.lost} of {accounting.arrivals} files lost"
+    if wrong := tallied.differs_by(accounting):
+        return Level.PROBLEM, f"the tally that `status` reads is wrong by {wrong}: it was not restored with its rows"
     name = f"{engine.name} {engine.version}" + (f", journal {engine.journal_mode}" if engine.journal_mode else "")
     return Level.OK, f"{name}, revision {head}, writable; {accounting.arrivals} arrivals, all accounted for"
 
