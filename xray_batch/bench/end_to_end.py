@@ -113,8 +113,7 @@ def _run(task: Task) -> tuple[Outcome, int]:
 
 def environment_of(contender: str) -> dict[str, str]:
     """Return the variables of a contender: how threads wait is set for the pipeline, and left to torch for others."""
-    waiting = () if contender == PIPELINE else ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-    return {name: value for name, value in os.environ.items() if name not in waiting}
+    return {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY" or contender == PIPELINE}
 
 
 def _sum_up(

@@ -85,11 +85,9 @@ app.add_typer(database.app, name="db")
 
 def main() -> None:
     """Run a command; an error that is no bug of ours is one sentence, never a traceback."""
-    # OpenMP reads them when torch is loaded.  The networks' threads wait for each other some hundred times a pass; to
-    # spin for long meanwhile takes the cores from the decode workers, who keep them waiting all the longer.  Not to
-    # spin at all makes a film that comes alone take half as long again.
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ |= {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "1000")}
+    # OpenMP reads it when torch is loaded.  The networks' threads wait for each other some hundred times a pass; to
+    # spin meanwhile takes the cores from the decode workers, who keep them waiting all the longer.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         app(prog_name="xray-batch")
     except ConfigurationError as error:
