@@ -5,9 +5,19 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from xray_batch.errors import ConfigurationError
 
@@ -15,6 +25,14 @@ DeviceName: TypeAlias = Literal["auto", "cpu", "cuda"]
 PrecisionName: TypeAlias = Literal["auto", "float32", "bfloat16"]
 DecodeName: TypeAlias = Literal["exact", "fast"]
 AgePolicyName: TypeAlias = Literal["flag", "refuse"]
+
+
+def _split(value: object) -> object:
+    """Read names from an environment variable, which has no lists: separated by commas."""
+    return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+
+Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
 ENVIRONMENT_PREFIX: Final = "XRAY_BATCH_"
 
@@ -83,6 +101,25 @@ class Settings(BaseModel):
     health_address: str = Field(
         "unix", description="Where `/livez`, `/readyz` and `/metrics` are: `unix`, HOST:PORT on loopback, or `off`"
     )
+    web_address: str = Field(
+        "127.0.0.1:8080",
+        description="Where the worklist page is: `unix` for `web.sock` in the home folder, or HOST:PORT",
+    )
+    web_token_file: Path | None = Field(
+        None, description="File with a line NAME:TOKEN for each user of the worklist page; without a token, no page"
+    )
+    web_user_header: str | None = Field(
+        None, description="Header in which a trusted reverse proxy names the user whom it has let in"
+    )
+    web_proxies: Names = Field(
+        (), description="Addresses of such proxies on other machines; those of this machine are trusted with the header"
+    )
+    web_requeue_users: Names = Field(
+        (), description="Users of the page who may have answers given again; `*` for all of them"
+    )
+    web_deidentified_users: Names = Field(
+        (), description="Users of the page who never see identifiers of patients; `*` for all of them"
+    )
     unpack_zip: bool = Field(
         False, description="Whether zip archives are unpacked, each member to be a file of its own"
     )
@@ -101,10 +138,36 @@ class Settings(BaseModel):
     def _check_health_address(cls, address: str) -> str:
         if address in ("unix", "off"):
             return address
-        host, _, port = address.rpartition(":")
-        if not port.isdecimal() or not 0 < int(port) < 65536 or not _is_loopback(host.strip("[]")):
+        host = _host_of(address)
+        if host is None or not host.is_loopback:
             raise ValueError("expected `unix`, `off`, or a loopback address and a port such as 127.0.0.1:9464")
         return address
+
+    @field_validator("web_address")
+    @classmethod
+    def _check_web_address(cls, address: str) -> str:
+        if address != "unix" and _host_of(address) is None:
+            raise ValueError("expected `unix`, or an IP address and a port such as 127.0.0.1:8080")
+        return address
+
+    @field_validator("web_proxies")
+    @classmethod
+    def _check_proxies(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in proxies:
+            ipaddress.ip_address(proxy)
+        return proxies
+
+    @model_validator(mode="after")
+    def _refuse_an_open_page(self) -> Self:
+        """Let nobody who can reach this machine read about patients."""
+        host = _host_of(self.web_address)
+        if host is None or host.is_loopback or self.web_token_file or (self.web_user_header and self.web_proxies):
+            return self
+        message = (
+            f"`web_address` {self.web_address} is reached from other machines: set `web_token_file`, or both "
+            "`web_user_header` and `web_proxies`"
+        )
+        raise ValueError(message)
 
     @field_validator("database_url_file")
     @classmethod
@@ -129,11 +192,15 @@ class Settings(BaseModel):
         return f"sqlite:///{self.home.absolute() / DATABASE_NAME}"
 
 
-def _is_loopback(host: str) -> bool:
+def _host_of(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the IP address of HOST:PORT; None if it is none, or the port none."""
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        return None
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host.strip("[]"))
     except ValueError:
-        return False
+        return None
 
 
 def load_settings(

@@ -33,6 +33,7 @@ from xray_batch.cli import (
     status,
     train,
     watch,
+    web,
 )
 from xray_batch.errors import ConfigurationError, XrayBatchError
 
@@ -68,6 +69,7 @@ app.command("inspect")(inspect.inspect)
 app.command("explain")(explain.explain)
 app.command("stats")(stats.stats)
 app.command("watch")(watch.watch)
+app.command("web")(web.web)
 app.command("results")(results.results)
 app.command("replay")(replay.replay)
 app.command("requeue")(requeue.requeue)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Device, Home, open_settings
-from xray_batch.cli.output import Format, check_picture_path, json_line, progress_bars
+from xray_batch.cli.output import Format, check_picture_path, progress_bars
+from xray_batch.export import json_line
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -9,7 +9,8 @@ import typer
 
 from xray_batch import DISCLAIMER
 from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Device, Home, open_settings
-from xray_batch.cli.output import Format, json_line, progress_bars
+from xray_batch.cli.output import Format, progress_bars
+from xray_batch.export import json_line
 
 if TYPE_CHECKING:
     from xray_batch.bundle import Metric, Proportion

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Decode, Device, Home, open_settings
-from xray_batch.cli.output import Format, check_picture_path, json_line, visible
+from xray_batch.cli.output import Format, check_picture_path, visible
+from xray_batch.export import json_line
 from xray_batch.records import GateCheck, ImageWarning, Outcome, Rejection
 
 if TYPE_CHECKING:

@@ -1,14 +1,10 @@
 """Rows for people and for programs."""
 
-import csv
-import datetime as dt
 import enum
-import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -27,10 +23,8 @@ from rich.table import Table
 from rich.text import Text
 
 from xray_batch import DISCLAIMER
-from xray_batch.records import RESULT_COLUMNS, Outcome
-from xray_batch.spreadsheet import safe_cell
-
-Row = Mapping[str, object]
+from xray_batch.export import Row, write_csv, write_json_lines, write_parquet
+from xray_batch.records import Outcome
 
 _STYLES: Final = {
     Outcome.PNEUMONIA: "bold red",
@@ -61,7 +55,9 @@ def write_rows(rows: Iterable[Row], form: ExportFormat, output: Path | None) -> 
     if output:
         output.touch(mode=0o640)  # results are patient data
     if form is ExportFormat.PARQUET:
-        _write_parquet(rows, output)
+        if output is None:
+            raise typer.BadParameter("a Parquet file needs a name: add --output FILE")
+        write_parquet(rows, output)
         return
     if form is ExportFormat.TABLE and output is None:
         print_table(rows)
@@ -69,11 +65,9 @@ def write_rows(rows: Iterable[Row], form: ExportFormat, output: Path | None) -> 
     stream = output.open("w", newline="", encoding="utf-8") if output else sys.stdout
     try:
         if form is ExportFormat.JSON:
-            stream.writelines(json_line(row) + "\n" for row in rows)
+            write_json_lines(rows, stream)
         elif form is ExportFormat.CSV:
-            writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(RESULT_COLUMNS)
-            writer.writerows([csv_cell(row[name]) for name in RESULT_COLUMNS] for row in rows)
+            write_csv(rows, stream)
         else:
             print_table(rows, Console(file=stream, width=200))
     finally:
@@ -128,17 +122,6 @@ def progress_bars() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
         yield task
 
 
-def json_line(row: Row) -> str:
-    """Return one row as a JSON object on one line."""
-    return json.dumps({name: _plain(value) for name, value in row.items()}, ensure_ascii=False)
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, dt.datetime | dt.date):
-        return value.isoformat()
-    return value
-
-
 def check_picture_path(out: Path, films: Iterable[Path], option: str) -> None:
     """Refuse to write a picture over a film, or where none can be written, before any work is done.
 
@@ -163,41 +146,3 @@ def _is_same_file(one: Path, other: Path) -> bool:
         return one.samefile(other)
     except OSError:  # it is not there, or cannot even be asked for
         return False
-
-
-def csv_cell(value: object) -> object:
-    """Return a value as CSV has it, and text so that no spreadsheet runs it."""
-    text = _plain(value)
-    return safe_cell(text) if isinstance(text, str) else text
-
-
-def _write_parquet(rows: Iterable[Row], output: Path | None) -> None:
-    if output is None:
-        raise typer.BadParameter("a Parquet file needs a name: add --output FILE")
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise typer.BadParameter("Parquet needs pyarrow: pip install pyarrow") from error
-    schema = pa.schema([(name, _arrow_type(pa, name)) for name in RESULT_COLUMNS])
-    with pq.ParquetWriter(output, schema) as writer:
-        for page in _pages(rows, 10_000):
-            writer.write_table(pa.Table.from_pylist([dict(row) for row in page], schema=schema))
-
-
-def _arrow_type(pa: object, name: str) -> object:
-    if name == "result_id":
-        return pa.int64()  # type: ignore[attr-defined] # pyarrow publishes no types
-    if name in ("received_at", "classified_at"):
-        return pa.timestamp("us", tz="UTC")  # type: ignore[attr-defined]
-    if name == "study_date":
-        return pa.date32()  # type: ignore[attr-defined]
-    if name.startswith(("p_", "threshold_")) or name in ("disagreement", "processing_seconds", "heat_in_thorax"):
-        return pa.float64()  # type: ignore[attr-defined]
-    return pa.string()  # type: ignore[attr-defined]
-
-
-def _pages(rows: Iterable[Row], size: int) -> Iterator[Sequence[Row]]:
-    iterator = iter(rows)
-    while page := list(islice(iterator, size)):
-        yield page

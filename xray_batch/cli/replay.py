@@ -7,8 +7,9 @@ import typer
 
 from xray_batch import DISCLAIMER
 from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Device, Home, open_settings, open_store
-from xray_batch.cli.output import Format, json_line
+from xray_batch.cli.output import Format
 from xray_batch.errors import ReasonCode
+from xray_batch.export import json_line
 
 if TYPE_CHECKING:
     from xray_batch.pipeline.replay import Answer, Replayed

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Device, Home, open_settings
-from xray_batch.cli.output import Format, json_line
+from xray_batch.cli.output import Format
+from xray_batch.export import json_line
 
 if TYPE_CHECKING:
     from xray_batch.golden.kit import Verdict

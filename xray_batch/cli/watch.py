@@ -86,7 +86,7 @@ def _open_store_at_last(settings: Settings, vitals: "Vitals") -> "Iterator[Store
     from contextlib import ExitStack
 
     from xray_batch.logs import get_logger
-    from xray_batch.service import notify
+    from xray_batch.systemd import notify
 
     with ExitStack() as stack:
         while True:

@@ -1,6 +1,7 @@
 """What the database tells."""
 
 import datetime as dt
+import enum
 from dataclasses import astuple, dataclass, fields
 
 from xray_batch.records.answers import Computation, Outcome
@@ -56,17 +57,63 @@ class EngineFacts:
     revision: str | None  #: of the schema
 
 
+class ResultOrder(enum.StrEnum):
+    """What comes first; among equals the id decides, in the same direction.  Results without the value come last."""
+
+    NEWEST = "newest"  #: by `classified_at`
+    OLDEST = "oldest"
+    MOST_SUSPICIOUS = "most_suspicious"  #: by `p_normal`, the least first
+    LEAST_SUSPICIOUS = "least_suspicious"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultQuery:
-    """Which results to read; None does not restrict."""
+    """Which results to read, and in which order; None does not restrict."""
 
     outcome: Outcome | None = None
     since: dt.datetime | None = None  #: `classified_at` at or after this aware time
     until: dt.datetime | None = None  #: `classified_at` before this aware time
     patient_id: str | None = None
     study_instance_uid: str | None = None
+    content_sha256: str | None = None
+    identifier: str | None = None  #: part of `patient_id` or `accession_number`; upper and lower case are the same
+    modality: str | None = None
+    view_position: str | None = None
+    reason_code: str | None = None
     min_probability: float | None = None  #: `p_pneumonia` at or above this; drops `not_analysed`
+    max_probability: float | None = None  #: `p_pneumonia` at or below this; drops `not_analysed`
+    order: ResultOrder = ResultOrder.NEWEST
     limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageKey:
+    """The row that a page of results begins behind, or ends before: what its order goes by, and its id."""
+
+    value: dt.datetime | float | None
+    result_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultPage:
+    """Some consecutive results of a query, in its order."""
+
+    records: tuple["ResultRecord", ...]
+    previous: PageKey | None  #: to be continued before this; None: nothing comes before
+    next: PageKey | None  #: to be continued behind this; None: nothing comes after
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutcomeCounts:
+    """How many results of a query, its outcome left aside, have each outcome."""
+
+    outcomes: dict[Outcome, int]
+    is_complete: bool  #: False: there are more, and nobody has counted of which outcome
+
+    @property
+    def total(self) -> int:
+        """Of all outcomes; at least so many where the counts are not complete."""
+        return sum(self.outcomes.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

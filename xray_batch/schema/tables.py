@@ -212,6 +212,15 @@ class ResultRow(Base):
         CheckConstraint("processing_seconds >= 0", name="processing_seconds"),
         Index("ix_result_classified_at", "classified_at", "result_id"),
         Index("ix_result_outcome", "outcome", "classified_at", "result_id"),
+        Index("ix_result_p_normal", "p_normal", "result_id"),
+        Index(
+            "ix_result_reason_code",
+            "reason_code",
+            "classified_at",
+            "result_id",
+            sqlite_where=sa.text("reason_code IS NOT NULL"),
+            postgresql_where=sa.text("reason_code IS NOT NULL"),
+        ),
         {"sqlite_autoincrement": True},  # an id is never used twice
     )
 

@@ -2,13 +2,13 @@
 
 import fcntl
 import os
-import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from xray_batch.errors import ConfigurationError
 from xray_batch.intake import Folders
+from xray_batch.systemd import notify
 
 
 @contextmanager
@@ -51,14 +51,3 @@ class Watchdog:
         if time.monotonic() >= self._next:
             notify("WATCHDOG=1")
             self._next = time.monotonic() + self.seconds
-
-
-def notify(state: str) -> None:
-    """Tell systemd; without `Type=notify` nobody listens, and nothing happens.  See sd_notify(3)."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    if address.startswith("@"):
-        address = "\0" + address[1:]  # abstract socket
-    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-        channel.sendto(state.encode(), address)

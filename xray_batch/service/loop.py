@@ -34,12 +34,12 @@ from xray_batch.service.breaker import CircuitBreaker
 from xray_batch.service.faults import own_frames, why
 from xray_batch.service.filing import Filing
 from xray_batch.service.health import Vitals
-from xray_batch.service.host import notify
 from xray_batch.service.intake import Intake
 from xray_batch.service.lanes import in_turn
 from xray_batch.service.reporting import Reporting
 from xray_batch.settings import Settings
 from xray_batch.store import ANY_ATTEMPTS, Store
+from xray_batch.systemd import notify
 
 #: Between two signs of life while the service waits.
 _BEAT_SECONDS: Final = 10.0

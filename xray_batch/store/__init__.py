@@ -37,14 +37,17 @@ from xray_batch.records import (
     Finished,
     Lease,
     ModelIdentity,
+    OutcomeCounts,
+    PageKey,
     QueueStatus,
     RecentResults,
+    ResultPage,
     ResultQuery,
     ResultRecord,
     StoredResult,
     Unfiled,
 )
-from xray_batch.store import answers, filing, queries, retention
+from xray_batch.store import answers, filing, pages, queries, retention
 from xray_batch.store import arrivals as arriving
 from xray_batch.store import leases as leasing
 from xray_batch.store import requeue as requeueing
@@ -307,12 +310,33 @@ class Store:
     # -- reading ------------------------------------------------------------------------------
 
     def results(self, query: ResultQuery | None = None) -> Iterator[dict[str, object]]:
-        """Yield rows of the view `results`, newest `classified_at` first.
+        """Yield rows of the view `results`, in the order of the query: newest `classified_at` first.
 
         Keys are :data:`~xray_batch.records.RESULT_COLUMNS` in their order.  Rows are read in
         pages, and no transaction is open while the caller works with one.
         """
-        return queries.results(self._engine, query or ResultQuery())
+        return pages.results(self._engine, query or ResultQuery())
+
+    def page(
+        self, query: ResultQuery, size: int, *, after: PageKey | None = None, before: PageKey | None = None
+    ) -> ResultPage:
+        """Read `size` results behind `after`, or before `before`, or from the start; `query.limit` has no say."""
+        with read_transaction(self._engine) as connection:
+            return pages.page(connection, query, size, after, before)
+
+    def count_outcomes(self, query: ResultQuery, most: int = 2000) -> OutcomeCounts:
+        """Count the results of a query by outcome, those of other outcomes than its own included.
+
+        Where the query has conditions, counting ends with `most`.
+        """
+        with read_transaction(self._engine) as connection:
+            return pages.count_outcomes(connection, query, most)
+
+    def add_view(self, content_sha256: str, user: str) -> None:
+        """Say in the audit trail that a user of the worklist page, at most 64 characters, is shown a film."""
+        with write_transaction(self._engine) as connection:
+            now = answers.database_now(connection)
+            answers.add_events(connection, "viewed", [(None, content_sha256, user)], now)
 
     def stored_result(self, result_id: int) -> StoredResult | None:
         """Return one result with what is needed to recompute it, None if there is no such result."""

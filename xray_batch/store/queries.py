@@ -1,8 +1,8 @@
-"""What the database tells: results, accounting and the queue."""
+"""What the database tells of single results, accounting and the queue; :mod:`pages` has lists of results."""
 
 import datetime as dt
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Final
 
@@ -18,81 +18,38 @@ from xray_batch.records import (
     Outcome,
     QueueStatus,
     RecentResults,
-    ResultQuery,
     ResultRecord,
     StoredResult,
 )
 from xray_batch.schema import ACCOUNTING, IS_OPEN, RESULTS, ArrivalRow, ContentRow, ModelRow, ResultRow, TallyRow
+from xray_batch.store.pages import record_of
 
-PAGE_ROWS = 500
+_CHUNK: Final = 500  #: numbers in one IN (...); engines limit them
 
-VIEW = RESULTS.columns
+_VIEW: Final = RESULTS.columns
 
 _STANDINGS: Final = ("results", "rejected", "duplicates", "pending", "lost")
-
-
-def results(engine: sa.Engine, query: ResultQuery) -> Iterator[dict[str, object]]:
-    """Yield rows of the view `results`, newest first, in pages of one short transaction each."""
-    statement = (
-        sa.select(*(VIEW[name] for name in RESULT_COLUMNS))
-        .where(*_conditions(query))
-        .order_by(VIEW.classified_at.desc(), VIEW.result_id.desc())
-    )
-    page = statement
-    wanted = query.limit
-    while wanted is None or wanted > 0:
-        size = PAGE_ROWS if wanted is None else min(PAGE_ROWS, wanted)
-        with read_transaction(engine) as connection:
-            rows = connection.execute(page.limit(size)).mappings().all()
-        yield from (dict(row) for row in rows)
-        if len(rows) < size:
-            return
-        wanted = None if wanted is None else wanted - size
-        last = rows[-1]
-        page = statement.where(
-            VIEW.classified_at <= last["classified_at"],  # says nothing new, but lets the index be used
-            sa.or_(VIEW.classified_at < last["classified_at"], VIEW.result_id < last["result_id"]),
-        )
-
-
-def _conditions(query: ResultQuery) -> Iterator[sa.ColumnElement[bool]]:
-    if query.outcome is not None:
-        yield VIEW.outcome == query.outcome.value
-    if query.since is not None:
-        yield VIEW.classified_at >= query.since
-    if query.until is not None:
-        yield VIEW.classified_at < query.until
-    if query.patient_id is not None:
-        yield VIEW.patient_id == query.patient_id
-    if query.study_instance_uid is not None:
-        yield VIEW.study_instance_uid == query.study_instance_uid
-    if query.min_probability is not None:
-        yield VIEW.p_pneumonia >= query.min_probability
 
 
 def known_answers(engine: sa.Engine, content_sha256s: Sequence[str], model: ModelIdentity) -> dict[str, ResultRecord]:
     """Return stored answers by SHA-256."""
     known: dict[str, ResultRecord] = {}
     remaining = iter(content_sha256s)
-    while chunk := list(itertools.islice(remaining, PAGE_ROWS)):
-        statement = sa.select(*(VIEW[name] for name in RESULT_COLUMNS)).where(
-            VIEW.content_sha256.in_(chunk),
-            VIEW.model_sha256 == model.model_sha256,
-            VIEW.preprocess_sha256 == model.preprocess_sha256,
+    while chunk := list(itertools.islice(remaining, _CHUNK)):
+        statement = sa.select(*(_VIEW[name] for name in RESULT_COLUMNS)).where(
+            _VIEW.content_sha256.in_(chunk),
+            _VIEW.model_sha256 == model.model_sha256,
+            _VIEW.preprocess_sha256 == model.preprocess_sha256,
         )
         with read_transaction(engine) as connection:
             for row in connection.execute(statement).mappings():
-                known[row["content_sha256"]] = _record(row)
+                known[row["content_sha256"]] = record_of(row)
     return known
-
-
-def _record(row: sa.RowMapping) -> ResultRecord:
-    return ResultRecord(**(dict(row) | {"outcome": Outcome(row["outcome"])}))
 
 
 def stored_result(connection: sa.Connection, result_id: int) -> StoredResult | None:
     """Read one result, how it was computed, and where its content is."""
-    view = sa.select(*(VIEW[name] for name in RESULT_COLUMNS)).where(VIEW.result_id == result_id)
+    view = sa.select(*(_VIEW[name] for name in RESULT_COLUMNS)).where(_VIEW.result_id == result_id)
     row = connection.execute(view).mappings().one_or_none()
     if row is None:
         return None
@@ -110,7 +67,7 @@ def stored_result(connection: sa.Connection, result_id: int) -> StoredResult | N
         .order_by(ArrivalRow.received_at.desc())
     ).all()
     return StoredResult(
-        record=_record(row),
+        record=record_of(row),
         computation=None if computed.device is None else Computation(**dict(zip(names, computed, strict=True))),
         filed_paths=tuple(arrival.filed_path for arrival in arrivals if arrival.filed_path is not None),
         in_place_names=tuple(arrival.source_name for arrival in arrivals if arrival.origin == "in_place"),

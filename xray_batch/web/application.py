@@ -1,0 +1,109 @@
+"""The pages, and what is the same for all of them."""
+
+from http import HTTPStatus
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from xray_batch.errors import ConfigurationError, DatabaseUnavailableError
+from xray_batch.logs import get_logger
+from xray_batch.web.access import AccessControl
+from xray_batch.web.middleware import Admission, SecurityHeaders
+from xray_batch.web.site import DEIDENTIFIED_COOKIE, THEME_COOKIE, THEMES, Site, read_form, render
+from xray_batch.web.worklist import export, worklist
+
+_STATIC: Final = Path(__file__).with_name("static")
+
+#: After so many seconds a page that says "down" looks again.
+RETRY_SECONDS: Final = 10
+
+#: A browser keeps its preferences for a year.
+_PREFERENCE_SECONDS: Final = 365 * 24 * 3600
+
+
+def make_application(site: Site, access: AccessControl) -> Starlette:
+    """Return the ASGI application."""
+    application = Starlette(
+        routes=[
+            Route("/", _start),
+            Route("/worklist", worklist),
+            Route("/export.{form:str}", export),
+            Route("/preferences", _set_preferences, methods=["POST"]),
+            Mount("/static", _Static(directory=_STATIC)),
+        ],
+        middleware=[Middleware(SecurityHeaders), Middleware(Admission, access=access)],
+        exception_handlers={
+            HTTPException: _refuse,
+            DatabaseUnavailableError: _say_down,
+            ConfigurationError: _say_misconfigured,
+        },
+    )
+    application.state.site = site
+    return application
+
+
+class _Static(StaticFiles):
+    """Scripts and styles, which hold nothing about patients; looked after at each use, so an upgrade shows at once."""
+
+    def file_response(self, *arguments: object, **named: object) -> Response:
+        response = super().file_response(*arguments, **named)  # type: ignore[arg-type] # passed on as they come
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
+
+def _start(request: Request) -> Response:
+    return RedirectResponse("/worklist")
+
+
+async def _set_preferences(request: Request) -> Response:
+    """Keep how a reader wants pages to be, and go back to the one that he came from."""
+    form = await read_form(request)
+    back = urlsplit(form.get("back", ["/"])[0])
+    # A path of ours: neither another site nor `//host`.
+    response = RedirectResponse("/" + back._replace(scheme="", netloc="").geturl().lstrip("/\\"), HTTPStatus.SEE_OTHER)
+    secure = request.url.scheme == "https"
+    values = {THEME_COOKIE: form.get("theme", [""])[0], DEIDENTIFIED_COOKIE: form.get("deidentified", [""])[0]}
+    allowed = {THEME_COOKIE: THEMES, DEIDENTIFIED_COOKIE: ("0", "1")}
+    for name, value in values.items():
+        if value in allowed[name]:
+            response.set_cookie(
+                name, value, max_age=_PREFERENCE_SECONDS, httponly=True, samesite="strict", secure=secure
+            )
+    return response
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    """Say what is wrong with a request: no such page, a filter that is none."""
+    status = HTTPStatus(error.status_code) if isinstance(error, HTTPException) else HTTPStatus.INTERNAL_SERVER_ERROR
+    text = error.detail if isinstance(error, HTTPException) else ""
+    return _problem(request, status, status.phrase, text)
+
+
+async def _say_down(request: Request, error: Exception) -> Response:
+    """Say that the database is away, and look again."""
+    get_logger().warning("a page was asked for while the database is down")
+    text = "Results are kept there, and nothing is lost meanwhile: files wait in the inbox.  This page looks again by itself."
+    return _problem(
+        request, HTTPStatus.SERVICE_UNAVAILABLE, "The database cannot be reached", text, retry_seconds=RETRY_SECONDS
+    )
+
+
+async def _say_misconfigured(request: Request, error: Exception) -> Response:
+    """Say what an operator has to put right."""
+    return _problem(request, HTTPStatus.INTERNAL_SERVER_ERROR, "This page is not set up rightly", str(error))
+
+
+def _problem(
+    request: Request, status: HTTPStatus, title: str, text: str, *, retry_seconds: int | None = None
+) -> Response:
+    headers = {} if retry_seconds is None else {"Retry-After": str(retry_seconds)}
+    facts = {"title": title, "text": text, "retry": retry_seconds}
+    return render(request, "problem.html.jinja", facts, status=status, headers=headers)

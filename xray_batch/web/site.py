@@ -1,0 +1,141 @@
+"""What all pages share: the database, the folders, the templates, and what a reader prefers."""
+
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final, cast
+from urllib.parse import parse_qs
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+
+from xray_batch import DISCLAIMER, __version__
+from xray_batch.errors import DatabaseUnavailableError
+from xray_batch.intake import Folders
+from xray_batch.settings import Settings
+from xray_batch.store import Store
+from xray_batch.web.access import User
+from xray_batch.web.words import FILTERS
+
+#: Cookies of a browser's preferences.
+THEME_COOKIE: Final = "theme"
+DEIDENTIFIED_COOKIE: Final = "deidentified"
+
+#: What a theme may be; the first is the browser's own choice.
+THEMES: Final = ("auto", "light", "dark")
+
+
+class StoreAtLast:
+    """Opens the database when it is first needed, and again until it is there: the page outlasts an outage."""
+
+    def __init__(self, open_store: Callable[[], Store]) -> None:
+        self._open_store = open_store
+        self._lock = threading.Lock()
+        self._store: Store | None = None
+
+    def __call__(self) -> Store:
+        """Return the store.
+
+        Raises
+        ------
+        DatabaseUnavailableError
+            If the database cannot be reached now.
+        ConfigurationError
+            If it is not at this version's revision, or not there.
+        """
+        with self._lock:
+            if self._store is None:
+                self._store = self._open_store()
+            return self._store
+
+    def try_now(self) -> None:
+        """Find out about a wrong configuration at the start; a database that is down is waited for."""
+        with suppress(DatabaseUnavailableError):
+            self()
+
+    def close(self) -> None:
+        """Close the connections."""
+        with self._lock:
+            if self._store is not None:
+                self._store.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """What a page works with."""
+
+    settings: Settings
+    folders: Folders
+    open_store: StoreAtLast
+    templates: Environment
+
+    @property
+    def store(self) -> Store:
+        """The database; see :meth:`StoreAtLast.__call__`."""
+        return self.open_store()
+
+
+def make_templates() -> Environment:
+    """Return the templates; what they are given is escaped, whoever it comes from."""
+    templates = Environment(
+        loader=PackageLoader("xray_batch.web"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters |= FILTERS
+    return templates
+
+
+def site_of(request: Request) -> Site:
+    """Return what a request's page works with."""
+    return cast(Site, request.app.state.site)
+
+
+def user_of(request: Request) -> User:
+    """Return who asks."""
+    return cast(User, request.state.user)
+
+
+def hides_identifiers(request: Request) -> bool:
+    """Tell whether this reader is shown no identifiers: may see none, or wants none on the screen."""
+    return not user_of(request).sees_identifiers or request.cookies.get(DEIDENTIFIED_COOKIE) == "1"
+
+
+def theme_of(request: Request) -> str:
+    """Return one of :data:`THEMES`."""
+    theme = request.cookies.get(THEME_COOKIE, THEMES[0])
+    return theme if theme in THEMES else THEMES[0]
+
+
+def render(
+    request: Request,
+    template: str,
+    facts: Mapping[str, object],
+    *,
+    status: HTTPStatus = HTTPStatus.OK,
+    headers: Mapping[str, str] | None = None,
+) -> HTMLResponse:
+    """Fill in a template, with `facts` and what every page has."""
+    page = site_of(request).templates.get_template(template)
+    text = page.render(
+        **facts,
+        path=request.url.path,
+        query=request.url.query,
+        user=user_of(request),
+        deidentified=hides_identifiers(request),
+        theme=theme_of(request),
+        themes=THEMES,
+        disclaimer=DISCLAIMER,
+        version=__version__,
+    )
+    return HTMLResponse(text, status_code=status, headers=headers)
+
+
+async def read_form(request: Request) -> Mapping[str, list[str]]:
+    """Return the fields of a form that our pages send."""
+    return parse_qs((await request.body()).decode(errors="replace"), keep_blank_values=True)

@@ -1,0 +1,74 @@
+// The worklist stays up to date, and can be used without a mouse.
+
+import { showLocalTimes } from "./times.js";
+
+const REFRESH_MILLISECONDS = 5000;
+
+const results = document.getElementById("results");
+let tag = null;
+
+/** Fetch the list as it is now, and put it in the place of the one that is shown; focus stays on its row. */
+async function refresh() {
+  if (document.hidden || results.dataset.live !== "yes") return;
+  const headers = { "X-Fragment": "results" };
+  if (tag) headers["If-None-Match"] = tag;
+  let answer;
+  try {
+    answer = await fetch(location.href, { headers, cache: "no-store" });
+  } catch {
+    return; // the server is away: the next round will tell
+  }
+  if (answer.status === 503) location.reload(); // the page that says why, and comes back by itself
+  if (!answer.ok) return;
+  const isFirst = tag === null;
+  tag = answer.headers.get("ETag");
+  const list = await answer.text();
+  if (!isFirst) replace(list);
+}
+
+function replace(list) {
+  const focused = document.activeElement?.closest("tr[data-result]")?.dataset.result;
+  const known = new Set([...results.querySelectorAll("tr[data-result]")].map((row) => row.dataset.result));
+  results.replaceChildren(...new DOMParser().parseFromString(list, "text/html").body.childNodes);
+  for (const row of results.querySelectorAll("tr[data-result]")) {
+    if (!known.has(row.dataset.result)) row.classList.add("new");
+  }
+  showLocalTimes(results);
+  if (focused) results.querySelector(`tr[data-result="${focused}"] .open`)?.focus();
+}
+
+/** Move the focus to the next or the previous row; the first, if no row has it. */
+function move(step) {
+  const links = [...results.querySelectorAll(".open")];
+  const at = links.indexOf(document.activeElement);
+  const next = at < 0 ? 0 : Math.min(Math.max(at + step, 0), links.length - 1);
+  links[next]?.focus();
+  links[next]?.scrollIntoView({ block: "nearest" });
+}
+
+const KEYS = {
+  j: () => move(1),
+  ArrowDown: () => move(1),
+  k: () => move(-1),
+  ArrowUp: () => move(-1),
+  n: () => results.querySelector("[rel=next]")?.click(),
+  p: () => results.querySelector("[rel=prev]")?.click(),
+  "/": () => document.querySelector("[data-key='/']")?.focus(),
+};
+
+document.addEventListener("keydown", (event) => {
+  const isTyping = event.target.closest("input, select, textarea");
+  if (event.ctrlKey || event.altKey || event.metaKey) return;
+  if (isTyping) {
+    if (event.key === "Escape") event.target.blur();
+    return;
+  }
+  const act = KEYS[event.key];
+  if (!act) return;
+  event.preventDefault();
+  act();
+});
+
+showLocalTimes(document);
+refresh();
+setInterval(refresh, REFRESH_MILLISECONDS);

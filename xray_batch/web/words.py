@@ -1,0 +1,138 @@
+"""Codes and figures in words, for people."""
+
+import datetime as dt
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from xray_batch.errors import ReasonCode
+from xray_batch.records import ImageWarning, Outcome
+
+OUTCOMES: Final[Mapping[str, str]] = {
+    Outcome.PNEUMONIA: "Pneumonia",
+    Outcome.INDETERMINATE: "Indeterminate",
+    Outcome.NORMAL: "Normal",
+    Outcome.NOT_ANALYSED: "Not analysed",
+}
+
+#: Why a file was not analysed: "... because".  The README has the same words.
+REASONS: Final[Mapping[str, str]] = {
+    ReasonCode.EMPTY_FILE: "it has no bytes",
+    ReasonCode.UNREADABLE_FILE: "it is neither DICOM nor PNG nor JPEG, or damaged beyond reading",
+    ReasonCode.ZIP_ARCHIVE: "it is a zip archive: refused, or unpacked so that its members have rows of their own",
+    ReasonCode.TRUNCATED: "it ends before its content does",
+    ReasonCode.TOO_LARGE: (
+        "it has more than 500 MB, 16,384 rows or columns, or 100 million pixels, or needs too much memory"
+    ),
+    ReasonCode.PIXEL_DATA: "Pixel Data is missing, corrupt or contradicts its attributes",
+    ReasonCode.UNSUPPORTED_TRANSFER_SYNTAX: "no decoder here reads this DICOM encoding",
+    ReasonCode.UNSUPPORTED_SOP_CLASS: "it is a DICOM object other than a projection radiograph",
+    ReasonCode.UNSUPPORTED_MODALITY: "Modality is not CR, DX or RG",
+    ReasonCode.FOR_PROCESSING: "it is raw detector data, not meant for presentation",
+    ReasonCode.NOT_A_CHEST: (
+        "Body Part Examined, Anatomic Region or a description names another part of the body, or more than "
+        "the chest; or the patient is an animal"
+    ),
+    ReasonCode.LATERAL_VIEW: "the stated view is not PA or AP: lateral, oblique, lordotic, decubitus",
+    ReasonCode.AGE_OUT_OF_RANGE: (
+        'the patient is not of the ages that the bundle is meant for; only with `age_policy = "refuse"`'
+    ),
+    ReasonCode.MULTI_FRAME: "it has more than one frame",
+    ReasonCode.COLOR_IMAGE: "it has colours",
+    ReasonCode.BLANK_IMAGE: "nearly all pixels show the same gray, or all are padding",
+    ReasonCode.TOO_SMALL: "it has fewer than 64 rows or columns",
+    ReasonCode.OUT_OF_DISTRIBUTION: "the picture looks inverted, turned, or like no chest film at all",
+    ReasonCode.ATTEMPTS_EXHAUSTED: (
+        "every attempt ended abnormally (`max_attempts`), for instance in a crashed decoder"
+    ),
+}
+
+#: What a reader should know of a film that was analysed all the same.  The README has the same words.
+WARNINGS: Final[Mapping[str, str]] = {
+    ImageWarning.SECONDARY_CAPTURE: "the SOP Class says a copy, not an original",
+    ImageWarning.BURNED_IN_ANNOTATION: "(0028,0301) is YES: there is text in the pixels",
+    ImageWarning.MODALITY_ABSENT: "(0008,0060) is empty; accepted for its SOP Class",
+    ImageWarning.BODY_PART_ABSENT: "nothing in the header says chest",
+    ImageWarning.VIEW_ABSENT: "the header states no view",
+    ImageWarning.NO_WINDOW: "no VOI LUT and no window: the whole stored range was shown",
+    ImageWarning.POLARITY_CONFLICT: "Presentation LUT Shape contradicts Photometric Interpretation",
+    ImageWarning.LOSSY_COMPRESSION: "(0028,2110) is 01, or the transfer syntax is lossy",
+    ImageWarning.GRAY_AS_COLOR: "three equal colour channels were read as one",
+    ImageWarning.ALPHA_IGNORED: "an alpha channel was dropped",
+    ImageWarning.ICC_IGNORED: "an embedded ICC profile was not applied: pixel values are taken as they are",
+    ImageWarning.SOP_CLASS_ABSENT: "(0008,0016) is absent; accepted for its Modality (radiographs from before DICOM)",
+    ImageWarning.AGE_ABSENT: "neither Patient's Age nor a birth date says how old the patient was",
+    ImageWarning.AGE_OUT_OF_RANGE: "the patient is not of the ages that the bundle is meant for",
+    ImageWarning.CODESTREAM_CONFLICT: (
+        "the compressed stream contradicts Bits Stored or Pixel Representation, and was believed"
+    ),
+    ImageWarning.VOI_LUT_DAMAGED: "the VOI LUT cannot be read; the window that stands beside it was applied",
+    ImageWarning.BITS_UNUSED: (
+        "no window, and two or more leading bits that no pixel uses: the range of the used bits was shown"
+    ),
+    ImageWarning.ORIENTATION_CORRECTED: "mirrored or turned because Patient Orientation asks for it",
+    ImageWarning.NOT_SQUARE: "the pixels were not square and were resampled",
+    ImageWarning.PADDING_TRIMMED: "rows or columns of nothing but Pixel Padding Value were cut off",
+    ImageWarning.REDUCED_RESOLUTION: "it was decoded at half or a quarter of its resolution, approximately",
+    ImageWarning.BORDER_TRIMMED: "a border of one gray, more than an eighth of the height or width, was cut off",
+    ImageWarning.UID_CONFLICT: (
+        "other bytes with the same (0008,0018) SOP Instance UID came first; both are kept and answered, this "
+        "one is flagged"
+    ),
+    ImageWarning.SUSPECT_POLARITY: "the picture looks as if black and white were exchanged",
+    ImageWarning.SUSPECT_ORIENTATION: "it looks turned by 90 or 180 degrees",
+    ImageWarning.SUSPECT_FRAMING: "it looks as if half of the chest were missing, or has wide borders",
+    ImageWarning.SUSPECT_SHARPNESS: "it is blurred",
+    ImageWarning.ATYPICAL_IMAGE: "it is unlike the films that the model was trained on",
+}
+
+
+def _outcome(code: str) -> str:
+    return OUTCOMES[code]
+
+
+def _reason(code: str) -> str:
+    """Say why; a code of a newer version stands for itself."""
+    return REASONS.get(code, spell(code))
+
+
+def _warning(code: str) -> str:
+    return WARNINGS.get(code, spell(code))
+
+
+def spell(code: str) -> str:
+    """Write a code for people: `not_a_chest` is "not a chest"."""
+    return code.replace("_", " ")
+
+
+def _codes(text: str) -> list[str]:
+    """Split codes that are separated by commas; an empty text has none."""
+    return [code for code in text.split(",") if code]
+
+
+def _moment(value: dt.datetime) -> str:
+    """Write an aware time to the minute, in UTC; the browser puts its own time zone in its place."""
+    return value.astimezone(dt.UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _count(value: int) -> str:
+    return f"{value:,}"
+
+
+def _probability(value: float | None) -> str:
+    """Write a probability to two digits; never 0 or 1, which nobody knows."""
+    if value is None:
+        return ""
+    return "< 0.01" if value < 0.01 else "> 0.99" if value > 0.99 else f"{value:.2f}"
+
+
+#: By their names in templates.
+FILTERS: Final[Mapping[str, Callable[..., object]]] = {
+    "outcome": _outcome,
+    "reason": _reason,
+    "warning": _warning,
+    "spell": spell,
+    "codes": _codes,
+    "moment": _moment,
+    "count_of": _count,
+    "probability": _probability,
+}

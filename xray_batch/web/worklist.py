@@ -1,0 +1,202 @@
+"""The worklist: which results, in which order, a page at a time.  The URL holds all of it."""
+
+import datetime as dt
+import hashlib
+import io
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from http import HTTPStatus
+from typing import IO, Final, TypeVar
+from urllib.parse import urlencode
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from xray_batch.errors import ReasonCode
+from xray_batch.export import Row, write_csv, write_json_lines, write_parquet
+from xray_batch.records import Outcome, PageKey, ResultOrder, ResultQuery
+from xray_batch.web.site import hides_identifiers, render, site_of
+
+T = TypeVar("T")
+
+PAGE_ROWS: Final = 50
+
+#: Columns that say who the patient is, or when he was here (PS3.15 Annex E); `reason` may quote the file's header.
+IDENTIFYING: Final = frozenset(
+    {
+        "source_name",
+        "study_instance_uid",
+        "series_instance_uid",
+        "sop_instance_uid",
+        "patient_id",
+        "accession_number",
+        "study_date",
+        "reason",
+    }
+)
+
+#: What the page offers; any other value may be asked for in the URL.
+MODALITIES: Final = ("CR", "DX", "RG")
+VIEW_POSITIONS: Final = ("AP", "PA")
+
+#: Sent by our script, which puts the answer in the place of the list that is shown.
+_FRAGMENT_HEADER: Final = "x-fragment"
+
+_EXPORTS: Final = {
+    "csv": ("text/csv; charset=utf-8", write_csv),
+    "json": ("application/x-ndjson", write_json_lines),
+}
+_PARQUET: Final = "application/vnd.apache.parquet"
+
+_CHUNK_BYTES: Final = 1 << 16
+
+
+def worklist(request: Request) -> Response:
+    """Show one page of results; to our script the list alone, or 304 if that is what it has."""
+    store = site_of(request).store
+    query = read_query(request)
+    page = store.page(query, PAGE_ROWS, after=_read_key(request, "after"), before=_read_key(request, "before"))
+    facts: dict[str, object] = {
+        "page": page,
+        "counts": store.count_outcomes(query),
+        "selected": query.outcome,
+        "order": query.order,
+        "orders": ResultOrder,
+        "link": _linker(request),
+        "previous": page.previous and _write_key(page.previous),
+        "next": page.next and _write_key(page.next),
+        "chosen": _chosen(request),
+    }
+    if _FRAGMENT_HEADER not in request.headers:
+        choices = {"outcomes": Outcome, "reasons": ReasonCode, "modalities": MODALITIES, "views": VIEW_POSITIONS}
+        return render(request, "worklist.html.jinja", facts | choices)
+    fragment = render(request, "results.html.jinja", facts)
+    tag = f'"{hashlib.sha256(fragment.body).hexdigest()[:32]}"'
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": tag})
+    fragment.headers["ETag"] = tag
+    return fragment
+
+
+def export(request: Request) -> Response:
+    """Send all results of a filter as CSV, JSON lines or Parquet; without identifiers to whoever is shown none."""
+    form = request.path_params["form"]
+    if form not in (*_EXPORTS, "parquet"):
+        raise HTTPException(HTTPStatus.NOT_FOUND, "Results are exported as csv, json or parquet.")
+    rows: Iterable[Row] = site_of(request).store.results(read_query(request))
+    if hides_identifiers(request):
+        rows = _without_identifiers(rows)
+    return StreamingResponse(
+        _written(rows, form),
+        media_type=_PARQUET if form == "parquet" else _EXPORTS[form][0],
+        headers={"Content-Disposition": f'attachment; filename="xray-batch-results.{form}"'},
+    )
+
+
+def _written(rows: Iterable[Row], form: str) -> Iterator[bytes]:
+    """Write a file that has no name, and return its bytes: an error is known before the answer begins."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it was sent
+    if form == "parquet":
+        write_parquet(rows, file)
+    else:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        _EXPORTS[form][1](rows, text)
+        text.detach()
+    file.seek(0)
+    return _chunks(file)
+
+
+def _chunks(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        while chunk := file.read(_CHUNK_BYTES):
+            yield chunk
+
+
+def _without_identifiers(rows: Iterable[Row]) -> Iterator[Row]:
+    return ({name: None if name in IDENTIFYING else value for name, value in row.items()} for row in rows)
+
+
+def read_query(request: Request) -> ResultQuery:
+    """Read a filter from the URL; an empty parameter does not restrict.
+
+    Raises
+    ------
+    HTTPException
+        400 with the name of the first parameter that is wrong, and what is accepted.
+    """
+    given = request.query_params
+    until = _read(given, "until", _read_day, "a date such as 2026-03-31")
+    if given.get("identifier") and hides_identifiers(request):
+        raise HTTPException(HTTPStatus.BAD_REQUEST, "Patients cannot be looked for while identifiers are hidden.")
+    return ResultQuery(
+        outcome=_read(given, "outcome", Outcome, f"one of {', '.join(Outcome)}"),
+        since=_read(given, "since", _read_day, "a date such as 2026-03-31"),
+        until=None if until is None else until + dt.timedelta(days=1),
+        identifier=_read(given, "identifier", str.strip, "text"),
+        modality=_read(given, "modality", str.strip, "text"),
+        view_position=_read(given, "view", str.strip, "text"),
+        reason_code=_read(given, "reason", ReasonCode, "a reason code"),
+        min_probability=_read(given, "min", _read_share, "a number from 0 to 1"),
+        max_probability=_read(given, "max", _read_share, "a number from 0 to 1"),
+        order=_read(given, "order", ResultOrder, f"one of {', '.join(ResultOrder)}") or ResultOrder.NEWEST,
+    )
+
+
+def _read(given: Mapping[str, str], name: str, read: Callable[[str], T], expected: str) -> T | None:
+    text = given.get(name)
+    if not text or not text.strip():
+        return None
+    try:
+        return read(text)
+    except (ValueError, OverflowError):
+        raise HTTPException(HTTPStatus.BAD_REQUEST, f"{name} is {text[:100]!r}, expected {expected}.") from None
+
+
+def _read_day(text: str) -> dt.datetime:
+    """Return when a day begins, in the time zone of this machine."""
+    return dt.datetime.combine(dt.date.fromisoformat(text), dt.time()).astimezone()
+
+
+def _read_share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError
+    return value
+
+
+def _read_key(request: Request, name: str) -> PageKey | None:
+    """Read where a page begins or ends: what :func:`_write_key` wrote."""
+
+    def read(text: str) -> PageKey:
+        value, _, result_id = text.rpartition("~")
+        order = ResultOrder(request.query_params.get("order") or ResultOrder.NEWEST)
+        by_time = order in (ResultOrder.NEWEST, ResultOrder.OLDEST)
+        key = dt.datetime.fromisoformat(value) if by_time else float(value) if value else None
+        if isinstance(key, dt.datetime) and key.tzinfo is None:
+            raise ValueError
+        return PageKey(value=key, result_id=int(result_id))
+
+    return _read(request.query_params, name, read, "what a link of this page says")
+
+
+def _write_key(key: PageKey) -> str:
+    value = key.value.isoformat() if isinstance(key.value, dt.datetime) else key.value
+    return f"{'' if value is None else value}~{key.result_id}"
+
+
+def _chosen(request: Request) -> Mapping[str, str]:
+    """Return what the filter's fields hold."""
+    names = ("outcome", "since", "until", "identifier", "modality", "view", "reason", "min", "max", "order")
+    return {name: request.query_params.get(name, "") for name in names}
+
+
+def _linker(request: Request) -> Callable[..., str]:
+    """Return a function that writes this page's address with some parameters changed; always from the first page on."""
+    kept = {name: value for name, value in _chosen(request).items() if value}
+
+    def link(path: str = "/worklist", **changed: str | None) -> str:
+        parameters = {name: value for name, value in (kept | changed).items() if value}
+        return f"{path}?{urlencode(parameters)}" if parameters else path
+
+    return link
