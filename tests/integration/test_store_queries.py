@@ -19,7 +19,7 @@ from xray_batch.records import (
     ResultRecord,
     StoredResult,
 )
-from xray_batch.store import queries
+from xray_batch.store import pages, queries
 
 MODEL = make_model()
 
@@ -171,7 +171,7 @@ class TestResultsQuery:
 
     def test_pages(self, three_results, monkeypatch):
         """Rows are read in pages without gaps or repeats, also among equal times."""
-        monkeypatch.setattr(queries, "PAGE_ROWS", 3)
+        monkeypatch.setattr(pages, "PAGE_ROWS", 3)
         three_results.record_in_place([(make_arrival(f"more {number}"), make_rejected()) for number in range(7)], MODEL)
         ids = [row["result_id"] for row in three_results.results()]
         assert len(ids) == len(set(ids)) == 10
@@ -179,14 +179,14 @@ class TestResultsQuery:
 
     def test_no_transaction_between_pages(self, three_results, engine, monkeypatch):
         """While the caller works with a row, no connection is in use."""
-        monkeypatch.setattr(queries, "PAGE_ROWS", 1)
+        monkeypatch.setattr(pages, "PAGE_ROWS", 1)
         rows = three_results.results()
         next(rows)
         assert engine.pool.checkedout() == 0
 
     def test_known_answers_of_many(self, three_results, monkeypatch):
         """More contents than fit in one statement can be asked for."""
-        monkeypatch.setattr(queries, "PAGE_ROWS", 2)
+        monkeypatch.setattr(queries, "_CHUNK", 2)
         wanted = [sha256_of(content) for content in "xaybzc"]
         assert set(three_results.known_answers(wanted, MODEL)) == {sha256_of(content) for content in "abc"}
 

@@ -90,7 +90,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
 async def _say_down(request: Request, error: Exception) -> Response:
     """Say that the database is away, and look again."""
     get_logger().warning("a page was asked for while the database is down")
-    text = "Results are kept there, and nothing is lost meanwhile: files wait in the inbox.  This page looks again by itself."
+    text = "Nothing is lost meanwhile: files wait in the inbox.  This page looks again by itself."
     return _problem(
         request, HTTPStatus.SERVICE_UNAVAILABLE, "The database cannot be reached", text, retry_seconds=RETRY_SECONDS
     )

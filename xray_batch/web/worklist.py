@@ -9,6 +9,7 @@ from http import HTTPStatus
 from typing import IO, Final, TypeVar
 from urllib.parse import urlencode
 
+from markupsafe import Markup
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -57,26 +58,36 @@ def worklist(request: Request) -> Response:
     store = site_of(request).store
     query = read_query(request)
     page = store.page(query, PAGE_ROWS, after=_read_key(request, "after"), before=_read_key(request, "before"))
-    facts: dict[str, object] = {
-        "page": page,
-        "counts": store.count_outcomes(query),
-        "selected": query.outcome,
-        "order": query.order,
-        "orders": ResultOrder,
-        "link": _linker(request),
-        "previous": page.previous and _write_key(page.previous),
-        "next": page.next and _write_key(page.next),
+    listed = render(
+        request,
+        "results.html.jinja",
+        {
+            "page": page,
+            "counts": store.count_outcomes(query),
+            "selected": query.outcome,
+            "order": query.order,
+            "orders": ResultOrder,
+            "link": _linker(request),
+            "previous": page.previous and _write_key(page.previous),
+            "next": page.next and _write_key(page.next),
+            "is_filtered": any(_chosen(request).values()),
+        },
+    )
+    tag = f'"{hashlib.sha256(listed.body).hexdigest()[:32]}"'
+    if _FRAGMENT_HEADER in request.headers:
+        listed.headers["ETag"] = tag
+        is_known = request.headers.get("if-none-match") == tag
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": tag}) if is_known else listed
+    facts = {
+        "list": Markup(bytes(listed.body).decode()),
+        "tag": tag,
+        "is_first": not {"after", "before"} & request.query_params.keys(),
         "chosen": _chosen(request),
+        "reasons": ReasonCode,
+        "modalities": MODALITIES,
+        "views": VIEW_POSITIONS,
     }
-    if _FRAGMENT_HEADER not in request.headers:
-        choices = {"outcomes": Outcome, "reasons": ReasonCode, "modalities": MODALITIES, "views": VIEW_POSITIONS}
-        return render(request, "worklist.html.jinja", facts | choices)
-    fragment = render(request, "results.html.jinja", facts)
-    tag = f'"{hashlib.sha256(fragment.body).hexdigest()[:32]}"'
-    if request.headers.get("if-none-match") == tag:
-        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": tag})
-    fragment.headers["ETag"] = tag
-    return fragment
+    return render(request, "worklist.html.jinja", facts)
 
 
 def export(request: Request) -> Response:
@@ -126,13 +137,12 @@ def read_query(request: Request) -> ResultQuery:
         400 with the name of the first parameter that is wrong, and what is accepted.
     """
     given = request.query_params
-    until = _read(given, "until", _read_day, "a date such as 2026-03-31")
     if given.get("identifier") and hides_identifiers(request):
         raise HTTPException(HTTPStatus.BAD_REQUEST, "Patients cannot be looked for while identifiers are hidden.")
     return ResultQuery(
         outcome=_read(given, "outcome", Outcome, f"one of {', '.join(Outcome)}"),
         since=_read(given, "since", _read_day, "a date such as 2026-03-31"),
-        until=None if until is None else until + dt.timedelta(days=1),
+        until=_read(given, "until", _read_day_after, "a date such as 2026-03-31"),
         identifier=_read(given, "identifier", str.strip, "text"),
         modality=_read(given, "modality", str.strip, "text"),
         view_position=_read(given, "view", str.strip, "text"),
@@ -156,6 +166,11 @@ def _read(given: Mapping[str, str], name: str, read: Callable[[str], T], expecte
 def _read_day(text: str) -> dt.datetime:
     """Return when a day begins, in the time zone of this machine."""
     return dt.datetime.combine(dt.date.fromisoformat(text), dt.time()).astimezone()
+
+
+def _read_day_after(text: str) -> dt.datetime:
+    """Return when a day ends."""
+    return dt.datetime.combine(dt.date.fromisoformat(text) + dt.timedelta(days=1), dt.time()).astimezone()
 
 
 def _read_share(text: str) -> float:

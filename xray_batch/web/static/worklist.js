@@ -5,13 +5,12 @@ import { showLocalTimes } from "./times.js";
 const REFRESH_MILLISECONDS = 5000;
 
 const results = document.getElementById("results");
-let tag = null;
+let tag = results.dataset.tag;
 
 /** Fetch the list as it is now, and put it in the place of the one that is shown; focus stays on its row. */
 async function refresh() {
   if (document.hidden || results.dataset.live !== "yes") return;
-  const headers = { "X-Fragment": "results" };
-  if (tag) headers["If-None-Match"] = tag;
+  const headers = { "X-Fragment": "results", "If-None-Match": tag };
   let answer;
   try {
     answer = await fetch(location.href, { headers, cache: "no-store" });
@@ -20,10 +19,8 @@ async function refresh() {
   }
   if (answer.status === 503) location.reload(); // the page that says why, and comes back by itself
   if (!answer.ok) return;
-  const isFirst = tag === null;
   tag = answer.headers.get("ETag");
-  const list = await answer.text();
-  if (!isFirst) replace(list);
+  replace(await answer.text());
 }
 
 function replace(list) {
@@ -70,5 +67,4 @@ document.addEventListener("keydown", (event) => {
 });
 
 showLocalTimes(document);
-refresh();
 setInterval(refresh, REFRESH_MILLISECONDS);
