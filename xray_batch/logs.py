@@ -6,6 +6,7 @@ exception is ever a field: files are known by their arrival id, errors by our ow
 
 import logging
 import sys
+import traceback
 from contextlib import suppress
 from typing import Literal, TextIO, cast
 
@@ -35,7 +36,7 @@ def configure_logs(
         cache_logger_on_first_use=False,
     )
     # Libraries log what they like, values of attributes among it: only the fact that they did gets through.
-    for name in ("pydicom", "PIL", "sqlalchemy", "alembic", "watchdog"):
+    for name in ("pydicom", "PIL", "sqlalchemy", "alembic", "watchdog", "uvicorn.error", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
@@ -56,3 +57,13 @@ class _Lines:
 def get_logger() -> FilteringBoundLogger:
     """Return the logger; what it does is decided by :func:`configure_logs`."""
     return cast(FilteringBoundLogger, structlog.get_logger())
+
+
+def own_frames(error: BaseException) -> list[str]:
+    """Tell where in this package an error came by: no message and no value, which may quote a file."""
+    package = f"{__package__.partition('.')[0]}/"
+    return [
+        f"{package}{frame.filename.rpartition(package)[2]}:{frame.lineno}"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if package in frame.filename
+    ]

@@ -112,22 +112,22 @@ def test_filter(films, query, found, few, monkeypatch):
     monkeypatch.setattr(pages, "_FEW", few)
     assert contents(films.page(query, 50).records) == found
     of_any_outcome = replace(query, outcome=None)
-    assert films.count_outcomes(query).total == len(films.page(of_any_outcome, 50).records)
+    assert films.page(query, 50).counts.total == len(films.page(of_any_outcome, 50).records)
 
 
 def test_counts(films):
     """Results are counted by outcome, those of other outcomes than the query's too."""
     counts = {Outcome.PNEUMONIA: 2, Outcome.NORMAL: 1, Outcome.INDETERMINATE: 2, Outcome.NOT_ANALYSED: 2}
     whole = OutcomeCounts(outcomes=counts, is_complete=True)
-    assert films.count_outcomes(ResultQuery()) == films.count_outcomes(ResultQuery(outcome=Outcome.NORMAL)) == whole
-    of_cr = films.count_outcomes(ResultQuery(modality="CR", outcome=Outcome.NORMAL))
+    assert films.page(ResultQuery(), 1).counts == films.page(ResultQuery(outcome=Outcome.NORMAL), 1).counts == whole
+    of_cr = films.page(ResultQuery(modality="CR", outcome=Outcome.NORMAL), 1).counts
     assert (of_cr.total, of_cr.outcomes[Outcome.PNEUMONIA], of_cr.is_complete) == (2, 1, True)
 
 
 def test_counting_ends(films):
     """Where there are more results than shall be counted, the count says so; exactly as many is not more."""
-    assert films.count_outcomes(ResultQuery(view_position="PA"), most=4).is_complete is False
-    assert films.count_outcomes(ResultQuery(view_position="PA"), most=5).is_complete is True
+    assert films.page(ResultQuery(view_position="PA"), 1, most=4).counts.is_complete is False
+    assert films.page(ResultQuery(view_position="PA"), 1, most=5).counts.is_complete is True
 
 
 def test_key_of_a_result_that_is_gone(films):

@@ -89,6 +89,15 @@ class EndToEnd:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorklistTimes:
+    """What the server does for one page of the worklist."""
+
+    request: str
+    results: int  #: in the database
+    server: Times  #: from the request to the last byte of the page
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """Everything that one run measured."""
 
@@ -100,3 +109,4 @@ class Report:
     forwards: tuple[ForwardTimes, ...]
     ceiling: Ceiling
     runs: tuple[EndToEnd, ...]
+    worklist: tuple[WorklistTimes, ...]  #: empty unless asked for

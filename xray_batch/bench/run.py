@@ -9,7 +9,7 @@ from xray_batch.bench.contender import CONTENDERS
 from xray_batch.bench.end_to_end import MIX, find_ceiling, measure_end_to_end
 from xray_batch.bench.films import Film, encodings, make_films, write_mix
 from xray_batch.bench.forward import count_forwards, measure_forward
-from xray_batch.bench.measures import ForwardTimes, Machine, Report, StageTimes
+from xray_batch.bench.measures import ForwardTimes, Machine, Report, StageTimes, WorklistTimes
 from xray_batch.bench.stages import measure_stages
 from xray_batch.bundle import Bundle
 from xray_batch.classify import select_device
@@ -27,6 +27,7 @@ class Extent:
     files: int  #: in the mix
     repeats: int  #: of everything that is timed
     side: int  #: rows, and columns, of a film
+    results: int  #: in the database of the worklist; 0: that is not measured
 
 
 def run_benchmark(bundle: Bundle, settings: Settings, extent: Extent, machine: Machine, progress: Progress) -> Report:
@@ -57,6 +58,7 @@ def run_benchmark(bundle: Bundle, settings: Settings, extent: Extent, machine: M
         runs = measure_end_to_end(
             paths[warm_up:], paths[:warm_up], bundle, settings, ceiling, extent.repeats, lambda: done(1)
         )
+    worklist = _measure_worklist(extent, progress) if extent.results else []
     return Report(
         machine=machine,
         side=extent.side,
@@ -66,6 +68,7 @@ def run_benchmark(bundle: Bundle, settings: Settings, extent: Extent, machine: M
         forwards=tuple(forwards),
         ceiling=ceiling,
         runs=tuple(runs),
+        worklist=tuple(worklist),
     )
 
 
@@ -96,3 +99,9 @@ def _measure_forwards(bundle: Bundle, settings: Settings, extent: Extent, progre
 def _write_mix(films: Sequence[Film], folder: Path, files: int) -> list[Path]:
     shares = [(encoding, MIX[encoding.name]) for encoding in encodings() if encoding.name in MIX]
     return list(write_mix(folder, films, shares, files))
+
+
+def _measure_worklist(extent: Extent, progress: Progress) -> list[WorklistTimes]:
+    from xray_batch.bench.worklist import measure_worklist  # needs the extra `web`
+
+    return list(measure_worklist(extent.results, extent.repeats, progress("worklist", extent.results)))

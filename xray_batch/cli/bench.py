@@ -28,6 +28,9 @@ def bench(
     files: Annotated[int, typer.Option(min=10, help="Files in the mix that goes from end to end.")] = 200,
     repeats: Annotated[int, typer.Option(min=1, help="How often everything is timed.")] = 3,
     side: Annotated[int, typer.Option(min=64, max=8000, help="Rows, and columns, of a film.")] = _SIDE,
+    results: Annotated[
+        int, typer.Option(min=0, help="Time the worklist page too, on a database of so many made-up results.")
+    ] = 0,
     form: Annotated[Format, typer.Option("--format", help="Tables, or a line of JSON per measurement.")] = Format.TABLE,
     figure: Annotated[Path | None, typer.Option(help="Draw the figures here too, as PNG.")] = None,
     bundle: BundleName = None,
@@ -56,8 +59,9 @@ def bench(
     found = find_bundle(settings.bundle, Folders(settings.home).bundles)
     machine = describe_machine(settings)
     _warn_of_load(machine, Console(stderr=True))
+    extent = Extent(files=files, repeats=repeats, side=side, results=results)
     with progress_bars() as progress:
-        report = run_benchmark(found, settings, Extent(files=files, repeats=repeats, side=side), machine, progress)
+        report = run_benchmark(found, settings, extent, machine, progress)
     if form is Format.JSON:
         for row in _rows(report):
             typer.echo(json_line(row))
@@ -84,6 +88,7 @@ def _rows(report: "Report") -> Iterator[dict[str, object]]:
         ("forward", report.forwards),
         ("ceiling", (report.ceiling,)),
         ("end_to_end", report.runs),
+        ("worklist", report.worklist),
     ):
         yield from ({"kind": kind, **asdict(row)} for row in measured)
 
@@ -98,7 +103,8 @@ def _print_tables(report: "Report") -> None:
         console = Console(width=_WIDTH)
     for line in machine_lines(report.machine):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    for table in (_stage_table(report), _forward_table(report), _end_to_end_table(report)):
+    tables = [_stage_table(report), _forward_table(report), _end_to_end_table(report)]
+    for table in tables + ([_worklist_table(report)] if report.worklist else []):
         console.print()
         console.print(table)
 
@@ -160,6 +166,14 @@ def _end_to_end_table(report: "Report") -> "Table":
         f"Ceiling: {ceiling.cores} cores x 1000 / ({ceiling.preprocess_core_ms:.1f} + {ceiling.forward_core_ms:.1f} "
         f"core-ms per image); {ceiling.images_per_second:.2f} images/s if no core ever waited."
     )
+    return table
+
+
+def _worklist_table(report: "Report") -> "Table":
+    title = f"The worklist page on {report.worklist[0].results:,} results in SQLite: server time, ms, median (best)"
+    table = _table(title, ("request",), ("ms",))
+    for page in report.worklist:
+        table.add_row(page.request, _both(page.server))
     return table
 
 

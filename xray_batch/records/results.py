@@ -95,15 +95,6 @@ class PageKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ResultPage:
-    """Some consecutive results of a query, in its order."""
-
-    records: tuple["ResultRecord", ...]
-    previous: PageKey | None  #: to be continued before this; None: nothing comes before
-    next: PageKey | None  #: to be continued behind this; None: nothing comes after
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OutcomeCounts:
     """How many results of a query, its outcome left aside, have each outcome."""
 
@@ -114,6 +105,16 @@ class OutcomeCounts:
     def total(self) -> int:
         """Of all outcomes; at least so many where the counts are not complete."""
         return sum(self.outcomes.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultPage:
+    """Some consecutive results of a query, in its order."""
+
+    records: tuple["ResultRecord", ...]
+    previous: PageKey | None  #: to be continued before this; None: nothing comes before
+    next: PageKey | None  #: to be continued behind this; None: nothing comes after
+    counts: OutcomeCounts  #: of all results of the query, those of other outcomes than its own too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,12 +26,12 @@ from xray_batch.errors import (
     TransientError,
 )
 from xray_batch.intake import Folders, InboxWatcher, find_original
-from xray_batch.logs import get_logger
+from xray_batch.logs import get_logger, own_frames
 from xray_batch.pipeline.engine import Answered, Failure, Job, Pipeline, give_up, is_given_up
 from xray_batch.records import Finished, Lease, Prediction
 from xray_batch.service.archives import Archives
 from xray_batch.service.breaker import CircuitBreaker
-from xray_batch.service.faults import own_frames, why
+from xray_batch.service.faults import why
 from xray_batch.service.filing import Filing
 from xray_batch.service.health import Vitals
 from xray_batch.service.intake import Intake

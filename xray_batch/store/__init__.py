@@ -37,7 +37,6 @@ from xray_batch.records import (
     Finished,
     Lease,
     ModelIdentity,
-    OutcomeCounts,
     PageKey,
     QueueStatus,
     RecentResults,
@@ -318,19 +317,20 @@ class Store:
         return pages.results(self._engine, query or ResultQuery())
 
     def page(
-        self, query: ResultQuery, size: int, *, after: PageKey | None = None, before: PageKey | None = None
+        self,
+        query: ResultQuery,
+        size: int,
+        *,
+        after: PageKey | None = None,
+        before: PageKey | None = None,
+        most: int = 2000,
     ) -> ResultPage:
-        """Read `size` results behind `after`, or before `before`, or from the start; `query.limit` has no say."""
-        with read_transaction(self._engine) as connection:
-            return pages.page(connection, query, size, after, before)
-
-    def count_outcomes(self, query: ResultQuery, most: int = 2000) -> OutcomeCounts:
-        """Count the results of a query by outcome, those of other outcomes than its own included.
+        """Read `size` results behind `after`, or before `before`, or from the start; `query.limit` has no say.
 
         Where the query has conditions, counting ends with `most`.
         """
         with read_transaction(self._engine) as connection:
-            return pages.count_outcomes(connection, query, most)
+            return pages.page(connection, query, size, after, before, most)
 
     def add_view(self, content_sha256: str, user: str) -> None:
         """Say in the audit trail that a user of the worklist page, at most 64 characters, is shown a film."""

@@ -1,7 +1,7 @@
 """Lists of results: filtered, ordered, and read a page at a time by key, so that page 2,000 costs what page 1 does."""
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -47,7 +47,7 @@ def results(engine: sa.Engine, query: ResultQuery) -> Iterator[dict[str, object]
     while wanted is None or wanted > 0:
         size = PAGE_ROWS if wanted is None else min(PAGE_ROWS, wanted)
         with read_transaction(engine) as connection:
-            rows = _read(connection, query, key, size)
+            rows = _read(connection, query, list(_narrowed(connection, query)), key, size)
         yield from (dict(row) for row in rows)
         if len(rows) < size:
             return
@@ -56,11 +56,12 @@ def results(engine: sa.Engine, query: ResultQuery) -> Iterator[dict[str, object]
 
 
 def page(
-    connection: sa.Connection, query: ResultQuery, size: int, after: PageKey | None, before: PageKey | None
+    connection: sa.Connection, query: ResultQuery, size: int, after: PageKey | None, before: PageKey | None, most: int
 ) -> ResultPage:
-    """Read `size` results behind `after`, or before `before`, or from the start."""
+    """Read `size` results behind `after`, or before `before`, or from the start, and count up to `most` of all."""
+    narrowed = list(_narrowed(connection, query))
     backwards = before is not None
-    rows = _read(connection, query, before or after, size + 1, backwards=backwards)
+    rows = _read(connection, query, narrowed, before or after, size + 1, backwards=backwards)
     has_more = len(rows) > size
     rows = rows[:size]
     if backwards:
@@ -71,13 +72,14 @@ def page(
         records=tuple(record_of(row) for row in rows),
         previous=first if has_previous else None,
         next=last if has_next else None,
+        counts=_count_outcomes(connection, query, narrowed, most),
     )
 
 
-def count_outcomes(connection: sa.Connection, query: ResultQuery, most: int) -> OutcomeCounts:
-    """Count the results of a query by outcome; see :class:`OutcomeCounts`."""
-    query = replace(query, outcome=None)
-    conditions = [*_conditions(query), *_narrowed(connection, query)]
+def _count_outcomes(
+    connection: sa.Connection, query: ResultQuery, narrowed: Sequence[sa.ColumnElement[bool]], most: int
+) -> OutcomeCounts:
+    conditions = [*_conditions(replace(query, outcome=None)), *narrowed]
     if conditions:
         found = sa.select(_VIEW.outcome).where(*conditions).limit(most + 1).subquery()
         statement = sa.select(found.columns.outcome, sa.func.count()).group_by(found.columns.outcome)
@@ -111,10 +113,16 @@ def _segments(order: ResultOrder) -> list[_Segment]:
 
 
 def _read(
-    connection: sa.Connection, query: ResultQuery, key: PageKey | None, size: int, *, backwards: bool = False
+    connection: sa.Connection,
+    query: ResultQuery,
+    narrowed: Sequence[sa.ColumnElement[bool]],
+    key: PageKey | None,
+    size: int,
+    *,
+    backwards: bool = False,
 ) -> list[sa.RowMapping]:
     """Return rows behind a key, nearest first; before it if `backwards`."""
-    conditions = [*_conditions(query), *_narrowed(connection, query)]
+    conditions = [*_conditions(query), *narrowed]
     segments = _segments(query.order)
     if key is not None and key.value is None and len(segments) > 1:
         segments = segments if backwards else segments[1:]

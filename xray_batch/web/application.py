@@ -14,7 +14,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from xray_batch.errors import ConfigurationError, DatabaseUnavailableError
-from xray_batch.logs import get_logger
+from xray_batch.logs import get_logger, own_frames
 from xray_batch.web.access import AccessControl
 from xray_batch.web.middleware import Admission, SecurityHeaders
 from xray_batch.web.site import DEIDENTIFIED_COOKIE, THEME_COOKIE, THEMES, Site, read_form, render
@@ -44,6 +44,7 @@ def make_application(site: Site, access: AccessControl) -> Starlette:
             HTTPException: _refuse,
             DatabaseUnavailableError: _say_down,
             ConfigurationError: _say_misconfigured,
+            Exception: _say_failed,
         },
     )
     application.state.site = site
@@ -99,6 +100,14 @@ async def _say_down(request: Request, error: Exception) -> Response:
 async def _say_misconfigured(request: Request, error: Exception) -> Response:
     """Say what an operator has to put right."""
     return _problem(request, HTTPStatus.INTERNAL_SERVER_ERROR, "This page is not set up rightly", str(error))
+
+
+async def _say_failed(request: Request, error: Exception) -> Response:
+    """Say that this is our fault; the log says which error and where, and nothing of what was asked for."""
+    get_logger().error("a page failed", error=type(error).__name__, frames=own_frames(error))
+    return _problem(
+        request, HTTPStatus.INTERNAL_SERVER_ERROR, "This page failed", "The log of xray-batch web says where."
+    )
 
 
 def _problem(

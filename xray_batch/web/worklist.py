@@ -63,7 +63,7 @@ def worklist(request: Request) -> Response:
         "results.html.jinja",
         {
             "page": page,
-            "counts": store.count_outcomes(query),
+            "counts": page.counts,
             "selected": query.outcome,
             "order": query.order,
             "orders": ResultOrder,
