@@ -13,7 +13,8 @@ from PIL import Image
 from xray_batch.bench.contender import CONTENDERS
 from xray_batch.bench.end_to_end import MIX
 from xray_batch.bench.films import encodings
-from xray_batch.bench.measures import Ceiling, EndToEnd, ForwardTimes, Machine, StageTimes
+from xray_batch.bench.measures import Ceiling, EndToEnd, ForwardTimes, Machine, StageTimes, WorklistTimes
+from xray_batch.bench.worklist import REQUESTS
 
 KINDS = {
     "machine": Machine,
@@ -21,8 +22,9 @@ KINDS = {
     "forward": ForwardTimes,
     "ceiling": Ceiling,
     "end_to_end": EndToEnd,
+    "worklist": WorklistTimes,
 }
-SMALL = ("--files", "10", "--repeats", "1", "--side", "128", "--device", "cpu")
+SMALL = ("--files", "10", "--repeats", "1", "--side", "128", "--device", "cpu", "--results", "700")
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,14 @@ def test_the_ceiling_is_the_sum_of_its_parts(bench):
     assert ceiling["preprocess_core_ms"] == pytest.approx(sum(by_name[name] * MIX[name] / 100 for name in MIX))
     core_ms = ceiling["preprocess_core_ms"] + ceiling["forward_core_ms"]
     assert ceiling["images_per_second"] == pytest.approx(1000 * ceiling["cores"] / core_ms)
+
+
+def test_every_request_of_the_worklist_is_timed(bench):
+    """Each request is timed on the database of as many results as were asked for."""
+    rows = of_kind(bench, "worklist")
+    assert [row["request"] for row in rows] == list(REQUESTS)
+    assert {row["results"] for row in rows} == {700}
+    assert all(row["server"]["best_ms"] > 0 for row in rows)
 
 
 def test_the_figure_is_a_picture(bench):

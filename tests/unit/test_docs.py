@@ -13,7 +13,7 @@ import pytest
 import typer.main
 
 from xray_batch import DISCLAIMER
-from xray_batch.bench.measures import Ceiling, EndToEnd, ForwardTimes, Machine, StageTimes
+from xray_batch.bench.measures import Ceiling, EndToEnd, ForwardTimes, Machine, StageTimes, WorklistTimes
 from xray_batch.cli import EXIT_CONFIGURATION, EXIT_PROBLEM, app
 from xray_batch.decode import transfer_syntaxes
 from xray_batch.errors import ReasonCode
@@ -21,6 +21,7 @@ from xray_batch.records import RESULT_COLUMNS, ImageWarning, Outcome
 from xray_batch.settings import ENVIRONMENT_PREFIX, Settings, load_settings
 from xray_batch.training.evaluation.facts import Report
 from xray_batch.training.order import TrainingOptions, make_options
+from xray_batch.web.words import REASONS, WARNINGS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -34,8 +35,6 @@ SET_UP_COMMANDS = (
 #: What the README says of defaults that depend on the machine or the user.
 COMPUTED_DEFAULTS = {
     "home": "`~/.local/share/xray-batch`",
-    "database_url": "none",
-    "database_url_file": "none",
     "decode_workers": "one per core, at most 8",
 }
 
@@ -160,7 +159,8 @@ class TestSettings:
         row = next(row for row in tables(section("Configuration"))[0] if row[0] == f"`{name}`")
         default = f"{field.default:g}" if isinstance(field.default, float) else field.default
         default = str(default).lower() if isinstance(default, bool) else default  # as TOML has it
-        assert row[1] == COMPUTED_DEFAULTS.get(name, f"`{default}`")
+        shown = "none" if default in (None, ()) else f"`{default}`"
+        assert row[1] == COMPUTED_DEFAULTS.get(name, shown)
         assert row[2] == field.description
 
     def test_options(self):
@@ -243,6 +243,14 @@ class TestCodes:
         """The table of warnings names exactly the warnings, in their order."""
         assert first_column("Warnings") == [warning.value for warning in ImageWarning]
 
+    def test_the_page_says_the_same(self):
+        """The worklist page has every reason and warning in the README's words."""
+        for title, words in (("Reason codes", REASONS), ("Warnings", WARNINGS)):
+            cells = {
+                quoted(row[0])[0]: re.sub(r"\[([^]]+)\]\([^)]*\)", r"\1", row[1]) for row in tables(section(title))[0]
+            }
+            assert cells == words
+
     def test_outcomes(self):
         """The table of outcomes names exactly the outcomes."""
         assert first_column("What an answer means") == [outcome.value for outcome in Outcome]
@@ -262,9 +270,9 @@ class TestCodes:
 
     def test_keys_of_a_benchmark(self):
         """The table of the benchmark's JSON names exactly the kinds of rows and their keys, in their order."""
-        kinds = (Machine, StageTimes, ForwardTimes, Ceiling, EndToEnd)
+        kinds = (Machine, StageTimes, ForwardTimes, Ceiling, EndToEnd, WorklistTimes)
         rows = [[quoted(cell) for cell in row] for row in tables(section("Speed"))[0]]
-        assert [kind for (kind,), _ in rows] == ["machine", "stages", "forward", "ceiling", "end_to_end"]
+        assert [kind for (kind,), _ in rows] == ["machine", "stages", "forward", "ceiling", "end_to_end", "worklist"]
         keys = [[field.name for field in dataclasses.fields(kind)] for kind in kinds]
         keys[0] += ["side", "repeats", "mix"]
         assert [named for _, named in rows] == keys
