@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import sqlite3
 from contextlib import closing
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -234,3 +235,19 @@ def test_log_names_no_patient(web):
     """Nothing that was asked for is in the log."""
     web.get("/worklist", identifier="P0042")
     assert "P0042" not in web.log and "identifier" not in web.log
+
+
+def test_a_page_that_fails(tmp_path):
+    """An error of ours is a page that says so, as restrained as any other; the log says where, and not what was asked."""
+    url = f"sqlite:///{tmp_path / 'results.sqlite3'}"
+    upgrade_database(url)
+    with running_web(tmp_path, tmp_path / "log") as page:
+        assert page.get("/worklist").status == 200
+        with closing(sqlite3.connect(tmp_path / "results.sqlite3")) as connection:
+            connection.execute("DROP VIEW results")
+        answer = page.get("/worklist", identifier="P0042")
+    assert answer.status == 500 and "This page failed" in answer.text
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert answer.headers["cache-control"] == "no-store"
+    assert '"a page failed"' in page.log and "pages.py" in page.log
+    assert "P0042" not in page.log and "Traceback" not in page.log

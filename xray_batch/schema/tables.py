@@ -274,7 +274,7 @@ class EventRow(Base):
     kind: Mapped[str] = mapped_column(sa.String(16))
     arrival_id: Mapped[uuid.UUID | None]
     content_sha256: Mapped[str | None] = mapped_column(SHA256)
-    detail: Mapped[str | None] = mapped_column(sa.String(64))  #: a short code, never patient data
+    detail: Mapped[str | None] = mapped_column(sa.String(64))  #: a short code, or who asked; never patient data
 
 
 class TallyRow(Base):

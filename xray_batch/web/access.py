@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -29,10 +30,6 @@ EVERYBODY: Final = "*"
 
 #: A token is no password that a person thinks of: as long as `openssl rand -hex 16` makes it, or longer.
 LEAST_TOKEN: Final = 32
-
-#: What a request to this machine itself can have been sent to; any other name is a trick of a web page to reach it
-#: from the browser of somebody here (DNS rebinding).
-_LOCAL_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 #: No file of tokens is larger; a file that is none is not read into memory.
 _TOKEN_FILE_BYTES: Final = 1 << 20
@@ -123,8 +120,19 @@ class AccessControl:
     def _as_local(self, headers: Headers) -> str | None:
         if not self._is_open:
             return None
-        host = headers.get("host", "").rpartition(":")[0] or headers.get("host", "")
-        return LOCAL_USER if self._has_socket or host in _LOCAL_HOSTS else None
+        return LOCAL_USER if self._has_socket or _names_this_machine(headers.get("host", "")) else None
+
+
+def _names_this_machine(host: str) -> bool:
+    """Tell whether a `Host` header is one that a request to this machine itself can have.
+
+    Any other name is a trick of some web page, to reach us from the browser of somebody here (DNS rebinding).
+    """
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def read_tokens(path: Path) -> Mapping[str, str]:

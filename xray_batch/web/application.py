@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 from xray_batch.errors import ConfigurationError, DatabaseUnavailableError
 from xray_batch.logs import get_logger, own_frames
 from xray_batch.web.access import AccessControl
-from xray_batch.web.middleware import Admission, SecurityHeaders
+from xray_batch.web.middleware import Admission, SecurityHeaders, restrain
 from xray_batch.web.site import DEIDENTIFIED_COOKIE, THEME_COOKIE, THEMES, Site, read_form, render
 from xray_batch.web.worklist import export, worklist
 
@@ -105,9 +105,10 @@ async def _say_misconfigured(request: Request, error: Exception) -> Response:
 async def _say_failed(request: Request, error: Exception) -> Response:
     """Say that this is our fault; the log says which error and where, and nothing of what was asked for."""
     get_logger().error("a page failed", error=type(error).__name__, frames=own_frames(error))
-    return _problem(
-        request, HTTPStatus.INTERNAL_SERVER_ERROR, "This page failed", "The log of xray-batch web says where."
-    )
+    text = "The log of xray-batch web says where."
+    answer = _problem(request, HTTPStatus.INTERNAL_SERVER_ERROR, "This page failed", text)
+    restrain(answer.headers)  # it is made outside of the middleware
+    return answer
 
 
 def _problem(

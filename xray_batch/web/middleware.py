@@ -32,8 +32,14 @@ _HEADERS: Final = {
 _BODY_BYTES: Final = 1 << 16
 
 
+def restrain(headers: MutableHeaders) -> None:
+    """Add to an answer what browsers must not do with it; what is about patients is kept by nobody."""
+    headers.update(_HEADERS)
+    headers.setdefault("Cache-Control", "no-store")
+
+
 class SecurityHeaders:
-    """Adds to every answer what browsers must not do with it; what is about patients is kept by nobody."""
+    """Restrains every answer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -43,9 +49,7 @@ class SecurityHeaders:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers.update(_HEADERS)
-                headers.setdefault("Cache-Control", "no-store")
+                restrain(MutableHeaders(scope=message))
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
