@@ -261,6 +261,13 @@ def test_thresholds_out_of_order(tmp_path):
         Bundle(tmp_path)
 
 
+def test_one_architecture_twice(tmp_path):
+    """Two members of one architecture are refused: an answer tells its members apart by it."""
+    write_facts(tmp_path, FACTS | {"members": [FACTS["members"][0]] * 2})
+    with pytest.raises(BundleError, match="members are resnet34, resnet34, expected each architecture once"):
+        Bundle(tmp_path)
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe"])
 def test_manifest_that_is_none(content, tmp_path):
     """A file that is no JSON object is refused."""

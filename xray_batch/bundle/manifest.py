@@ -195,7 +195,11 @@ class Manifest(_Facts):
         if sorted(self.classes) != sorted(Finding):
             message = f"classes are {', '.join(self.classes)}, expected {', '.join(Finding)} in any order"
             raise ValueError(message)
-        if self.gate.architecture not in {member.architecture for member in self.members}:
+        architectures = [member.architecture for member in self.members]
+        if len(set(architectures)) < len(architectures):
+            message = f"members are {', '.join(architectures)}, expected each architecture once: results name it"
+            raise ValueError(message)
+        if self.gate.architecture not in architectures:
             message = f"gate.architecture is {self.gate.architecture}, which is not among the members"
             raise ValueError(message)
         if self.threshold_low > self.threshold_high:

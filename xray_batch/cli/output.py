@@ -165,9 +165,14 @@ def _is_same_file(one: Path, other: Path) -> bool:
         return False
 
 
+def _flat(value: object) -> object:
+    """Return a value as a cell has it: of an object its JSON text, as the database keeps it."""
+    return json.dumps(value) if isinstance(value, dict) else value
+
+
 def csv_cell(value: object) -> object:
     """Return a value as CSV has it, and text so that no spreadsheet runs it."""
-    text = _plain(value)
+    text = _plain(_flat(value))
     return safe_cell(text) if isinstance(text, str) else text
 
 
@@ -182,7 +187,8 @@ def _write_parquet(rows: Iterable[Row], output: Path | None) -> None:
     schema = pa.schema([(name, _arrow_type(pa, name)) for name in RESULT_COLUMNS])
     with pq.ParquetWriter(output, schema) as writer:
         for page in _pages(rows, 10_000):
-            writer.write_table(pa.Table.from_pylist([dict(row) for row in page], schema=schema))
+            cells = [{name: _flat(value) for name, value in row.items()} for row in page]
+            writer.write_table(pa.Table.from_pylist(cells, schema=schema))
 
 
 def _arrow_type(pa: object, name: str) -> object:
@@ -192,7 +198,9 @@ def _arrow_type(pa: object, name: str) -> object:
         return pa.timestamp("us", tz="UTC")  # type: ignore[attr-defined]
     if name == "study_date":
         return pa.date32()  # type: ignore[attr-defined]
-    if name.startswith(("p_", "threshold_")) or name in ("disagreement", "processing_seconds", "heat_in_thorax"):
+    if name.startswith(("p_", "threshold_", "input_")) or name in (
+        *("disagreement", "processing_seconds", "heat_in_thorax"),
+    ):
         return pa.float64()  # type: ignore[attr-defined]
     return pa.string()  # type: ignore[attr-defined]
 

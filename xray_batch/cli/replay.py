@@ -75,7 +75,7 @@ def _answer_facts(answer: "Answer") -> dict[str, object]:
         "outcome": answer.outcome,
         "reason_code": answer.reason_code,
         **answer.values,
-        "heat_in_thorax": answer.heat_in_thorax,
+        **answer.recorded,
         "warnings": answer.warnings,
         "preprocess_sha256": answer.preprocess_sha256,
         "device": computation.device if computation else None,
