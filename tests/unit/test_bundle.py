@@ -58,7 +58,7 @@ def places_of_facts(facts, place=()):
 
 CLASSES = tuple(Finding)
 FACTS = make_manifest().model_dump(mode="json")
-PLACES = places_of_facts(FACTS)
+PLACES = [place for place in places_of_facts(FACTS) if place != ("drift_reference",)]
 
 #: Every fact that is a number with a fraction.
 NUMBERS = [
@@ -137,6 +137,42 @@ def test_missing_fact(place, tmp_path):
     write_facts(tmp_path, facts)
     with pytest.raises(BundleError, match=rf"manifest\.json: {name_of(place)}: Field required"):
         Bundle(tmp_path)
+
+
+@pytest.mark.parametrize("change", [{}, {"drift_reference": None}])
+def test_no_drift_reference(change, tmp_path):
+    """A bundle of before it was kept has none, and says so when it is written again."""
+    facts = {name: fact for name, fact in FACTS.items() if name != "drift_reference"} | change
+    manifest = Manifest.model_validate(facts)
+    assert manifest.drift_reference is None
+    assert manifest.model_dump(mode="json")["drift_reference"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("edges", lambda bins: bins["edges"].reverse(), "expected them in order"),
+        ("edges", lambda bins: bins["edges"].pop(), "at least 9 items"),
+        ("shares", lambda bins: bins["shares"].append(0.0), "at most 10 items"),
+        ("shares", lambda bins: bins.update(shares=[0.2, *bins["shares"][1:]]), "that sum to 1"),
+        ("shares", lambda bins: bins.update(shares=[-0.1, 0.3, *bins["shares"][2:]]), "numbers from 0"),
+    ],
+)
+def test_bins_that_are_none(name, change, message, tmp_path):
+    """Nine edges in order and ten shares that sum to 1 are bins; others are refused by name."""
+    facts = json.loads(json.dumps(FACTS))
+    change(facts["drift_reference"]["input_mean"])
+    write_facts(tmp_path, facts)
+    with pytest.raises(BundleError, match=rf"drift_reference\.input_mean.*{name}.*{message}|{name}.*{message}"):
+        Bundle(tmp_path)
+
+
+def test_drift_reference():
+    """The reference is what the store and the index are given: each number's bins, with the count of films."""
+    reference = make_manifest().drift_reference.reference
+    assert reference.input_std.n == 1000
+    assert reference.p_pneumonia.edges[4] == 0.5
+    assert sum(reference.input_mean.shares) == pytest.approx(1.0)
 
 
 CALIBRATION = {
