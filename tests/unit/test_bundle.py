@@ -32,6 +32,7 @@ from xray_batch.bundle import (
 from xray_batch.bundle import folder as folder_module
 from xray_batch.bundle.files import read_classes
 from xray_batch.decode import RENDERING_VERSION
+from xray_batch.drift import least_results
 from xray_batch.errors import BundleError, ConfigurationError
 from xray_batch.gate import PictureKind
 from xray_batch.records import Finding
@@ -173,6 +174,16 @@ def test_drift_reference():
     assert reference.input_std.n == 1000
     assert reference.p_pneumonia.edges[4] == 0.5
     assert sum(reference.input_mean.shares) == pytest.approx(1.0)
+
+
+def test_the_packaged_bundle_has_a_drift_reference():
+    """Drift can be told from the start: the reference is the held-out films, enough of them, that thresholds are of."""
+    manifest = Bundle(PACKAGED_BUNDLES / "default").manifest
+    counts, source = manifest.training.held_out_images, manifest.training.reference
+    facts = manifest.drift_reference
+    assert facts.n == sum(count for name, count in counts.items() if name.startswith(f"{source}: "))
+    assert least_results(facts.n) is not None
+    assert facts.data.endswith(f", {source}")
 
 
 CALIBRATION = {
