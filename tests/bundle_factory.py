@@ -13,7 +13,9 @@ from xray_batch.bundle import (
     GATE_NAME,
     HASHES_NAME,
     MANIFEST_NAME,
+    BinFacts,
     Bundle,
+    DriftFacts,
     GateFacts,
     GateRate,
     InputFacts,
@@ -44,6 +46,11 @@ MODEL_CARD = "# A model card\n"
 
 #: Channels of the stages of ResNet-34 together, averaged over the whole picture.
 GATE_FEATURES = 64 + 128 + 256 + 512
+
+_BINS = BinFacts(edges=tuple(tenth / 10 for tenth in range(1, 10)), shares=(0.1,) * 10)
+
+#: Films whose numbers are evenly spread from 0 to 1.
+DRIFT_REFERENCE = DriftFacts(data="made-up, kermany", n=1000, p_pneumonia=_BINS, input_mean=_BINS, input_std=_BINS)
 
 #: Of files that no test reads.
 NO_SHA256 = "0" * 64
@@ -109,6 +116,7 @@ def make_manifest(side: int = 32, hashes: Sequence[str] = (NO_SHA256, NO_SHA256)
             reference="kermany",
         ),
         "calibration": None,
+        "drift_reference": DRIFT_REFERENCE,
         "metrics": (
             Metric(name="AUROC pneumonia", data="made-up, validation", value=0.9375, low=0.8125, high=0.96875, n=110),
             Metric(name="accuracy finding", data="made-up, other", value=0.5625, low=0.4375, high=0.6875, n=48),

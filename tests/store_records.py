@@ -57,6 +57,7 @@ def make_analysed(
     study_instance_uid: str = "1.2.3",
     sop_instance_uid: str | None = "1.2.3.4.5",
     minute: int = 0,
+    input_mean: float = 0.5,
 ) -> Finished:
     """Return the answer of an analysed DICOM image."""
     rest = (1.0 - p_normal) / 3
@@ -73,6 +74,9 @@ def make_analysed(
             threshold_low=0.25,
             threshold_high=0.75,
             heat_in_thorax=0.625,
+            member_probabilities={"resnet34": 0.8125, "resnet50": 0.6875},
+            input_mean=input_mean,
+            input_std=0.25,
         ),
         header=ImageHeader(
             source_format=SourceFormat.DICOM,

@@ -77,7 +77,6 @@ class Explanation:
 
     prediction: Prediction
     judgement: Judgement
-    member_probabilities: tuple[float, ...]  #: P(pneumonia) of each member in the bundle's order, before calibration
     heat_map: HeatMap
 
 
@@ -109,8 +108,8 @@ class Ensemble:
         self.dtype = dtype
         self.batch_size = batch_size
         self._gate = bundle.load_gate()
-        architectures = [member.architecture for member in self.manifest.members]
-        self._gate_member = architectures.index(self.manifest.gate.architecture)
+        self._architectures = [member.architecture for member in self.manifest.members]
+        self._gate_member = self._architectures.index(self.manifest.gate.architecture)
         networks = bundle.load_networks()
         self._forward: Forward = placed(self._run_members, device, dtype)
         try:
@@ -181,11 +180,9 @@ class Ensemble:
             As :meth:`predict`.
         """
         (found,) = self._passes([model_input])
-        p_normal = found.probabilities[:, 0, self.manifest.classes.index(Finding.NORMAL)]
         return Explanation(
             prediction=found.answers[0][0],
             judgement=found.answers[0][1],
-            member_probabilities=tuple((1.0 - p_normal).tolist()),
             heat_map=make_heat_map([heat[0] for heat in found.heat], *model_input.pixels.shape),
         )
 
@@ -219,7 +216,7 @@ class Ensemble:
         answers = [
             (self._prediction(*found), found[-1])
             for found in zip(
-                pooled, np.ptp(p_normal, axis=0), thorax_shares(heat, *pixels.shape[1:]), judgements, strict=True
+                inputs, pooled, p_normal.T, thorax_shares(heat, *pixels.shape[1:]), judgements, strict=True
             )
         ]
         return _Pass(answers=answers, probabilities=probabilities, heat=heat)
@@ -236,19 +233,24 @@ class Ensemble:
 
     def _prediction(
         self,
+        model_input: ModelInput,
         probabilities: npt.NDArray[np.float64],
-        disagreement: np.float64,
+        p_normal: npt.NDArray[np.float64],
         heat_in_thorax: float | None,
         judgement: Judgement,
     ) -> Prediction:
         by_finding = dict(zip(self.manifest.classes, probabilities.tolist(), strict=True))
+        disagreement = float(np.ptp(p_normal))
         return Prediction(
-            outcome=decide_outcome(self.manifest, 1.0 - by_finding[Finding.NORMAL], float(disagreement)),
+            outcome=decide_outcome(self.manifest, 1.0 - by_finding[Finding.NORMAL], disagreement),
             probabilities=by_finding,
-            disagreement=float(disagreement),
+            disagreement=disagreement,
             threshold_low=self.manifest.threshold_low,
             threshold_high=self.manifest.threshold_high,
             heat_in_thorax=heat_in_thorax,
+            member_probabilities=dict(zip(self._architectures, (1.0 - p_normal).tolist(), strict=True)),
+            input_mean=model_input.input_mean,
+            input_std=model_input.input_std,
             warnings=judgement.warnings,
         )
 

@@ -15,6 +15,9 @@ from xray_batch.spreadsheet import safe_cell
 
 Row = Mapping[str, object]
 
+#: Columns of numbers, beside those whose names say so.
+_NUMBERS: Final = frozenset({"disagreement", "processing_seconds", "heat_in_thorax"})
+
 #: Rows of one group in a Parquet file.
 _GROUP_ROWS: Final = 10_000
 
@@ -38,8 +41,13 @@ def write_csv(rows: Iterable[Row], file: IO[str]) -> None:
 
 def csv_cell(value: object) -> object:
     """Return a value as CSV has it, and text so that no spreadsheet runs it."""
-    text = _plain(value)
+    text = _plain(_flat(value))
     return safe_cell(text) if isinstance(text, str) else text
+
+
+def _flat(value: object) -> object:
+    """Return a value as a cell has it: of an object its JSON text, as the database keeps it."""
+    return json.dumps(value) if isinstance(value, dict) else value
 
 
 def write_parquet(rows: Iterable[Row], file: Path | IO[bytes]) -> None:
@@ -58,7 +66,8 @@ def write_parquet(rows: Iterable[Row], file: Path | IO[bytes]) -> None:
     schema = pa.schema([(name, _arrow_type(pa, name)) for name in RESULT_COLUMNS])
     with pq.ParquetWriter(file, schema) as writer:
         for group in _groups(rows):
-            writer.write_table(pa.Table.from_pylist([dict(row) for row in group], schema=schema))
+            cells = [{name: _flat(value) for name, value in row.items()} for row in group]
+            writer.write_table(pa.Table.from_pylist(cells, schema=schema))
 
 
 def _arrow_type(pa: ModuleType, name: str) -> object:
@@ -68,7 +77,7 @@ def _arrow_type(pa: ModuleType, name: str) -> object:
         return pa.timestamp("us", tz="UTC")
     if name == "study_date":
         return pa.date32()
-    if name.startswith(("p_", "threshold_")) or name in ("disagreement", "processing_seconds", "heat_in_thorax"):
+    if name.startswith(("p_", "threshold_", "input_")) or name in _NUMBERS:
         return pa.float64()
     return pa.string()
 

@@ -69,6 +69,14 @@ def standardize(pixels: Film, mean: float, std: float) -> Film:
     return (pixels - np.float32(mean)) / np.float32(std)
 
 
+def measure_input(picture: Film) -> tuple[float, float]:
+    """Return mean and SD of the pixels of a picture from :func:`make_picture`, 0 to 1: other devices move them.
+
+    Where the bundle stretches gray levels, exposure is gone from them, and what is left is how the levels are spread.
+    """
+    return float(picture.mean(dtype=np.float64)), float(picture.std(dtype=np.float64))
+
+
 def measure_sharpness(pixels: Film) -> float:
     """Tell how much finest detail a picture has, beside detail four times as coarse.
 
@@ -238,10 +246,13 @@ def prepare(image: GrayscaleImage, spec: InputSpec) -> ModelInput:
     working = _working_copy(image.pixels)
     content = _content(working, spec)
     picture = _picture_of(image.pixels, working, spec, content)
+    input_mean, input_std = measure_input(picture)
     return ModelInput(
         header=image.header,
         pixels=standardize(picture, spec.mean, spec.std),
         sharpness=measure_sharpness(working),
+        input_mean=input_mean,
+        input_std=input_std,
         rendering=image.rendering,
         warnings=image.warnings + ((ImageWarning.BORDER_TRIMMED,) if content.has_wide_borders else ()),
     )

@@ -8,7 +8,7 @@ from alembic.util import CommandError
 from sqlalchemy import text
 
 revision = "0007"
-down_revision = "0005"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 

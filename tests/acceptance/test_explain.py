@@ -46,13 +46,14 @@ def test_draws_and_tells(tmp_path):
     assert (tmp_path / "heat.png").stat().st_mode & 0o777 == 0o640
 
 
-def test_it_is_the_share_that_is_stored(tmp_path):
-    """The share on stdout, that in the picture's text chunk and that of the view `results` are the same."""
+def test_it_is_what_is_stored(tmp_path):
+    """Share and members on stdout, and the share in the picture's text chunk, are those of the view `results`."""
     explained = run_command("explain", FILM, "--out", tmp_path / "heat.png", "--home", tmp_path, "--format", "json")
     run_command("process", FILM, "--home", tmp_path)
     (stored,) = run_command("results", "--home", tmp_path, "--format", "json").rows
     (facts,) = explained.rows
-    assert list(stored)[-1] == "heat_in_thorax"
+    members = {member["architecture"]: member["p_pneumonia"] for member in facts["members"]}
+    assert stored["member_probabilities"] == pytest.approx(members, abs=1e-3)
     assert stored["heat_in_thorax"] == pytest.approx(facts["heat_in_thorax"], abs=1e-3)
     assert stored["p_pneumonia"] == pytest.approx(facts["p_pneumonia"], abs=1e-3)
     chunks = Image.open(tmp_path / "heat.png").text

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import shutil
 import signal
 import subprocess
@@ -186,11 +187,14 @@ def test_results_as_json(archive):
 
 
 def test_results_as_csv_cannot_run_in_a_spreadsheet(archive):
-    """CSV has the view's columns; a cell that begins like a formula is made text."""
-    done = run_command("results", "--home", archive, "--format", "csv", "--outcome", "not_analysed")
-    header, row = csv.reader(io.StringIO(done.out))
-    assert tuple(header) == RESULT_COLUMNS
-    assert row[header.index("source_name")] == "'=cmd.dcm"
+    """CSV has the view's columns, an object as JSON text; a cell that begins like a formula is made text."""
+    done = run_command("results", "--home", archive, "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(done.out)))
+    assert tuple(rows[0]) == RESULT_COLUMNS
+    refused = [row for row in rows if row["outcome"] == "not_analysed"]
+    assert [(row["source_name"], row["member_probabilities"]) for row in refused] == [("'=cmd.dcm", "")]
+    analysed = next(row for row in rows if row["outcome"] != "not_analysed")
+    assert list(json.loads(analysed["member_probabilities"])) == ["resnet34", "resnet50"]
 
 
 def test_results_as_parquet(archive, tmp_path):
@@ -200,6 +204,9 @@ def test_results_as_parquet(archive, tmp_path):
     table = pq.read_table(path)
     assert tuple(table.column_names) == RESULT_COLUMNS
     assert table.num_rows == 3
+    assert table.schema.field("input_mean").type == "double"
+    members = [json.loads(cell) for cell in table["member_probabilities"].to_pylist() if cell]
+    assert [list(each) for each in members] == [["resnet34", "resnet50"]] * 2
 
 
 @pytest.mark.parametrize(

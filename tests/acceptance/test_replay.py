@@ -105,12 +105,17 @@ def test_a_difference_is_exit_1(column, found, tmp_path):
 
 
 def test_an_answer_of_before_the_computation_was_recorded(tmp_path):
-    """Of an answer whose device and libraries are not known, that is said; it is compared all the same."""
+    """Of an older answer, that device, libraries, members and input are not known is said; the rest is compared."""
     (row,) = process(tmp_path, sample_files() / "06-16-bit.png")
-    change(tmp_path, "UPDATE result SET device = NULL, precision = NULL, libraries = NULL, batch_images = NULL")
+    change(
+        tmp_path,
+        "UPDATE result SET device = NULL, precision = NULL, libraries = NULL, batch_images = NULL,"
+        " member_probabilities = NULL, input_mean = NULL, input_std = NULL",
+    )
     done = replay(tmp_path, row)
     assert done.code == 0, done.out
-    assert "not recorded" in done.out
+    assert done.out.count("not recorded") == 8
+    assert "recomputed to the last bit" in done.out
     (facts,) = replay(tmp_path, row, "--format", "json").rows
     assert (facts["then"]["device"], facts["tolerance"]) == (None, 2e-3)
 

@@ -150,6 +150,21 @@ def test_side_by_side(filled):
     assert rows == [("first.dcm", "test-1.0.0", 0.875, "test-2.0.0", 0.125)]
 
 
+def test_one_network_alone(filled):
+    """A film is found on which the networks fall on both sides, with what each says."""
+    (row, *_) = run(filled, QUERIES["Films that the networks put on both sides of 0.7 (->> needs SQLite 3.38)"])
+    assert row[2:] == (0.8125, 0.6875)
+
+
+def test_pictures(filled):
+    """Mean, SD and probability are those of the films that were analysed in a month, for each model."""
+    rows = run(filled, QUERIES["What the pictures are like, month by month and model by model"])
+    assert rows[:2] == [
+        ("2026-03", "test-1.0.0", 2, 0.5, 0.25, 0.3125),
+        ("2026-03", "test-2.0.0", 1, 0.5, 0.25, 0.125),
+    ]
+
+
 def test_account(filled):
     """The account balances: seven files seen, all of them accounted for, none lost."""
     assert run(filled, QUERIES["Does the account balance? Both numbers are equal, and lost is 0"]) == [(7, 7, 0)]

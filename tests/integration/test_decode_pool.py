@@ -134,6 +134,7 @@ def test_pixels_are_those_of_prepare(kind, tmp_path):
     assert decoded.reply.header == expected.header
     assert decoded.reply.rendering == expected.rendering
     assert decoded.reply.warnings == expected.warnings
+    assert (decoded.reply.input_mean, decoded.reply.input_std) == (expected.input_mean, expected.input_std)
     assert (decoded.reply.rows, decoded.reply.columns) == decode_file(path).pixels.shape
     assert 0 < decoded.reply.seconds < PATIENCE
 

@@ -40,6 +40,11 @@ REFUSED = {
     "share of heat above 1": "UPDATE result SET heat_in_thorax = 1.01 WHERE p_normal IS NOT NULL",
     "share of heat below 0": "UPDATE result SET heat_in_thorax = -0.01 WHERE p_normal IS NOT NULL",
     "not analysed with a share of heat": "UPDATE result SET heat_in_thorax = 0.5 WHERE p_normal IS NULL",
+    "not analysed with members": "UPDATE result SET member_probabilities = '{}' WHERE p_normal IS NULL",
+    "mean of the input above 1": "UPDATE result SET input_mean = 1.01 WHERE p_normal IS NOT NULL",
+    "SD of the input below 0": "UPDATE result SET input_std = -0.01 WHERE p_normal IS NOT NULL",
+    "not analysed with a mean": "UPDATE result SET input_mean = 0.5 WHERE p_normal IS NULL",
+    "not analysed with an SD": "UPDATE result SET input_std = 0.5 WHERE p_normal IS NULL",
     "thresholds crossed": "UPDATE result SET threshold_low = 0.9",
     "threshold above 1": "UPDATE result SET threshold_high = 1.1",
     "negative duration": "UPDATE result SET processing_seconds = -1",
@@ -80,10 +85,11 @@ class TestRefusedRows:
             "UPDATE result SET p_normal = p_normal + 0.0000001 WHERE p_normal IS NOT NULL",
             "UPDATE result SET threshold_low = threshold_high WHERE p_normal IS NOT NULL",
             "UPDATE result SET heat_in_thorax = NULL WHERE p_normal IS NOT NULL",
+            "UPDATE result SET member_probabilities = NULL, input_mean = NULL, input_std = NULL WHERE p_normal > 0",
         ],
     )
     def test_accepted(self, engine, statement):
-        """Rounding of float32, a single threshold, and a picture without heat are no errors."""
+        """Rounding of float32, a single threshold, a picture without heat and an older row are no errors."""
         with engine.begin() as connection:
             assert connection.execute(sa.text(statement)).rowcount == 1
 

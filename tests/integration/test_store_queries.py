@@ -29,7 +29,7 @@ PROMISED_COLUMNS = (
     "threshold_low, threshold_high, disagreement, warnings, model_id, model_sha256, preprocess_sha256, "
     "source_name, content_sha256, format, transfer_syntax_uid, study_instance_uid, series_instance_uid, "
     "sop_instance_uid, patient_id, accession_number, study_date, modality, view_position, received_at, "
-    "classified_at, processing_seconds, heat_in_thorax"
+    "classified_at, processing_seconds, heat_in_thorax, member_probabilities, input_mean, input_std"
 )
 
 
@@ -107,6 +107,9 @@ class TestResultsView:
             "classified_at": finished.classified_at,
             "processing_seconds": 0.5,
             "heat_in_thorax": 0.625,
+            "member_probabilities": {"resnet34": 0.8125, "resnet50": 0.6875},
+            "input_mean": 0.5,
+            "input_std": 0.25,
         }
         assert tuple(row) == RESULT_COLUMNS
         assert store.known_answers([arrival.content_sha256], MODEL) == {

@@ -246,7 +246,7 @@ class TestFinish:
         store.add_arrivals([make_arrival("a"), make_arrival("b")], MODEL)
         good, bad = store.lease(limit=2, lease_seconds=60)
         broken = make_analysed(p_normal=0.25, outcome=Outcome.NOT_ANALYSED)
-        with pytest.raises(DatabaseRefusedError, match=r"ck_result_(answer|heat_in_thorax)"):
+        with pytest.raises(DatabaseRefusedError, match=r"ck_result_(answer|heat_in_thorax|member|input)"):
             store.finish([(good, make_analysed()), (bad, broken)], MODEL)
         assert list(store.results()) == []
         assert store.queue_status().leased == 2

@@ -63,7 +63,8 @@ def test_one_of_each(one_of_each):
         [
             "UPDATE result SET outcome = 'not_analysed', reason_code = 'too_small', reason = '', p_normal = NULL,"
             " p_bacterial = NULL, p_viral = NULL, p_covid19 = NULL, threshold_low = NULL, threshold_high = NULL,"
-            " disagreement = NULL, heat_in_thorax = NULL"
+            " disagreement = NULL, heat_in_thorax = NULL, member_probabilities = NULL, input_mean = NULL,"
+            " input_std = NULL"
         ],
     ],
 )

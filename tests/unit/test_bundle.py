@@ -32,6 +32,7 @@ from xray_batch.bundle import (
 from xray_batch.bundle import folder as folder_module
 from xray_batch.bundle.files import read_classes
 from xray_batch.decode import RENDERING_VERSION
+from xray_batch.drift import least_results
 from xray_batch.errors import BundleError, ConfigurationError
 from xray_batch.gate import PictureKind
 from xray_batch.records import Finding
@@ -58,7 +59,7 @@ def places_of_facts(facts, place=()):
 
 CLASSES = tuple(Finding)
 FACTS = make_manifest().model_dump(mode="json")
-PLACES = places_of_facts(FACTS)
+PLACES = [place for place in places_of_facts(FACTS) if place != ("drift_reference",)]
 
 #: Every fact that is a number with a fraction.
 NUMBERS = [
@@ -137,6 +138,52 @@ def test_missing_fact(place, tmp_path):
     write_facts(tmp_path, facts)
     with pytest.raises(BundleError, match=rf"manifest\.json: {name_of(place)}: Field required"):
         Bundle(tmp_path)
+
+
+@pytest.mark.parametrize("change", [{}, {"drift_reference": None}])
+def test_no_drift_reference(change, tmp_path):
+    """A bundle of before it was kept has none, and says so when it is written again."""
+    facts = {name: fact for name, fact in FACTS.items() if name != "drift_reference"} | change
+    manifest = Manifest.model_validate(facts)
+    assert manifest.drift_reference is None
+    assert manifest.model_dump(mode="json")["drift_reference"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("edges", lambda bins: bins["edges"].reverse(), "expected them in order"),
+        ("edges", lambda bins: bins["edges"].pop(), "at least 9 items"),
+        ("shares", lambda bins: bins["shares"].append(0.0), "at most 10 items"),
+        ("shares", lambda bins: bins.update(shares=[0.2, *bins["shares"][1:]]), "that sum to 1"),
+        ("shares", lambda bins: bins.update(shares=[-0.1, 0.3, *bins["shares"][2:]]), "numbers from 0"),
+    ],
+)
+def test_bins_that_are_none(name, change, message, tmp_path):
+    """Nine edges in order and ten shares that sum to 1 are bins; others are refused by name."""
+    facts = json.loads(json.dumps(FACTS))
+    change(facts["drift_reference"]["input_mean"])
+    write_facts(tmp_path, facts)
+    with pytest.raises(BundleError, match=rf"drift_reference\.input_mean.*{name}.*{message}|{name}.*{message}"):
+        Bundle(tmp_path)
+
+
+def test_drift_reference():
+    """The reference is what the store and the index are given: each number's bins, with the count of films."""
+    reference = make_manifest().drift_reference.reference
+    assert reference.input_std.n == 1000
+    assert reference.p_pneumonia.edges[4] == 0.5
+    assert sum(reference.input_mean.shares) == pytest.approx(1.0)
+
+
+def test_the_packaged_bundle_has_a_drift_reference():
+    """Drift can be told from the start: the reference is the held-out films, enough of them, that thresholds are of."""
+    manifest = Bundle(PACKAGED_BUNDLES / "default").manifest
+    counts, source = manifest.training.held_out_images, manifest.training.reference
+    facts = manifest.drift_reference
+    assert facts.n == sum(count for name, count in counts.items() if name.startswith(f"{source}: "))
+    assert least_results(facts.n) is not None
+    assert facts.data.endswith(f", {source}")
 
 
 CALIBRATION = {
@@ -258,6 +305,13 @@ def test_thresholds_out_of_order(tmp_path):
     """A low threshold above the high one is refused."""
     write_facts(tmp_path, FACTS | {"threshold_low": 0.75, "threshold_high": 0.5})
     with pytest.raises(BundleError, match=r"threshold_low 0\.75 is above threshold_high 0\.5"):
+        Bundle(tmp_path)
+
+
+def test_one_architecture_twice(tmp_path):
+    """Two members of one architecture are refused: an answer tells its members apart by it."""
+    write_facts(tmp_path, FACTS | {"members": [FACTS["members"][0]] * 2})
+    with pytest.raises(BundleError, match="members are resnet34, resnet34, expected each architecture once"):
         Bundle(tmp_path)
 
 

@@ -25,6 +25,8 @@ from xray_batch.records import (
     SourceFormat,
 )
 
+#: What preparing measures; the networks do not look at it.
+MEASURED = {"sharpness": -1.0, "input_mean": 0.5, "input_std": 0.25, "rendering": "identity"}
 CPU = torch.device("cpu")
 
 #: Logits of `log(p)`: their softmax is p.
@@ -38,7 +40,7 @@ def model_inputs(count, seed=0):
     """Return standardized 32 x 32 images of noise."""
     pixels = np.random.default_rng(seed).standard_normal((count, 32, 32), dtype=np.float32)
     header = ImageHeader(source_format=SourceFormat.PNG)
-    return [ModelInput(header=header, pixels=image, sharpness=-1.0, rendering="identity") for image in pixels]
+    return [ModelInput(header=header, pixels=image, **MEASURED) for image in pixels]
 
 
 class Staged(nn.Module):
@@ -83,7 +85,8 @@ OPEN_GATE = gate_of([0.0] * len(PictureKind))
 
 def ensemble_of(networks, gate=OPEN_GATE, **facts):
     """Return an ensemble of doubles."""
-    manifest = make_manifest(**({"temperature": 1.0, "disagreement_limit": 1.0} | facts))
+    own = {"members": make_manifest().members[: len(networks)], "temperature": 1.0, "disagreement_limit": 1.0}
+    manifest = make_manifest(**(own | facts))
     bundle = SimpleNamespace(manifest=manifest, load_networks=lambda: networks, load_gate=lambda: gate)
     return Ensemble(bundle, device=CPU, dtype=torch.float32, batch_size=16)
 
@@ -451,7 +454,7 @@ def test_passed_by_the_gate():
 def image_of(pixels):
     """Return a model input of known pixels."""
     header = ImageHeader(source_format=SourceFormat.PNG)
-    return ModelInput(header=header, pixels=np.float32(pixels), sharpness=-1.0, rendering="identity")
+    return ModelInput(header=header, pixels=np.float32(pixels), **MEASURED)
 
 
 #: Weights of a head for which a bright pixel raises pneumonia, and of one for which it lowers it.
@@ -486,17 +489,19 @@ def test_explanation(ensemble):
     explanation = ensemble.explain(model_input)
     (prediction,) = ensemble.predict([model_input])
     assert explanation.prediction == prediction
-    assert np.ptp(explanation.member_probabilities) == pytest.approx(prediction.disagreement)
+    assert list(prediction.member_probabilities) == ["resnet34", "resnet50"]
+    assert np.ptp(list(prediction.member_probabilities.values())) == pytest.approx(prediction.disagreement)
     assert explanation.heat_map.thorax_share == prediction.heat_in_thorax
     assert len(explanation.heat_map.members) == len(ensemble.manifest.members)
     assert explanation.heat_map.average.shape == model_input.pixels.shape
 
 
 def test_probabilities_of_the_members():
-    """Probabilities of the members are those of pneumonia before calibration, in the bundle's order."""
+    """Probabilities of the members are those of pneumonia before calibration, by architecture."""
     ensemble = ensemble_of([Fixed(UNIFORM, RAISES), Fixed(SURE_NORMAL, RAISES)], temperature=3.0)
     explanation = ensemble.explain(image_of(CORNER))
-    assert explanation.member_probabilities == pytest.approx((0.75, 0.0), abs=1e-6)
+    assert explanation.prediction.member_probabilities == pytest.approx({"resnet34": 0.75, "resnet50": 0.0}, abs=1e-6)
+    assert (explanation.prediction.input_mean, explanation.prediction.input_std) == (0.5, 0.25)
     assert explanation.judgement.rejection is None
 
 

@@ -293,6 +293,9 @@ def prediction(p_pneumonia: float) -> Prediction:
         threshold_low=0.25,
         threshold_high=0.75,
         heat_in_thorax=None,
+        member_probabilities={"resnet34": p_pneumonia, "resnet50": p_pneumonia},
+        input_mean=0.5,
+        input_std=0.25,
     )
 
 

@@ -26,6 +26,12 @@ from xray_batch.settings import Settings
 ALONE = Computation(device="cpu AVX2, 1 threads", precision="float32", libraries="torch 2.14.1", batch_images=1)
 HALF = replace(ALONE, precision="bfloat16")
 CONTENT = b"the original"
+STORED = {
+    "heat_in_thorax": 0.5,
+    "member_probabilities": {"resnet34": 0.75, "resnet50": 0.5},
+    "input_mean": 0.5,
+    "input_std": 0.25,
+}
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
@@ -47,7 +53,7 @@ def answer(p_pneumonia=0.75, **facts):
         "outcome": Outcome.PNEUMONIA,
         "reason_code": None,
         "warnings": "",
-        "heat_in_thorax": 0.5,
+        "recorded": STORED,
         "values": dict.fromkeys(VALUES, p_pneumonia),
         "preprocess_sha256": "1" * 64,
         "computation": ALONE,
@@ -113,11 +119,20 @@ def test_other_ends_differ(facts):
     assert not compare(answer(), answer(**facts)).is_bit_equal
 
 
-def test_heat():
-    """Another share of heat is not the last bit; an answer from before it was stored has none to compare."""
-    assert not compare(answer(), answer(heat_in_thorax=0.25)).is_bit_equal
-    assert compare(answer(), answer(heat_in_thorax=0.25)).agrees
-    assert compare(answer(heat_in_thorax=None), answer()).is_bit_equal
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("heat_in_thorax", 0.25),
+        ("member_probabilities", {"resnet34": 0.75, "resnet50": 0.5 + 2**-53}),
+        ("input_mean", 0.5 + 2**-53),
+        ("input_std", 0.25 + 2**-53),
+    ],
+)
+def test_how_the_values_came_about(name, other):
+    """Another heat, member or input is not the last bit; an answer from before it was stored has none to compare."""
+    assert not compare(answer(), answer(recorded=STORED | {name: other})).is_bit_equal
+    assert compare(answer(), answer(recorded=STORED | {name: other})).agrees
+    assert compare(answer(recorded=STORED | {name: None}), answer()).is_bit_equal
 
 
 def test_refusals_agree_by_their_code():

@@ -111,6 +111,14 @@ def test_prepare_does_not_measure_the_image():
     assert np.allclose(bright - dark, 0.5 / 0.1875)
 
 
+def test_prepare_tells_what_the_input_was_like():
+    """Mean and SD of the input are those of its pixels before they were standardized."""
+    stripes = np.tile(np.array([0.25, 0.75], dtype=np.float32), (48, 20))
+    prepared = prepare(grayscale_image(stripes), SPEC)
+    assert (prepared.input_mean, prepared.input_std) == pytest.approx((0.5, 0.25), abs=1e-6)
+    assert prepared.input_mean == pytest.approx(prepared.pixels.mean() * SPEC.std + SPEC.mean, abs=1e-6)
+
+
 def test_unknown_resize_rule():
     """A bundle with a resize rule of another version is refused, with both rules named."""
     spec = replace(SPEC, resize="letterbox-bicubic")

@@ -161,10 +161,13 @@ def _predict(p_pneumonia: float) -> Prediction:
             Finding.VIRAL_PNEUMONIA: p_pneumonia / 2,
             Finding.COVID19_PNEUMONIA: 0.0,
         },
+        member_probabilities={"resnet34": p_pneumonia, "resnet50": p_pneumonia},
         disagreement=0.1,
         threshold_low=_LOW,
         threshold_high=_HIGH,
         heat_in_thorax=0.7,
+        input_mean=0.5,
+        input_std=0.25,
     )
 
 

@@ -27,7 +27,9 @@ from xray_batch.bundle.files import (
 from xray_batch.bundle.folder import PACKAGED_BUNDLES, Bundle, bundle_folders, find_bundle
 from xray_batch.bundle.manifest import (
     AgeFacts,
+    BinFacts,
     CalibrationFacts,
+    DriftFacts,
     GateFacts,
     GateRate,
     HashFacts,
@@ -48,8 +50,10 @@ __all__ = [
     "MODEL_CARD_NAME",
     "PACKAGED_BUNDLES",
     "AgeFacts",
+    "BinFacts",
     "Bundle",
     "CalibrationFacts",
+    "DriftFacts",
     "GateFacts",
     "GateRate",
     "HashFacts",

@@ -1,12 +1,24 @@
-"""The facts of a bundle, as pydantic checks them: none may be missing, none unknown."""
+"""The facts of a bundle, as pydantic checks them: none may be missing but one that is younger, none unknown."""
 
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from xray_batch.drift import BINS
 from xray_batch.gate import PictureKind
-from xray_batch.records import AgeRange, Finding, InputSpec, Scaling
+from xray_batch.records import (
+    DRIFT_COLUMNS,
+    AgeRange,
+    DriftReference,
+    Finding,
+    InputSpec,
+    ReferenceBins,
+    Scaling,
+)
 from xray_batch.resnet import ARCHITECTURES
+
+#: Largest distance from 1 of shares that ought to sum to it.
+_SHARES_TOLERANCE: Final = 1e-6
 
 
 class _Facts(BaseModel):
@@ -164,6 +176,51 @@ class CalibrationFacts(_Facts):
     left_out: dict[str, int]  #: listed files that got no answer and so are not among the images, per reason
 
 
+class BinFacts(_Facts):
+    """How one number is spread over the reference films; see :class:`xray_batch.records.ReferenceBins`."""
+
+    edges: tuple[float, ...] = Field(min_length=BINS - 1, max_length=BINS - 1)
+    shares: tuple[float, ...] = Field(min_length=BINS, max_length=BINS)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if list(self.edges) != sorted(self.edges):
+            message = f"edges are {list(self.edges)}, expected them in order"
+            raise ValueError(message)
+        if min(self.shares) < 0 or abs(sum(self.shares) - 1) > _SHARES_TOLERANCE:
+            message = f"shares are {list(self.shares)}, expected numbers from 0 that sum to 1"
+            raise ValueError(message)
+        return self
+
+
+class DriftFacts(_Facts):
+    """What the reference films were like, and what the bundle says about them without having been trained on them."""
+
+    data: str  #: which films: how they were held out and their source, or the name of a site's list
+    n: int = Field(gt=0)
+    p_pneumonia: BinFacts  #: calibrated as in service
+    input_mean: BinFacts
+    input_std: BinFacts
+
+    @classmethod
+    def of(cls, data: str, reference: DriftReference) -> Self:
+        """Return what the manifest holds of a reference."""
+        bins = {name: getattr(reference, name) for name in DRIFT_COLUMNS}
+        return cls(
+            data=data,
+            n=reference.p_pneumonia.n,
+            **{name: BinFacts(edges=each.edges, shares=each.shares) for name, each in bins.items()},
+        )
+
+    @property
+    def reference(self) -> DriftReference:
+        """The same as the store and :mod:`xray_batch.drift` need it."""
+        facts = {name: getattr(self, name) for name in DRIFT_COLUMNS}
+        return DriftReference(
+            **{name: ReferenceBins(edges=each.edges, shares=each.shares, n=self.n) for name, each in facts.items()}
+        )
+
+
 class Manifest(_Facts):
     """The facts of a bundle; the file is this object as JSON."""
 
@@ -183,6 +240,7 @@ class Manifest(_Facts):
     operating_points: OperatingPoints
     training: TrainingFacts
     calibration: CalibrationFacts | None  #: null where everything was fitted in the training
+    drift_reference: DriftFacts | None = None  #: null, or absent, in bundles of before it was kept: no drift is told
     metrics: tuple[Metric, ...]
     licence: str
     notes: str  #: Markdown for the model card: what no program can know, such as the reference standard
@@ -195,7 +253,11 @@ class Manifest(_Facts):
         if sorted(self.classes) != sorted(Finding):
             message = f"classes are {', '.join(self.classes)}, expected {', '.join(Finding)} in any order"
             raise ValueError(message)
-        if self.gate.architecture not in {member.architecture for member in self.members}:
+        architectures = [member.architecture for member in self.members]
+        if len(set(architectures)) < len(architectures):
+            message = f"members are {', '.join(architectures)}, expected each architecture once: results name it"
+            raise ValueError(message)
+        if self.gate.architecture not in architectures:
             message = f"gate.architecture is {self.gate.architecture}, which is not among the members"
             raise ValueError(message)
         if self.threshold_low > self.threshold_high:

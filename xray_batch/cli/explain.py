@@ -176,10 +176,7 @@ def _lines(explained: _Explained) -> list[str]:
 
     prediction = explained.explanation.prediction
     members = ", ".join(
-        f"{architecture} {probability:.3f}"
-        for architecture, probability in zip(
-            explained.architectures, explained.explanation.member_probabilities, strict=True
-        )
+        f"{architecture} {probability:.3f}" for architecture, probability in prediction.member_probabilities.items()
     )
     share = explained.shown.thorax_share
     heat = "no part of the film raises it" if share is None else f"{share:.2f} in the middle of the film"
@@ -195,7 +192,7 @@ def _lines(explained: _Explained) -> list[str]:
 def _facts(file: Path, out: Path, explained: _Explained) -> dict[str, object]:
     """Return what is said as the JSON object has it."""
     explanation = explained.explanation
-    members = zip(explained.architectures, explanation.member_probabilities, strict=True)
+    members = explanation.prediction.member_probabilities.items()
     return {
         "file": str(file),
         "outcome": explanation.prediction.outcome,

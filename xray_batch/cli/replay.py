@@ -76,7 +76,7 @@ def _answer_facts(answer: "Answer") -> dict[str, object]:
         "outcome": answer.outcome,
         "reason_code": answer.reason_code,
         **answer.values,
-        "heat_in_thorax": answer.heat_in_thorax,
+        **answer.recorded,
         "warnings": answer.warnings,
         "preprocess_sha256": answer.preprocess_sha256,
         "device": computation.device if computation else None,
@@ -94,13 +94,22 @@ def _print(replayed: "Replayed") -> None:
 
     table = Table("", "then", "now", "same", caption=DISCLAIMER, caption_justify="left")
     table.columns[1].overflow = table.columns[2].overflow = "fold"
-    then, now = _answer_facts(replayed.then), _answer_facts(replayed.now)
-    for name, value in then.items():
-        if value is not None or now[name] is not None:
-            same = "" if value == now[name] else _difference(value, now[name])
-            table.add_row(name, *(Text(_shown(each)) for each in (value, now[name])), same or "yes")
+    then, now = _cells(replayed.then), _cells(replayed.now)
+    for name in dict.fromkeys((*then, *now)):
+        one, other = then.get(name), now.get(name)
+        if one is not None or other is not None:
+            same = "yes" if one == other else _difference(one, other)
+            table.add_row(name, *(Text(_shown(each)) for each in (one, other)), same)
     Console().print(table)
     typer.echo(_sentence(replayed))
+
+
+def _cells(answer: "Answer") -> dict[str, object]:
+    """Return what is shown of an answer, with a line for each member."""
+    facts = _answer_facts(answer)
+    members = facts.pop("member_probabilities")
+    alone = members if isinstance(members, dict) else {}
+    return facts | {f"p_pneumonia, {name} alone": value for name, value in alone.items()}
 
 
 def _shown(value: object) -> str:

@@ -253,12 +253,16 @@ def identify_model(bundle: Bundle, settings: Settings) -> ModelIdentity:
 def as_model_input(decoded: Decoded[T]) -> ModelInput | None:
     """Return what a decode worker prepared, None where it rejected the file or failed."""
     reply = decoded.reply
-    if decoded.pixels is None or reply.header is None or reply.rendering is None or reply.sharpness is None:
+    if decoded.pixels is None or reply.header is None or reply.rendering is None:
+        return None
+    if reply.sharpness is None or reply.input_mean is None or reply.input_std is None:
         return None
     return ModelInput(
         header=reply.header,
         pixels=decoded.pixels,
         sharpness=reply.sharpness,
+        input_mean=reply.input_mean,
+        input_std=reply.input_std,
         rendering=reply.rendering,
         warnings=reply.warnings,
     )

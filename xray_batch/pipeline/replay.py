@@ -39,6 +39,9 @@ TOLERANCE: Final = 2e-3
 #: Columns of the view `results` that are compared.
 VALUES: Final = ("p_pneumonia", *PROBABILITY_COLUMNS, "disagreement")
 
+#: Columns that tell how the values came about.  A difference there alone is none of the answer, but of its bits.
+RECORDED: Final = ("heat_in_thorax", "member_probabilities", "input_mean", "input_std")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
@@ -48,7 +51,7 @@ class Answer:
     reason_code: str | None
     warnings: str  #: codes separated by commas
     values: dict[str, float | None]  #: by the names in :data:`VALUES`
-    heat_in_thorax: float | None  #: None too where the answer is older than that column
+    recorded: dict[str, object]  #: by the names in :data:`RECORDED`; None too where an answer is older than the column
     preprocess_sha256: str
     computation: Computation | None
 
@@ -83,9 +86,9 @@ class Replayed:
 
     @property
     def is_bit_equal(self) -> bool:
-        """Whether they agree, and every value to the last bit, the share of heat included if it was stored."""
-        same_heat = self.then.heat_in_thorax in (None, self.now.heat_in_thorax)
-        return self.agrees and same_heat and self.then.values == self.now.values
+        """Whether they agree, and every value to the last bit, those included that not every version stored."""
+        same = all(self.then.recorded[name] in (None, self.now.recorded[name]) for name in RECORDED)
+        return self.agrees and same and self.then.values == self.now.values
 
 
 def replay(stored: StoredResult, settings: Settings, file: Path | None) -> Replayed:
@@ -232,7 +235,7 @@ def _stored_answer(stored: StoredResult) -> Answer:
         # That of other films in the database says nothing about this one.
         warnings=",".join(code for code in record.warnings.split(",") if code != ImageWarning.UID_CONFLICT),
         values={name: getattr(record, name) for name in VALUES},
-        heat_in_thorax=record.heat_in_thorax,
+        recorded={name: getattr(record, name) for name in RECORDED},
         preprocess_sha256=record.preprocess_sha256,
         computation=stored.computation,
     )
@@ -249,7 +252,7 @@ def _answer(finished: Finished, preprocess_sha256: str) -> Answer:
         reason_code=finished.reason_code,
         warnings=",".join(warning.value for warning in finished.warnings),
         values=values,
-        heat_in_thorax=answer.heat_in_thorax if isinstance(answer, Prediction) else None,
+        recorded={name: getattr(answer, name, None) for name in RECORDED},
         preprocess_sha256=preprocess_sha256,
         computation=finished.computation,
     )

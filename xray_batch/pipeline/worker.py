@@ -45,6 +45,8 @@ class Reply:
     header: ImageHeader | None = None
     rendering: str | None = None  #: set where the file was prepared
     sharpness: float | None = None  #: likewise
+    input_mean: float | None = None  #: likewise
+    input_std: float | None = None  #: likewise
     bits: int | None = None  #: of a stored value; likewise
     rendered: PixelFacts | None = None  #: of the picture before the resize; likewise, where that is asked for
     rows: int | None = None  #: likewise; of the picture before it was resized
@@ -138,6 +140,8 @@ def answer(
         header=source.header if source else None,
         rendering=prepared.rendering if prepared else None,
         sharpness=prepared.sharpness if prepared else None,
+        input_mean=prepared.input_mean if prepared else None,
+        input_std=prepared.input_std if prepared else None,
         bits=image.bits if image and prepared else None,
         rendered=rendered if prepared else None,
         rows=image.pixels.shape[0] if image and prepared else None,

@@ -17,6 +17,7 @@ from xray_batch.records.answers import (
     Rejection,
     Scaling,
 )
+from xray_batch.records.drift import DRIFT_COLUMNS, DriftReference, ReferenceBins, Trend
 from xray_batch.records.images import GrayscaleImage, ImageHeader, ImageWarning, InputSpec, ModelInput, SourceFormat
 from xray_batch.records.results import (
     RESULT_COLUMNS,
@@ -35,6 +36,7 @@ from xray_batch.records.results import (
 from xray_batch.records.work import Arrival, Disposition, Lease, Original, Unfiled
 
 __all__ = [
+    "DRIFT_COLUMNS",
     "PROBABILITY_COLUMNS",
     "RESULT_COLUMNS",
     "Accounting",
@@ -42,6 +44,7 @@ __all__ = [
     "Arrival",
     "Computation",
     "Disposition",
+    "DriftReference",
     "EngineFacts",
     "Finding",
     "Finished",
@@ -61,6 +64,7 @@ __all__ = [
     "Prediction",
     "QueueStatus",
     "RecentResults",
+    "ReferenceBins",
     "Rejection",
     "ResultOrder",
     "ResultPage",
@@ -69,5 +73,6 @@ __all__ = [
     "Scaling",
     "SourceFormat",
     "StoredResult",
+    "Trend",
     "Unfiled",
 ]

@@ -64,6 +64,13 @@ class Prediction:
     threshold_low: float  #: P(pneumonia) below this is `normal`
     threshold_high: float  #: P(pneumonia) at or above this is `pneumonia`
     heat_in_thorax: float | None  #: 0 to 1, see :attr:`HeatMap.thorax_share`
+    member_probabilities: dict[str, float]
+    """P(pneumonia) of each member before calibration, by architecture, in the bundle's order.
+
+    The ensemble averages them, and `disagreement` is the distance between the largest and the smallest.
+    """
+    input_mean: float  #: see :attr:`ModelInput.input_mean`
+    input_std: float  #: see :attr:`ModelInput.input_std`
     warnings: tuple[ImageWarning, ...] = ()  #: what the gate found in the picture
 
     @property

@@ -115,5 +115,7 @@ class ModelInput:
     header: ImageHeader
     pixels: "npt.NDArray[np.float32]"  #: shape (rows, columns), zero mean and unit SD over the training split
     sharpness: float  #: of the picture before the resize; see :func:`xray_batch.standardize.measure_sharpness`
+    input_mean: float  #: of this film's pixels in [0, 1], before they were standardized
+    input_std: float  #: likewise
     rendering: str
     warnings: tuple[ImageWarning, ...] = ()

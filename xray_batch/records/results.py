@@ -153,6 +153,9 @@ class ResultRecord:
     classified_at: dt.datetime  #: aware, UTC
     processing_seconds: float
     heat_in_thorax: float | None  #: share of the heat in the middle of the film; None where there is none
+    member_probabilities: dict[str, float] | None  #: P(pneumonia) by architecture; None where it is not recorded
+    input_mean: float | None  #: of the pixels of the model input in [0, 1]; None where it is not recorded
+    input_std: float | None  #: likewise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ import uuid
 
 import sqlalchemy as sa
 from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -23,6 +24,9 @@ NAMING_CONVENTION = {
 BIG_KEY = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 SHA256 = sa.String(64)
+
+#: Text in SQLite, jsonb in PostgreSQL: `->>` reads a member in both, and rows can still be told apart by DISTINCT.
+JSON_OBJECT = sa.JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 
 
 class UtcDateTime(sa.types.TypeDecorator[dt.datetime]):
@@ -255,6 +259,26 @@ class ResultRow(Base):
     precision: Mapped[str | None]
     libraries: Mapped[str | None]
     batch_images: Mapped[int | None] = mapped_column(sa.Integer())
+    #: NULL too in rows from before revision 0006; constraints as that of `heat_in_thorax`.
+    member_probabilities: Mapped[dict[str, float] | None] = mapped_column(
+        JSON_OBJECT,
+        CheckConstraint(
+            "member_probabilities IS NULL OR outcome <> 'not_analysed'",
+            name="member_probabilities",
+        ),
+    )
+    input_mean: Mapped[float | None] = mapped_column(
+        CheckConstraint(
+            "input_mean IS NULL OR (outcome <> 'not_analysed' AND input_mean >= 0 AND input_mean <= 1)",
+            name="input_mean",
+        )
+    )
+    input_std: Mapped[float | None] = mapped_column(
+        CheckConstraint(
+            "input_std IS NULL OR (outcome <> 'not_analysed' AND input_std >= 0 AND input_std <= 1)",
+            name="input_std",
+        )
+    )
 
 
 class EventRow(Base):

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from xray_batch.records import RESULT_COLUMNS
-from xray_batch.schema.tables import BIG_KEY, Base, UtcDateTime
+from xray_batch.schema.tables import BIG_KEY, JSON_OBJECT, Base, UtcDateTime
 from xray_batch.schema.triggers import (
     POSTGRESQL_FUNCTIONS,
     POSTGRESQL_TRIGGERS,
@@ -25,7 +25,7 @@ SELECT result.result_id, result.outcome, result.reason_code, result.reason,
        instance.study_instance_uid, instance.series_instance_uid, instance.sop_instance_uid,
        instance.patient_id, instance.accession_number, instance.study_date, instance.modality,
        instance.view_position, arrival.received_at, result.classified_at, result.processing_seconds,
-       result.heat_in_thorax
+       result.heat_in_thorax, result.member_probabilities, result.input_mean, result.input_std
 FROM result
 JOIN model ON model.model_sha256 = result.model_sha256
 JOIN arrival ON arrival.arrival_id = result.arrival_id
@@ -59,7 +59,8 @@ _RESULT_TYPES: dict[str, sa.types.TypeEngine[Any]] = {  # the other columns are 
     **dict.fromkeys(("threshold_low", "threshold_high", "disagreement"), sa.Double()),
     "study_date": sa.Date(),
     **dict.fromkeys(("received_at", "classified_at"), UtcDateTime()),
-    **dict.fromkeys(("processing_seconds", "heat_in_thorax"), sa.Double()),
+    **dict.fromkeys(("processing_seconds", "heat_in_thorax", "input_mean", "input_std"), sa.Double()),
+    "member_probabilities": JSON_OBJECT,
 }
 
 #: The view `results` for typed selects; not part of the metadata, since it is no table.

@@ -33,6 +33,7 @@ from xray_batch.records import (
     Accounting,
     Arrival,
     Disposition,
+    DriftReference,
     EngineFacts,
     Finished,
     Lease,
@@ -44,12 +45,14 @@ from xray_batch.records import (
     ResultQuery,
     ResultRecord,
     StoredResult,
+    Trend,
     Unfiled,
 )
 from xray_batch.store import answers, filing, pages, queries, retention
 from xray_batch.store import arrivals as arriving
 from xray_batch.store import leases as leasing
 from xray_batch.store import requeue as requeueing
+from xray_batch.store import trends as counting
 from xray_batch.store.requeue import AnswerSelection, Obstacle, StoredAnswer
 from xray_batch.store.retention import Prunable, PruneSelection
 
@@ -365,6 +368,21 @@ class Store:
         """Count the results whose `classified_at` is at or after an aware time, by outcome."""
         with read_transaction(self._engine) as connection:
             return queries.recent_results(connection, since)
+
+    def trends(
+        self, boundaries: Sequence[dt.datetime], model_sha256: str, reference: DriftReference | None
+    ) -> list[Trend]:
+        """Count what one model answered, span by span: by outcome, and in the bins of its bundle's reference.
+
+        Parameters
+        ----------
+        boundaries
+            Aware times in order: each span begins at one and ends before the next, so there is one span fewer.
+        reference
+            From :attr:`xray_batch.bundle.Manifest.drift_reference`; None counts outcomes alone.
+        """
+        with read_transaction(self._engine) as connection:
+            return counting.trends(connection, boundaries, model_sha256, reference)
 
     def describe_engine(self) -> EngineFacts:
         """Return which database this is."""

@@ -281,6 +281,7 @@ def _answer_values(answer: Prediction | Rejection) -> dict[str, object]:
         (
             *("outcome", "reason_code", "reason", *PROBABILITY_COLUMNS),
             *("threshold_low", "threshold_high", "disagreement", "heat_in_thorax"),
+            *("member_probabilities", "input_mean", "input_std"),
         )
     )
     if isinstance(answer, Rejection):
@@ -297,6 +298,9 @@ def _answer_values(answer: Prediction | Rejection) -> dict[str, object]:
         "threshold_high": float(answer.threshold_high),
         "disagreement": float(answer.disagreement),
         "heat_in_thorax": None if answer.heat_in_thorax is None else float(answer.heat_in_thorax),
+        "member_probabilities": {name: float(value) for name, value in answer.member_probabilities.items()},
+        "input_mean": float(answer.input_mean),
+        "input_std": float(answer.input_std),
     }
 
 

@@ -63,6 +63,7 @@ class HeldOut:
     name: str  #: how they were held out, for people
     images: Sequence[LabelledImage]
     members: npt.NDArray[np.float64]  #: shape (members, N, classes), each row summing to 1; not calibrated
+    inputs: npt.NDArray[np.float64]  #: shape (N, 2): mean and SD of each picture, before it was standardized
 
     @property
     def targets(self) -> npt.NDArray[np.bool_]:
@@ -104,6 +105,7 @@ def join(parts: Sequence[HeldOut]) -> HeldOut:
         name=parts[0].name,
         images=[image for part in parts for image in part.images],
         members=np.concatenate([part.members for part in parts], axis=1),
+        inputs=np.concatenate([part.inputs for part in parts]),
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from xray_batch.bundle import (
     HASHES_NAME,
     AgeFacts,
+    DriftFacts,
     GateFacts,
     HashFacts,
     InputFacts,
@@ -19,18 +20,23 @@ from xray_batch.bundle import (
     TrainingFacts,
     member_files,
 )
+from xray_batch.classify import pool
+from xray_batch.drift import take_reference
 from xray_batch.libraries import COMPUTING, versions
-from xray_batch.records import InputSpec
+from xray_batch.records import InputSpec, Scaling
 from xray_batch.resnet import ARCHITECTURES
 from xray_batch.training.calibration import Calibration, Sample, fit_calibration
 from xray_batch.training.dataset import CLASSES, LabelledImage
-from xray_batch.training.held_out import HeldOut, is_of
+from xray_batch.training.held_out import HeldOut, is_of, p_pneumonia
 from xray_batch.training.order import TrainingOrder
 
 INTENDED_USE: Final = (
     "Research on frontal chest radiographs like those of the training data. "
     "Not a medical device; not for diagnosis, triage or rule-out."
 )
+
+#: Where no source is the reference.
+ALL_SOURCES: Final = "all sources"
 
 #: Added to how images were held out where no two are of one patient: then nothing may be known of patients.
 NO_TWO_OF_ONE_PATIENT: Final = "no two images of one patient"
@@ -63,6 +69,15 @@ def calibrate_on(held_out: HeldOut, reference_source: str | None) -> Calibration
     return fit_calibration(sample.take(reference))
 
 
+def drift_facts(held_out: HeldOut, reference_source: str | None, scaling: Scaling) -> DriftFacts:
+    """Return what drift will be measured against: the held-out images of one source, or all, that `scaling` is of."""
+    chosen = is_of(held_out.images, reference_source)
+    p = p_pneumonia(pool(held_out.members[:, chosen], scaling, CLASSES))
+    return DriftFacts.of(
+        f"{held_out.name}, {reference_source or ALL_SOURCES}", take_reference(p, held_out.inputs[chosen])
+    )
+
+
 def make_manifest(order: TrainingOrder, spec: InputSpec, evidence: Evidence) -> Manifest:
     """Return the facts of a bundle."""
     options, held_out = order.options, evidence.held_out
@@ -92,6 +107,7 @@ def make_manifest(order: TrainingOrder, spec: InputSpec, evidence: Evidence) -> 
         training=_training_facts(order, evidence),
         metrics=tuple(metric for part in measured for metric in part.metrics(calibration.scaling, threshold)),
         calibration=None,
+        drift_reference=drift_facts(held_out, options.reference_source, calibration.scaling),
         licence=options.licence,
         notes=evidence.notes,
         intended_use=INTENDED_USE,
@@ -110,7 +126,7 @@ def _training_facts(order: TrainingOrder, evidence: Evidence) -> TrainingFacts:
         hashes=HashFacts(file=HASHES_NAME, sha256=evidence.hashes_sha256),
         recipes={architecture: asdict(recipe) for architecture, recipe in order.options.recipes.items()},
         starting_weights="random" if order.backbone is None else order.backbone.description,
-        reference=order.options.reference_source or "all sources",
+        reference=order.options.reference_source or ALL_SOURCES,
     )
 
 

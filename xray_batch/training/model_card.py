@@ -1,8 +1,9 @@
 """Write the model card of a bundle from its manifest."""
 
 from xray_batch import DISCLAIMER
-from xray_batch.bundle import CalibrationFacts, GateRate, Manifest, OperatingPoint
-from xray_batch.records import Finding
+from xray_batch.bundle import CalibrationFacts, DriftFacts, GateRate, Manifest, OperatingPoint
+from xray_batch.drift import BINS, least_results
+from xray_batch.records import DRIFT_COLUMNS, Finding
 from xray_batch.training.manifest import NO_TWO_OF_ONE_PATIENT
 
 
@@ -17,6 +18,7 @@ def model_card(manifest: Manifest) -> str:
         _figures(manifest),
         _thresholds(manifest),
         *([_calibration(manifest.calibration)] if manifest.calibration else []),
+        *([_drift(manifest.drift_reference)] if manifest.drift_reference else []),
         _gate(manifest),
         _limits(manifest),
         manifest.notes.strip(),
@@ -114,6 +116,24 @@ def _calibration(facts: CalibrationFacts) -> str:
         "figures above are not: each fifth of the patients was measured with a calibration fitted to the others. "
         f"Figures as {facts.derived_from} were measured before, with other thresholds and another temperature.\n\n"
         f"| source: label | images |\n|---|---|\n{rows}"
+    )
+
+
+def _drift(facts: DriftFacts) -> str:
+    edges = {name: getattr(facts, name).edges for name in DRIFT_COLUMNS}
+    rows = [f"| `{name}` | {' | '.join(f'{edge:.4f}' for edge in found)} |" for name, found in edges.items()]
+    deciles = " | ".join(f"{tenth * 10} %" for tenth in range(1, BINS))
+    table = "\n".join([f"| below | {deciles} |", "|---" * BINS + "|", *rows])
+    least = least_results(facts.n)
+    needed = (
+        "They are too few for a population stability index"
+        if least is None
+        else (f"A population stability index needs {least} results")
+    )
+    return (
+        f"## Drift reference\n\nWhat a site's films are compared with: {facts.n} films ({facts.data}). The "
+        "probabilities are those of networks that were not trained on them. "
+        f"{needed}. Drift says that films or patients are others than these, not that answers are wrong.\n\n{table}"
     )
 
 

@@ -17,8 +17,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from xray_batch.bundle import Bundle, CalibrationFacts, Manifest, Metric, write_manifest
+from xray_batch.bundle import Bundle, CalibrationFacts, DriftFacts, Manifest, Metric, write_manifest
 from xray_batch.classify import Ensemble, select_device, select_dtype
+from xray_batch.drift import take_reference
 from xray_batch.errors import ConfigurationError, TrainingDataError
 from xray_batch.pipeline.engine import check_fit
 from xray_batch.records import Finding, Scaling
@@ -75,6 +76,7 @@ class _Answered:
 
     images: list[LabelledImage]
     members: npt.NDArray[np.float64]  #: shape (members, N, classes)
+    inputs: npt.NDArray[np.float64]  #: shape (N, 2): mean and SD of each model input, before it was standardized
     left_out: dict[str, int]  #: files that get no answer, per reason
 
 
@@ -118,8 +120,9 @@ def recalibrate(
     after, crossed = fit_calibration(sample), cross_fit(sample, patients)
     facts = _facts(bundle, order, answered, len(set(patients)))
     errors = _errors(sample, bundle.manifest.scaling, after.scaling, crossed, facts.name, patients)
+    drift = DriftFacts.of(facts.name, take_reference(sample.p_pneumonia(after.scaling), answered.inputs))
     manifest = _manifest(
-        bundle.manifest, version, facts, after, _metrics(sample, crossed, errors, patients, facts.name)
+        bundle.manifest, version, facts, drift, after, _metrics(sample, crossed, errors, patients, facts.name)
     )
     return Recalibrated(
         bundle=_write(bundle, manifest, order.out),
@@ -244,6 +247,7 @@ def _answer(
     return _Answered(
         images=[film.image for film in answered.films],
         members=answered.members if answered.films else np.empty((0, 0, 0)),
+        inputs=np.array([(film.facts.input_mean, film.facts.input_std) for film in answered.films], np.float64),
         left_out=dict(
             sorted(Counter(film.rejection.reason_code.value for film in predictions.films if film.rejection).items())
         ),
@@ -317,7 +321,12 @@ def _metrics(
 
 
 def _manifest(
-    old: Manifest, version: str, facts: CalibrationFacts, calibration: Calibration, metrics: Sequence[Metric]
+    old: Manifest,
+    version: str,
+    facts: CalibrationFacts,
+    drift: DriftFacts,
+    calibration: Calibration,
+    metrics: Sequence[Metric],
 ) -> Manifest:
     """Return the new facts; the date, the libraries and the training remain those of the weights."""
     kept = [
@@ -336,6 +345,7 @@ def _manifest(
                 "disagreement_limit": calibration.disagreement_limit,
                 "operating_points": calibration.operating_points,
                 "calibration": facts,
+                "drift_reference": drift,
                 "metrics": (*metrics, *kept),
             }
         )

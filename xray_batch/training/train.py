@@ -28,7 +28,7 @@ from xray_batch.errors import ConfigurationError, TrainingDataError
 from xray_batch.networks import for_inference, forward_with_features, load_backbone
 from xray_batch.records import InputSpec
 from xray_batch.resnet import ARCHITECTURES, ResNet
-from xray_batch.standardize import standardize
+from xray_batch.standardize import measure_input, standardize
 from xray_batch.training.dataset import CLASSES, LabelledImage, fingerprint, read_images
 from xray_batch.training.duplicates import ImageHashes, group_images, hash_images, merge_copies
 from xray_batch.training.gate import GATE_ARCHITECTURE, fit_gate
@@ -233,6 +233,7 @@ class _Training:
             name=name,
             images=[material.images[index] for index in indices],
             members=np.stack([softmax(self._logits(network, inputs)) for network in members.networks]),
+            inputs=np.array([measure_input(material.pixels[index]) for index in indices]),
         )
 
     def _logits(self, network: ResNet, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

@@ -79,6 +79,17 @@ def test_rates_of_the_gate(row):
     assert row in CARD.splitlines()
 
 
+def test_drift_reference():
+    """The card says what drift is measured against and how many results that takes, or is silent where it is not."""
+    section = CARD.partition("## Drift reference\n")[2].partition("\n## ")[0]
+    assert "1000 films (made-up, kermany)" in section
+    assert "index needs 204 results" in section
+    assert "| `input_mean` | 0.1000 | 0.2000 | 0.3000 |" in section
+    assert "Drift reference" not in model_card(make_manifest(drift_reference=None))
+    few = make_manifest().drift_reference.model_copy(update={"n": 112})
+    assert "too few for a population stability index" in model_card(make_manifest(drift_reference=few))
+
+
 def test_ages():
     """The card says which ages the bundle is meant for, or that nobody knows."""
     assert "patients 1 to 5 years old" in CARD

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from bundle_factory import copy_bundle, know_images, read_facts, write_facts
@@ -11,6 +12,7 @@ from dicom_factory import write_dicom
 from xray_batch.bundle import Bundle
 from xray_batch.classify import Ensemble
 from xray_batch.decode import decode_file
+from xray_batch.drift import take_bins
 from xray_batch.errors import BundleError, ConfigurationError, TrainingDataError
 from xray_batch.settings import Settings
 from xray_batch.standardize import prepare
@@ -68,12 +70,12 @@ def test_weights_and_gate_are_copied_byte_for_byte(calibrated, bundle_folder):
 
 
 def test_only_the_calibration_changes(calibrated, bundle_folder):
-    """Version, temperature, thresholds, limit, figures and the record of it are new; all other facts stay."""
+    """Version, temperature, thresholds, limit, figures, reference and the record are new; all other facts stay."""
     old, new = (bundle.manifest.model_dump() for bundle in (Bundle(bundle_folder), calibrated.bundle))
     changed = {name for name in old if old[name] != new[name]}
     assert changed == {
         *("version", "temperature", "log_odds_shift", "threshold_low", "threshold_high", "disagreement_limit"),
-        *("operating_points", "calibration", "metrics"),
+        *("operating_points", "calibration", "drift_reference", "metrics"),
     }
     assert new["version"] == "1.3.0"
 
@@ -85,6 +87,18 @@ def test_the_manifest_records_the_calibration(calibrated, bundle_folder, films):
     assert (facts.name, facts.sha256) == ("data", fingerprint(read_labels(films)))
     assert facts.images == {"ward: bacterial_pneumonia": 20, "ward: normal": 52, "ward: pneumonia": 40}
     assert (facts.patients, facts.left_out) == (52 + 20 + 10, {})
+
+
+def test_drift_is_measured_against_the_site(calibrated, films):
+    """The reference is the site's own films, as the new bundle answers them in service."""
+    facts = calibrated.bundle.manifest.drift_reference
+    assert (facts.data, facts.n) == ("data", 112)
+    ensemble = Ensemble(calibrated.bundle, device=CPU, dtype=torch.float32, batch_size=8)
+    spec = calibrated.bundle.manifest.input_spec
+    answers = ensemble.examine([prepare(decode_file(image.path), spec) for image in read_labels(films)])
+    for name, precision in (("p_pneumonia", 1e-3), ("input_mean", 1e-9), ("input_std", 1e-9)):
+        found = take_bins(np.array([getattr(prediction, name) for prediction, _ in answers]))
+        assert getattr(facts, name).edges == pytest.approx(found.edges, abs=precision)
 
 
 def test_figures_say_how_they_were_measured(calibrated, bundle_folder):

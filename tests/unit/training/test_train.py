@@ -17,6 +17,7 @@ from bundle_factory import make_manifest as manifest
 from xray_batch.bundle import Bundle, write_manifest
 from xray_batch.classify import Ensemble
 from xray_batch.decode import decode_file
+from xray_batch.drift import take_bins
 from xray_batch.errors import ConfigurationError, TrainingDataError
 from xray_batch.records import Finding
 from xray_batch.resnet import ARCHITECTURES, ResNet
@@ -104,6 +105,7 @@ def test_train_bundle(order, monkeypatch):
     ensemble = Ensemble(bundle, device=CPU, dtype=torch.float32, batch_size=8)
     inputs = [prepare(decode_file(order.data / file), bundle.manifest.input_spec) for file, *_ in ROWS[::20]]
     predictions = [prediction for prediction, _ in ensemble.examine(inputs)]
+    check_drift_reference(order, ensemble)
     assert all(sum(prediction.probabilities.values()) == pytest.approx(1.0) for prediction in predictions)
     again = train(order)
     assert not [line for line in again.lines if "epoch" in line]
@@ -209,6 +211,20 @@ def check_facts(bundle, order):
     assert {"inverted", "cut", "drawing: hand"} < {rate.name for rate in gate.failures}
     assert (manifest.intended_ages.youngest, manifest.intended_ages.oldest) == (0, 17)
     assert "tiny-cxr-0.1.0" in (order.out / "MODEL_CARD.md").read_text(encoding="utf-8")
+
+
+def check_drift_reference(order, ensemble):
+    """Check that drift is measured against the held-out images of the reference source, as the service answers them."""
+    facts = ensemble.manifest.drift_reference
+    with (order.out / "training" / "split.csv").open(encoding="utf-8") as lines:
+        held_out = [
+            row["file"] for row in csv.DictReader(lines) if (row["split"], row["source"]) == ("validation", "kids")
+        ]
+    assert (facts.data, facts.n) == ("held out by patient, kids", len(held_out))
+    answers = ensemble.examine([prepare(decode_file(Path(file)), ensemble.manifest.input_spec) for file in held_out])
+    for name in ("p_pneumonia", "input_mean", "input_std"):
+        found = np.array([getattr(prediction, name) for prediction, _ in answers])
+        assert getattr(facts, name).edges == pytest.approx(take_bins(found).edges, abs=1e-6)
 
 
 def check_split(order):

@@ -27,7 +27,7 @@ _WAIT_SECONDS: Final = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilmFacts:
-    """What a file says about itself, as far as subgroups are formed by it; None where it does not say."""
+    """What a file says about itself, and what was measured on it; None where it does not say, or was not measured."""
 
     source_format: SourceFormat | None = None
     modality: str | None = None
@@ -36,6 +36,8 @@ class FilmFacts:
     bits_stored: int | None = None
     rows: int | None = None  #: of the rendered picture, before it was resized
     columns: int | None = None  #: likewise
+    input_mean: float | None = None  #: see :attr:`xray_batch.records.ModelInput.input_mean`
+    input_std: float | None = None  #: likewise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,4 +281,6 @@ def _facts(decoded: Decoded[int]) -> FilmFacts:
         bits_stored=header.bits_stored,
         rows=reply.rows,
         columns=reply.columns,
+        input_mean=reply.input_mean,
+        input_std=reply.input_std,
     )

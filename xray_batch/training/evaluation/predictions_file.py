@@ -25,6 +25,7 @@ COLUMNS: Final = (
     *("file", "label", "source", "patient_id", "outcome"),
     *("p_pneumonia", *(f"p_{finding}" for finding in Finding), "disagreement", "reason_code", "reason"),
     *("format", "modality", "view_position", "patient_age", "bits_stored", "rows", "columns"),
+    *("input_mean", "input_std"),
     *("seen", "model_sha256"),
 )
 
@@ -185,4 +186,6 @@ def _facts(row: Mapping[str, str]) -> FilmFacts:
         view_position=row.get("view_position") or None,
         patient_age=age,
         **{name: int(row[name]) if row.get(name) else None for name in ("bits_stored", "rows", "columns")},
+        input_mean=float(row["input_mean"]) if row.get("input_mean") else None,
+        input_std=float(row["input_std"]) if row.get("input_std") else None,
     )

@@ -27,6 +27,8 @@ def predictions():
         bits_stored=12,
         rows=2048,
         columns=1024,
+        input_mean=0.4375,
+        input_std=0.25,
     )
     rejection = Rejection(reason_code=ReasonCode.LATERAL_VIEW, reason='View is "LL", expected PA or AP.')
     films = (
