@@ -6,10 +6,10 @@ from xray_batch.bundle import Metric
 from xray_batch.cli.calibrate import note
 
 
-def errors_of(crossed):
+def errors_of(crossed, films=100):
     """Return the calibration errors before, after, and on other patients."""
     return {
-        name: Metric(name="expected calibration error", data="films", value=value, low=0.0, high=1.0, n=100)
+        name: Metric(name="expected calibration error", data="films", value=value, low=0.0, high=1.0, n=films)
         for name, value in (("before", 0.08), ("after", 0.01), ("cross_fitted", crossed))
     }
 
@@ -27,3 +27,10 @@ def test_a_calibration_that_does_not_help_is_told(crossed, is_told):
     text = note(errors_of(crossed), knows_its_training=True)
     assert "which flatters it" in text
     assert ("do not read the probabilities as frequencies" in text) is is_told
+
+
+@pytest.mark.parametrize(("films", "is_told"), [(169, True), (170, False)])
+def test_a_sample_that_is_no_reference_for_drift_is_told(films, is_told):
+    """Where the films are too few to measure drift against, the output says so."""
+    text = note(errors_of(0.04, films), knows_its_training=True)
+    assert ("too few to measure drift against" in text) is is_told

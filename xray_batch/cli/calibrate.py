@@ -38,6 +38,8 @@ _NOT_CHECKED: Final = (
     "This bundle does not record what it was trained on: whether some of your films are among that is not checked."
 )
 
+_NO_DRIFT: Final = "The films are too few to measure drift against; that takes 170."
+
 
 def calibrate(
     labels: Annotated[
@@ -171,9 +173,17 @@ def _rows(done: "Recalibrated") -> "Iterator[tuple[str, ...]]":
 
 
 def note(errors: "Mapping[str, Metric]", *, knows_its_training: bool) -> str:
-    """Say how the figures are to be read, what did not get better, and what could not be checked."""
-    fell = errors["cross_fitted"].value < errors["before"].value
-    return " ".join([_HONESTY, *([] if fell else [_NO_BETTER]), *([] if knows_its_training else [_NOT_CHECKED])])
+    """Say how the figures are to be read, what did not get better, and what cannot be checked or told."""
+    from xray_batch.drift import least_results
+
+    said = [_HONESTY]
+    if errors["cross_fitted"].value >= errors["before"].value:
+        said.append(_NO_BETTER)
+    if not knows_its_training:
+        said.append(_NOT_CHECKED)
+    if least_results(errors["after"].n) is None:
+        said.append(_NO_DRIFT)
+    return " ".join(said)
 
 
 def _note(done: "Recalibrated") -> str:

@@ -87,7 +87,8 @@ class TrainingOptions(BaseModel):
     )
     reference_source: str | None = Field(
         None,
-        description="Choose temperature, shift and thresholds on held-out images of this source only; all if not given",
+        description="Choose temperature, shift, thresholds and the reference for drift on held-out images of this "
+        "source only; all if not given",
     )
     pretrained: bool = Field(False, description="Start from torchvision's ImageNet weights (cached, or downloaded)")
     backbone_weights: tuple[Path, ...] = Field(
