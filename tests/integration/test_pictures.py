@@ -190,7 +190,7 @@ def test_at_most_two(tmp_path):
 
 
 def test_sandbox(tmp_path, monkeypatch):
-    """A picture worker has the limits of a decode worker, no torch, database or secret, and is replaced when used up."""
+    """A picture worker has the limits of a decode worker, no torch, database or secret, and is replaced in time."""
     monkeypatch.setattr(worker_process, "FILES_PER_WORKER", 1)
     monkeypatch.setenv("XRAY_BATCH_DATABASE_URL", "postgresql://reader:hunter2@db.example/results")
     paths = [write_dicom(tmp_path / f"{n}.dcm", RAMP.stored // (n + 1)) for n in range(2)]
