@@ -12,13 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from xray_batch.errors import DecoderDiedError
-from xray_batch.pipeline.picture_worker import (
-    MEMORY_BYTES,
-    PICTURE_REPLY,
-    PIXEL,
-    PictureFacts,
-    PictureReply,
-)
+from xray_batch.pipeline.picture import MEMORY_BYTES, PICTURE_REPLY, PIXEL_BYTES, PictureFacts, PictureReply
 from xray_batch.pipeline.regular_file import open_regular_file
 from xray_batch.pipeline.worker_process import WorkerLimits, WorkerProcess
 
@@ -40,7 +34,7 @@ class Picture:
     """A film as it is shown: rendered (PS3.4 N.2), MONOCHROME2, before anything is done to it for the networks."""
 
     facts: PictureFacts
-    pixels: bytes  #: `facts.rows` times `facts.columns` of :data:`PIXEL`, row by row
+    pixels: bytes  #: `facts.rows` times `facts.columns` little-endian 16-bit values, row by row
 
 
 class Absence(enum.StrEnum):
@@ -78,7 +72,7 @@ class PictureWorker(WorkerProcess):
         """
         reply = self.ask(sha256.encode("ascii") + os.fsencode(path), PICTURE_REPLY)
         facts = reply.picture
-        return reply, self._memory[: facts.rows * facts.columns * PIXEL.itemsize] if facts else b""
+        return reply, self._memory[: facts.rows * facts.columns * PIXEL_BYTES] if facts else b""
 
 
 class Pictures:

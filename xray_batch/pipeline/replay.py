@@ -111,7 +111,7 @@ def replay(stored: StoredResult, settings: Settings, file: Path | None) -> Repla
             "archives are not unpacked again"
         )
         raise ReplayError(message)
-    recorded: dict[str, object] = {"decode": _find_decode(record, bundle), "decode_workers": 1}
+    recorded: dict[str, object] = {"decode": find_decode(record, bundle), "decode_workers": 1}
     if then is not None:
         recorded["precision"] = then.precision
     with Pipeline(bundle, settings.model_copy(update=recorded)) as pipeline:
@@ -128,7 +128,7 @@ def replay(stored: StoredResult, settings: Settings, file: Path | None) -> Repla
     )
 
 
-def _find_decode(record: ResultRecord, bundle: Bundle) -> DecodeName:
+def find_decode(record: ResultRecord, bundle: Bundle) -> DecodeName:
     """Return the setting `decode` that a result was made with; `exact` where its rules are not those of now."""
     spec = bundle.manifest.input_spec
     return "fast" if record.preprocess_sha256 == preprocess_sha256(spec, find_least_side(spec)) else "exact"

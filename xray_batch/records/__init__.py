@@ -21,6 +21,8 @@ from xray_batch.records.images import GrayscaleImage, ImageHeader, ImageWarning,
 from xray_batch.records.results import (
     RESULT_COLUMNS,
     Accounting,
+    AuditEvent,
+    AuditTrail,
     EngineFacts,
     OutcomeCounts,
     PageKey,
@@ -30,6 +32,7 @@ from xray_batch.records.results import (
     ResultPage,
     ResultQuery,
     ResultRecord,
+    StoredModel,
     StoredResult,
 )
 from xray_batch.records.work import Arrival, Disposition, Lease, Original, Unfiled
@@ -40,6 +43,8 @@ __all__ = [
     "Accounting",
     "AgeRange",
     "Arrival",
+    "AuditEvent",
+    "AuditTrail",
     "Computation",
     "Disposition",
     "EngineFacts",
@@ -68,6 +73,7 @@ __all__ = [
     "ResultRecord",
     "Scaling",
     "SourceFormat",
+    "StoredModel",
     "StoredResult",
     "Unfiled",
 ]
