@@ -161,10 +161,10 @@ def explain_outcome(record: ResultRecord, limit: float | None) -> str:
             "an answer is given, whatever their mean."
         )
     where = {
-        Outcome.PNEUMONIA: f"{probability:.3f} is at or above the high threshold, {high:.3f}",
-        Outcome.NORMAL: f"{probability:.3f} is below the low threshold, {low:.3f}",
-    }.get(record.outcome, f"{probability:.3f} is between the thresholds, {low:.3f} and {high:.3f}")
-    return f"{OUTCOMES[record.outcome]}: {where}."
+        Outcome.PNEUMONIA: f"at or above the high threshold, {high:.3f}",
+        Outcome.NORMAL: f"below the low threshold, {low:.3f}",
+    }.get(record.outcome, f"between the thresholds, {low:.3f} and {high:.3f}")
+    return f"{OUTCOMES[record.outcome]}: P(pneumonia) {_precise(probability)} is {where}."
 
 
 def _outcome(code: str) -> str:
@@ -215,6 +215,11 @@ def _probability(value: float | None) -> str:
     return "< 0.01" if value < 0.01 else "> 0.99" if value > 0.99 else f"{value:.2f}"
 
 
+def _precise(value: float) -> str:
+    """Write a probability to three digits, to be read beside thresholds; never 0 or 1, which nobody knows."""
+    return "< 0.001" if value < 0.001 else "> 0.999" if value > 0.999 else f"{value:.3f}"
+
+
 #: By their names in templates.
 FILTERS: Final[Mapping[str, Callable[..., object]]] = {
     "outcome": _outcome,
@@ -227,4 +232,5 @@ FILTERS: Final[Mapping[str, Callable[..., object]]] = {
     "transfer_syntax": _transfer_syntax,
     "count_of": _count,
     "probability": _probability,
+    "precise": _precise,
 }

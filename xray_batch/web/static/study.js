@@ -87,7 +87,8 @@ async function toggleHeat() {
   }
   viewer.isHeatShown = !viewer.isHeatShown;
   heatButton.setAttribute("aria-pressed", String(viewer.isHeatShown));
-  find("legend").hidden = slider.disabled = !viewer.isHeatShown;
+  for (const id of ["legend", "heat-caption"]) find(id).hidden = !viewer.isHeatShown;
+  slider.disabled = !viewer.isHeatShown;
   viewer.redraw();
 }
 
