@@ -19,8 +19,9 @@ from xray_batch.heat_map import THORAX
 #: Stands in the pixels of every picture with a heat map that is written to a file; :func:`overlay` leaves it out.
 CAPTION: Final = "Where the model is sensitive, not where disease is. Research use only."
 
-#: Every fifteenth of the 256 colours, from no heat to the hottest point; those between are interpolated.
-_INFERNO: Final = np.array(
+#: Every fifteenth of the 256 colours, red, green and blue, from no heat to the hottest point; those between are
+#: interpolated.
+INFERNO: Final = np.array(
     [
         *((0x00, 0x00, 0x04), (0x0A, 0x07, 0x22), (0x1E, 0x0C, 0x45), (0x38, 0x09, 0x62), (0x51, 0x0E, 0x6C)),
         *((0x69, 0x16, 0x6E), (0x80, 0x1F, 0x6C), (0x98, 0x27, 0x66), (0xB0, 0x31, 0x5B), (0xC6, 0x3D, 0x4D)),
@@ -62,8 +63,8 @@ def overlay(film: npt.NDArray[np.floating], heat: npt.NDArray[np.floating]) -> I
     """
     enlarged = Image.fromarray(heat.astype(np.float32)).resize(film.shape[::-1], Image.Resampling.BILINEAR)
     share = np.clip(np.asarray(enlarged), 0, 1)
-    steps = np.linspace(0, 1, len(_INFERNO))
-    color = np.stack([np.interp(share, steps, _INFERNO[:, channel]) for channel in range(3)], axis=-1)
+    steps = np.linspace(0, 1, len(INFERNO))
+    color = np.stack([np.interp(share, steps, INFERNO[:, channel]) for channel in range(3)], axis=-1)
     opacity = _OPACITY * share[..., None]
     gray = 255 * np.clip(film, 0, 1)[..., None]
     return Image.fromarray(np.rint((1 - opacity) * gray + opacity * color).astype(np.uint8))

@@ -14,7 +14,8 @@ from input_specs import make_spec
 
 from xray_batch.errors import DecoderDiedError, ReasonCode
 from xray_batch.golden.kit import PACKAGED_KIT
-from xray_batch.pipeline.pool import DecodeWorker, WorkerLimits
+from xray_batch.pipeline.pool import DecodeWorker
+from xray_batch.pipeline.worker_process import WorkerLimits
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 

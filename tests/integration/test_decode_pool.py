@@ -20,7 +20,10 @@ from pydicom import uid
 from xray_batch.decode import decode_file
 from xray_batch.errors import DecoderDiedError, ReasonCode
 from xray_batch.pipeline import pool as pool_module
-from xray_batch.pipeline.pool import DecodePool, DecodeWorker, WorkerLimits, worker_environment
+from xray_batch.pipeline import worker_process
+from xray_batch.pipeline.environment import worker_environment
+from xray_batch.pipeline.pool import DecodePool, DecodeWorker
+from xray_batch.pipeline.worker_process import WorkerLimits
 from xray_batch.records import ImageWarning, SourceFormat
 from xray_batch.standardize import prepare
 
@@ -266,7 +269,7 @@ def test_hung_decode_is_ended(image_file):
 
 def test_worker_is_replaced_when_it_has_done_its_share(image_file, monkeypatch):
     """After so many files a worker makes way for a fresh one, without losing a file."""
-    monkeypatch.setattr(pool_module, "FILES_PER_WORKER", 2)
+    monkeypatch.setattr(worker_process, "FILES_PER_WORKER", 2)
     pids = []
     with started() as pool:
         for _ in range(5):
@@ -362,7 +365,8 @@ def test_system_without_room_for_a_worker(monkeypatch):
 TERMINAL_SCRIPT = """
 import signal, sys, time
 from pathlib import Path
-from xray_batch.pipeline.pool import DecodePool, WorkerLimits
+from xray_batch.pipeline.pool import DecodePool
+from xray_batch.pipeline.worker_process import WorkerLimits
 from xray_batch.pipeline.worker import INPUT_SPEC
 
 if __name__ == "__main__":

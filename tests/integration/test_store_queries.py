@@ -230,6 +230,41 @@ class TestStoredResult:
         assert three_results.stored_result(99) is None
 
 
+class TestAuditTrail:
+    """What has happened to one content, and the models that answered."""
+
+    def test_events_of_one_content(self, store):
+        """The events of a content come oldest first, with their details, and those of others do not."""
+        store.add_arrivals([make_arrival("a"), make_arrival("b", minute=1)], MODEL)
+        (lease,) = store.lease(limit=1, lease_seconds=60)
+        store.finish([(lease, make_analysed())], MODEL)
+        store.add_view(sha256_of("a"), "radiologist")
+        trail = store.audit_trail(sha256_of("a"))
+        assert [(event.kind, event.detail) for event in trail.events] == [
+            ("arrived", "work"),
+            ("leased", "attempt_1"),
+            ("finished", "pneumonia"),
+            ("viewed", "radiologist"),
+        ]
+        assert trail.is_complete
+        assert all(event.at.tzinfo for event in trail.events)
+
+    def test_newest_events(self, store):
+        """Of many events the newest come, and it is told that there are others."""
+        for number in range(4):
+            store.add_view(sha256_of("a"), f"reader-{number}")
+        trail = store.audit_trail(sha256_of("a"), most=3)
+        assert [event.detail for event in trail.events] == ["reader-1", "reader-2", "reader-3"]
+        assert not trail.is_complete
+        assert store.audit_trail(sha256_of("a"), most=4).is_complete
+
+    def test_stored_model(self, store):
+        """A model that has answered is known with its manifest; another is not."""
+        model = store.stored_model(MODEL.model_sha256)
+        assert (model.model_id, model.manifest) == (MODEL.model_id, MODEL.manifest)
+        assert store.stored_model("0" * 64) is None
+
+
 class TestQueueAndAccounting:
     """How much work waits, and where everything is."""
 

@@ -14,6 +14,7 @@ from bundle_factory import MODEL_CARD, copy_bundle, make_manifest, read_facts, w
 from input_specs import make_spec
 
 import xray_batch
+from xray_batch import bundle_folders as bundle_folders_module
 from xray_batch.bundle import (
     GATE_NAME,
     HASHES_NAME,
@@ -29,7 +30,6 @@ from xray_batch.bundle import (
     save_weights,
     write_manifest,
 )
-from xray_batch.bundle import folder as folder_module
 from xray_batch.bundle.files import read_classes
 from xray_batch.decode import RENDERING_VERSION
 from xray_batch.drift import least_results
@@ -387,7 +387,7 @@ def test_find_installed_before_packaged(folder, tmp_path, monkeypatch):
     copy_bundle(folder, installed / "first")
     copy_bundle(folder, packaged / "first")
     copy_bundle(folder, packaged / "second")
-    monkeypatch.setattr(folder_module, "PACKAGED_BUNDLES", packaged)
+    monkeypatch.setattr(bundle_folders_module, "PACKAGED_BUNDLES", packaged)
     assert find_bundle("first", installed).folder == installed / "first"
     assert find_bundle("second", installed).folder == packaged / "second"
     assert bundle_folders(installed) == [installed / "first", packaged / "first", packaged / "second"]
@@ -396,7 +396,7 @@ def test_find_installed_before_packaged(folder, tmp_path, monkeypatch):
 @pytest.mark.parametrize(("names", "listed"), [(["first", "second"], "first, second"), ([], "none")])
 def test_find_unknown(names, listed, tmp_path, monkeypatch):
     """An unknown name is refused with the names that there are."""
-    monkeypatch.setattr(folder_module, "PACKAGED_BUNDLES", tmp_path / "packaged")
+    monkeypatch.setattr(bundle_folders_module, "PACKAGED_BUNDLES", tmp_path / "packaged")
     for name in names:
         (tmp_path / "installed" / name).mkdir(parents=True)
     with pytest.raises(BundleError, match=f"there is no model bundle 'third'; there are: {listed}$"):

@@ -10,6 +10,7 @@ from bundle_factory import copy_bundle, write_facts
 
 from xray_batch.bundle import Bundle
 from xray_batch.errors import ConfigurationError, ReplayError
+from xray_batch.pipeline.originals import find_original
 from xray_batch.pipeline.replay import (
     FLOAT32_TOLERANCE,
     TOLERANCE,
@@ -17,7 +18,6 @@ from xray_batch.pipeline.replay import (
     Answer,
     Replayed,
     find_maker,
-    find_original,
     tolerance,
 )
 from xray_batch.records import RESULT_COLUMNS, Computation, Outcome, ResultRecord, StoredResult

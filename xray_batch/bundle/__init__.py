@@ -16,15 +16,13 @@ constant.  Weights are safetensors; no pickle is ever loaded.
 from xray_batch.bundle.files import (
     GATE_NAME,
     HASHES_NAME,
-    MANIFEST_NAME,
-    MODEL_CARD_NAME,
     member_files,
     save_gate,
     save_hashes,
     save_weights,
     write_manifest,
 )
-from xray_batch.bundle.folder import PACKAGED_BUNDLES, Bundle, bundle_folders, find_bundle
+from xray_batch.bundle.folder import Bundle, find_bundle
 from xray_batch.bundle.manifest import (
     AgeFacts,
     BinFacts,
@@ -42,6 +40,7 @@ from xray_batch.bundle.manifest import (
     Proportion,
     TrainingFacts,
 )
+from xray_batch.bundle_folders import MANIFEST_NAME, MODEL_CARD_NAME, PACKAGED_BUNDLES, bundle_folders
 
 __all__ = [
     "GATE_NAME",

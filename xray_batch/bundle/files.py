@@ -13,12 +13,11 @@ import safetensors.torch
 from torch import nn
 
 from xray_batch.bundle.manifest import Manifest
+from xray_batch.bundle_folders import MANIFEST_NAME, MODEL_CARD_NAME
 from xray_batch.records import Finding
 
-MANIFEST_NAME: Final = "manifest.json"
 GATE_NAME: Final = "gate.safetensors"
 HASHES_NAME: Final = "training_images.safetensors"
-MODEL_CARD_NAME: Final = "MODEL_CARD.md"
 
 #: Name of the entry that holds the classes in the metadata of a file of weights.
 _CLASSES: Final = "classes"

@@ -2,7 +2,6 @@
 
 import hashlib
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -11,15 +10,13 @@ import safetensors.torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 
-from xray_batch.bundle.files import MANIFEST_NAME, MODEL_CARD_NAME, read_classes
+from xray_batch.bundle.files import read_classes
 from xray_batch.bundle.manifest import Manifest, MemberFacts
+from xray_batch.bundle_folders import MANIFEST_NAME, MODEL_CARD_NAME, bundle_folders, named_folder
 from xray_batch.errors import BundleError
 from xray_batch.gate import GateLimits, InputGate
 from xray_batch.networks import feature_count
 from xray_batch.resnet import ResNet
-
-#: Bundles that the package carries; a folder each.
-PACKAGED_BUNDLES: Final = Path(__file__).parent.parent / "bundles"
 
 
 class Bundle:
@@ -164,17 +161,9 @@ def find_bundle(name: str, installed: Path) -> Bundle:
     BundleError
         If there is none; the message lists those that there are.
     """
-    if "/" in name:
-        return Bundle(Path(name))
-    for parent in (installed, PACKAGED_BUNDLES):
-        if (parent / name).is_dir():
-            return Bundle(parent / name)
+    folder = named_folder(name, installed)
+    if folder is not None:
+        return Bundle(folder)
     known = ", ".join(folder.name for folder in bundle_folders(installed))
     message = f"there is no model bundle {name!r}; there are: {known or 'none'}"
     raise BundleError(message)
-
-
-def bundle_folders(installed: Path) -> list[Path]:
-    """List the folders of the packaged bundles and of those in `installed`, by name."""
-    parents = [parent for parent in (PACKAGED_BUNDLES, installed) if parent.is_dir()]
-    return sorted(folder for parent in parents for folder in parent.iterdir() if folder.is_dir())

@@ -91,14 +91,13 @@ def explain(
 
 def _explain(file: Path, bundle: "Bundle", settings: "Settings", member: str | None) -> _Explained | Rejection:
     """Decode, prepare and classify a film, or tell what the service would refuse it for."""
-    from xray_batch.classify import NOT_FINITE, Ensemble, select_device, select_dtype
     from xray_batch.decode import decode_file
     from xray_batch.decode.memory import limited_memory
-    from xray_batch.pipeline.engine import check_fit, choose_least_side
-    from xray_batch.pipeline.patient_age import judge_age
+    from xray_batch.pipeline.engine import choose_least_side
+    from xray_batch.pipeline.explain import Explainer
     from xray_batch.standardize import prepare, trim
 
-    check_fit(bundle)
+    explainer = Explainer(bundle, settings)
     spec = bundle.manifest.input_spec
     try:
         with limited_memory(settings.decode_memory_mb << 20):
@@ -107,25 +106,16 @@ def _explain(file: Path, bundle: "Bundle", settings: "Settings", member: str | N
         return Rejection(reason_code=error.reason_code, reason=str(error))
     except MemoryError:
         return Rejection(reason_code=ReasonCode.TOO_LARGE, reason="Decoding the file takes too much memory.")
-    age = judge_age(image.header.patient_age, bundle.manifest.ages, settings.age_policy)
-    if isinstance(age, Rejection):
-        return age
-    device = select_device(settings.device)
-    ensemble = Ensemble(bundle, device=device, dtype=select_dtype(settings.precision, device), batch_size=1)
-    model_input = prepare(image, spec)
-    try:
-        explanation = ensemble.explain(model_input)
-    except FloatingPointError:
-        return NOT_FINITE
-    if explanation.judgement.rejection is not None:
-        return explanation.judgement.rejection
+    explained = explainer.explain(prepare(image, spec))
+    if isinstance(explained, Rejection):
+        return explained
     return _Explained(
         film=trim(image.pixels, spec),
-        explanation=explanation,
+        explanation=explained.explanation,
         architectures=tuple(facts.architecture for facts in bundle.manifest.members),
         model_id=bundle.manifest.model_id,
         member=member,
-        warnings=(*model_input.warnings, *((age,) if age else ()), *explanation.judgement.warnings),
+        warnings=explained.warnings,
     )
 
 

@@ -10,8 +10,9 @@ import numpy.typing as npt
 from xray_batch.decode import RENDERING_VERSION, transfer_syntaxes
 from xray_batch.golden.kit import GoldenFile, Kit, Verdict, check_unchanged
 from xray_batch.libraries import versions
-from xray_batch.pipeline.pool import Decoded, DecodePool, WorkerLimits
+from xray_batch.pipeline.pool import Decoded, DecodePool
 from xray_batch.pipeline.worker import Reply
+from xray_batch.pipeline.worker_process import WorkerLimits
 from xray_batch.records import InputSpec
 from xray_batch.settings import Settings
 from xray_batch.standardize import SQUASH_BILINEAR_ANTIALIAS

@@ -15,8 +15,9 @@ from xray_batch.decode import RENDERING_VERSION
 from xray_batch.errors import BundleError, DeviceMemoryError, ReasonCode
 from xray_batch.libraries import COMPUTING, versions
 from xray_batch.pipeline.patient_age import judge_age
-from xray_batch.pipeline.pool import Decoded, DecodePool, WorkerLimits
+from xray_batch.pipeline.pool import Decoded, DecodePool
 from xray_batch.pipeline.unpack import Unpacked
+from xray_batch.pipeline.worker_process import WorkerLimits
 from xray_batch.records import Computation, Finished, InputSpec, ModelIdentity, ModelInput, Prediction, Rejection
 from xray_batch.settings import Settings
 from xray_batch.standardize import check_resize_rule, find_least_side, preprocess_sha256

@@ -1,47 +1,24 @@
 """A pool of decode workers that survives what happens to them."""
 
-import mmap
 import os
 import queue
-import socket
-import subprocess
-import sys
-import tempfile
 import threading
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Generic, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ValidationError
 
 from xray_batch.errors import DecoderDiedError, ReasonCode
-from xray_batch.pipeline.environment import worker_environment
 from xray_batch.pipeline.unpack import Unpacked, Unpacking
-from xray_batch.pipeline.worker import INPUT_SPEC, READY, REPLY, Reply
+from xray_batch.pipeline.worker import INPUT_SPEC, REPLY, Reply
+from xray_batch.pipeline.worker_process import WorkerLimits, WorkerProcess
 from xray_batch.records import InputSpec
 
 T = TypeVar("T")
-
-#: A worker is replaced after so many files: what a codec leaks does not grow for ever.
-FILES_PER_WORKER: Final = 200
-
-_START_SECONDS: Final = 60
-_STOP_SECONDS: Final = 5
-_REPLY_BYTES: Final = 1 << 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerLimits:
-    """What one decode worker may use."""
-
-    seconds: float  #: for one file, from request to reply
-    address_space: int  #: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,65 +31,19 @@ class Decoded(Generic[T]):
     unpacked: Unpacked | None = None  #: the members of an archive, which `reply` rejects all the same
 
 
-class DecodeWorker:
-    """One worker process, seen from its parent."""
+class DecodeWorker(WorkerProcess):
+    """One decode worker, seen from its parent."""
 
     def __init__(
         self, spec: InputSpec, limits: WorkerLimits, *, least_side: int | None = None, measure: bool = False
     ) -> None:
         self._spec = spec
-        self._limits = limits
-        self._least_side = least_side
-        self._measure = measure
-        self._files = 0
-        self._descriptor = os.memfd_create("model-input", os.MFD_CLOEXEC)
-        size = spec.rows * spec.columns * 4
-        os.ftruncate(self._descriptor, size)
-        self._memory = mmap.mmap(self._descriptor, size)
-        ours, theirs = socket.socketpair()
-        self._connection = Connection(ours.detach())
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
-        with theirs:
-            try:
-                self._process = subprocess.Popen(
-                    self._command(theirs.fileno()),
-                    pass_fds=(theirs.fileno(), self._descriptor),
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=self._errors,
-                    env=worker_environment(os.environ),
-                    start_new_session=True,  # Ctrl-C is for the parent, which then lets the workers finish
-                )
-            except OSError:
-                self._free()
-                raise
-        self._wait_until_ready()
-
-    def _command(self, connection: int) -> list[str]:
-        return [
-            *(sys.executable, "-P", "-m", "xray_batch.pipeline.worker"),
-            *("--connection", str(connection), "--memory", str(self._descriptor)),
-            *("--spec", INPUT_SPEC.dump_json(self._spec).decode()),
-            *("--address-space", str(self._limits.address_space)),
-            *(() if self._least_side is None else ("--least-side", str(self._least_side))),
-            *(("--measure",) if self._measure else ()),
+        arguments = [
+            *("--spec", INPUT_SPEC.dump_json(spec).decode()),
+            *(() if least_side is None else ("--least-side", str(least_side))),
+            *(("--measure",) if measure else ()),
         ]
-
-    def _wait_until_ready(self) -> None:
-        with suppress(EOFError, OSError):
-            if self._connection.poll(_START_SECONDS) and self._connection.recv_bytes() == READY:
-                return
-        self._process.kill()
-        self._process.wait()
-        self._errors.seek(0)
-        lines = self._errors.read().decode(errors="replace").strip().splitlines() or ["no message"]
-        self.close()
-        raise DecoderDiedError(f"a decode worker did not start: {lines[-1]}")
-
-    @property
-    def is_used_up(self) -> bool:
-        """Whether the next file is for another worker: this one has done its share, or is dead."""
-        return self._files >= FILES_PER_WORKER or self._process.poll() is not None
+        super().__init__("xray_batch.pipeline.worker", limits, spec.rows * spec.columns * 4, arguments)
 
     def decode(self, path: Path) -> tuple[Reply, npt.NDArray[np.float32] | None]:
         """Have one file decoded and prepared.
@@ -120,41 +51,13 @@ class DecodeWorker:
         Raises
         ------
         DecoderDiedError
-            If the worker died or took too long; it is gone then.
+            As :meth:`ask`.
         """
-        self._files += 1
-        try:
-            self._connection.send_bytes(os.fsencode(path))
-            if not self._connection.poll(self._limits.seconds):
-                raise DecoderDiedError(f"decoding took longer than {self._limits.seconds:g} s")
-            reply = REPLY.validate_json(self._connection.recv_bytes(_REPLY_BYTES))
-        except (EOFError, OSError, ValidationError) as error:
-            raise DecoderDiedError("a decode worker ended in the middle of a file") from error
+        reply = self.ask(os.fsencode(path), REPLY)
         if reply.rendering is None:
             return reply, None
         shape = (self._spec.rows, self._spec.columns)
         return reply, np.frombuffer(self._memory, dtype=np.float32).reshape(shape).copy()
-
-    def close(self) -> None:
-        """End the process and free what was shared with it."""
-        self._connection.close()
-        try:
-            self._process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._free()
-
-    def _free(self) -> None:
-        self._connection.close()
-        self._memory.close()
-        os.close(self._descriptor)
-        self._errors.close()
-
-    def kill(self) -> None:
-        """End the process at once; whoever waits for its reply gets a :class:`DecoderDiedError`."""
-        self._process.kill()
-        self._process.wait()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

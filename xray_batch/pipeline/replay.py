@@ -3,7 +3,6 @@
 The original goes through the same pipeline as in service.  No result is written, and no file is moved.
 """
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,9 @@ from typing import Final
 from xray_batch.bundle import Bundle, bundle_folders, find_bundle
 from xray_batch.decode import is_zip
 from xray_batch.errors import BundleError, ConfigurationError, ReasonCode, ReplayError
-from xray_batch.intake import Folders, meant_by
+from xray_batch.intake import Folders
 from xray_batch.pipeline.engine import Failure, Job, Pipeline
-from xray_batch.pipeline.regular_file import open_regular_file
+from xray_batch.pipeline.originals import find_original
 from xray_batch.records import (
     PROBABILITY_COLUMNS,
     Computation,
@@ -115,7 +114,7 @@ def replay(stored: StoredResult, settings: Settings, file: Path | None) -> Repla
             "archives are not unpacked again"
         )
         raise ReplayError(message)
-    recorded: dict[str, object] = {"decode": _find_decode(record, bundle), "decode_workers": 1}
+    recorded: dict[str, object] = {"decode": find_decode(record, bundle), "decode_workers": 1}
     if then is not None:
         recorded["precision"] = then.precision
     with Pipeline(bundle, settings.model_copy(update=recorded)) as pipeline:
@@ -132,7 +131,7 @@ def replay(stored: StoredResult, settings: Settings, file: Path | None) -> Repla
     )
 
 
-def _find_decode(record: ResultRecord, bundle: Bundle) -> DecodeName:
+def find_decode(record: ResultRecord, bundle: Bundle) -> DecodeName:
     """Return the setting `decode` that a result was made with; `exact` where its rules are not those of now."""
     spec = bundle.manifest.input_spec
     return "fast" if record.preprocess_sha256 == preprocess_sha256(spec, find_least_side(spec)) else "exact"
@@ -165,52 +164,6 @@ def _bundles(settings: Settings) -> Iterator[Bundle]:
             yield Bundle(folder)
         except BundleError:
             continue  # not the one that is looked for, or of no use
-
-
-def find_original(stored: StoredResult, home: Path, file: Path | None) -> Path:
-    """Return a file that has the bytes of a result's content.
-
-    Raises
-    ------
-    ReplayError
-        If `file` has other bytes, or none of the recorded places has them.  The message names no place: a
-        sender's file name may be that of a patient.
-    """
-    record = stored.record
-    if file is not None:
-        sha256 = _content_sha256(file)
-        if sha256 != record.content_sha256:
-            found = "given with --file " + ("cannot be read" if sha256 is None else f"has SHA-256 {sha256}")
-            message = (
-                f"the file {found}; result {record.result_id} is of the bytes with SHA-256 {record.content_sha256}"
-            )
-            raise ReplayError(message)
-        return file
-    for place in _places(stored, home):
-        if _content_sha256(place) == record.content_sha256:
-            return place
-    message = (
-        f"the original of result {record.result_id} is not where it was filed or classified; name it with --file "
-        f"(its SHA-256 is {record.content_sha256})"
-    )
-    raise ReplayError(message)
-
-
-def _places(stored: StoredResult, home: Path) -> Iterator[Path]:
-    """Yield where the original may be: filed away, or left in place under a name given on a command line."""
-    for text in stored.filed_paths:
-        yield from (home / name for name in meant_by(text))
-    for text in stored.in_place_names:
-        yield from (Path(name) for name in meant_by(text))
-
-
-def _content_sha256(path: Path) -> str | None:
-    """Return the hash of a file's bytes; None if there is no file, or none that can be read to its end."""
-    try:
-        with open_regular_file(path) as content:
-            return hashlib.file_digest(content, "sha256").hexdigest()
-    except OSError:
-        return None
 
 
 def tolerance(then: Computation | None, now: Computation | None) -> float:

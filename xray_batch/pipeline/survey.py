@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from xray_batch.pipeline.pixel_facts import HISTOGRAM_BINS, PixelFacts, measure_pixels
-from xray_batch.pipeline.pool import Decoded, DecodePool, WorkerLimits
+from xray_batch.pipeline.pool import Decoded, DecodePool
+from xray_batch.pipeline.worker_process import WorkerLimits
 from xray_batch.records import InputSpec, SourceFormat
 from xray_batch.settings import Settings
 

@@ -11,7 +11,6 @@ import argparse
 import hashlib
 import mmap
 import os
-import resource
 import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -25,6 +24,7 @@ from pydantic import TypeAdapter
 from xray_batch.decode import Source, open_content, read_file
 from xray_batch.errors import ReasonCode, RejectedInputError, TransientError
 from xray_batch.pipeline.pixel_facts import PixelFacts, measure_pixels
+from xray_batch.pipeline.sandbox import READY, give_up_rights, limit_cpu, silence
 from xray_batch.records import (
     GrayscaleImage,
     ImageHeader,
@@ -60,11 +60,6 @@ class Reply:
 REPLY: Final = TypeAdapter(Reply)
 INPUT_SPEC: Final = TypeAdapter(InputSpec)
 
-READY: Final = b"ready"
-
-_CPU_SECONDS: Final = 30
-_OPEN_FILES: Final = 32
-
 
 def main() -> None:
     """Answer requests, each the path of a file, until the parent closes the connection."""
@@ -80,15 +75,15 @@ def main() -> None:
     connection = Connection(options.connection)
     with mmap.mmap(options.memory, spec.rows * spec.columns * 4) as memory:
         slot = np.frombuffer(memory, dtype=np.float32).reshape(spec.rows, spec.columns)
-        _limit(options.address_space)
+        give_up_rights(options.address_space)
         connection.send_bytes(READY)
-        _silence()
+        silence()
         while True:
             try:
                 path = Path(os.fsdecode(connection.recv_bytes()))
             except EOFError:
                 break
-            _limit_cpu()
+            limit_cpu()
             reply = answer(path, spec, slot, least_side=options.least_side, measure=options.measure)
             connection.send_bytes(REPLY.dump_json(reply))
         del slot
@@ -151,30 +146,6 @@ def answer(
         failure=failure,
         transient=transient,
     )
-
-
-def _limit(address_space: int) -> None:
-    """Give up what decoding does not need; called once everything is imported."""
-    resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, _OPEN_FILES))
-    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-
-
-def _limit_cpu() -> None:
-    """Let the next file use at most so many seconds; the kernel then ends the process."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    soft = int(usage.ru_utime + usage.ru_stime) + 1 + _CPU_SECONDS
-    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
-
-
-def _silence() -> None:
-    """Send what codecs print nowhere: it may quote the file."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
 
 
 if __name__ == "__main__":

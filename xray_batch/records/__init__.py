@@ -22,6 +22,8 @@ from xray_batch.records.images import GrayscaleImage, ImageHeader, ImageWarning,
 from xray_batch.records.results import (
     RESULT_COLUMNS,
     Accounting,
+    AuditEvent,
+    AuditTrail,
     EngineFacts,
     OutcomeCounts,
     PageKey,
@@ -31,6 +33,7 @@ from xray_batch.records.results import (
     ResultPage,
     ResultQuery,
     ResultRecord,
+    StoredModel,
     StoredResult,
 )
 from xray_batch.records.work import Arrival, Disposition, Lease, Original, Unfiled
@@ -42,6 +45,8 @@ __all__ = [
     "Accounting",
     "AgeRange",
     "Arrival",
+    "AuditEvent",
+    "AuditTrail",
     "Computation",
     "Disposition",
     "DriftReference",
@@ -72,6 +77,7 @@ __all__ = [
     "ResultRecord",
     "Scaling",
     "SourceFormat",
+    "StoredModel",
     "StoredResult",
     "Trend",
     "Unfiled",

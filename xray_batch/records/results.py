@@ -168,5 +168,32 @@ class StoredResult:
     in_place_names: tuple[str, ...]  #: names under which its content was classified in place, newest first
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEvent:
+    """One entry of the audit trail about one content."""
+
+    at: dt.datetime  #: aware, UTC
+    kind: str  #: `arrived`, `leased`, `answered`, `filed`, `viewed`, ...
+    detail: str | None  #: a short code, or of `viewed` who looked; never patient data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditTrail:
+    """What the audit trail has about one content."""
+
+    events: tuple[AuditEvent, ...]  #: the newest ones, oldest first
+    is_complete: bool  #: False: there are older ones
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredModel:
+    """One bundle that gave answers."""
+
+    model_id: str
+    model_sha256: str
+    manifest: str  #: as the file was, JSON
+    first_used_at: dt.datetime  #: aware, UTC
+
+
 RESULT_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(ResultRecord))
 """Column names of the view `results`, in its order."""

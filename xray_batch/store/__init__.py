@@ -32,6 +32,7 @@ from xray_batch.database import read_transaction, write_transaction
 from xray_batch.records import (
     Accounting,
     Arrival,
+    AuditTrail,
     Disposition,
     DriftReference,
     EngineFacts,
@@ -44,6 +45,7 @@ from xray_batch.records import (
     ResultPage,
     ResultQuery,
     ResultRecord,
+    StoredModel,
     StoredResult,
     Trend,
     Unfiled,
@@ -345,6 +347,16 @@ class Store:
         """Return one result with what is needed to recompute it, None if there is no such result."""
         with read_transaction(self._engine) as connection:
             return queries.stored_result(connection, result_id)
+
+    def audit_trail(self, content_sha256: str, most: int = 200) -> AuditTrail:
+        """Return what has happened to a content: its newest events, oldest first."""
+        with read_transaction(self._engine) as connection:
+            return queries.audit_trail(connection, content_sha256, most)
+
+    def stored_model(self, model_sha256: str) -> StoredModel | None:
+        """Return what is known of a bundle that gave answers; None if none had such a manifest."""
+        with read_transaction(self._engine) as connection:
+            return queries.stored_model(connection, model_sha256)
 
     def accounting(self) -> Accounting:
         """Return where every arrival is, by the tally that the database keeps; as quick for many as for few."""

@@ -12,6 +12,8 @@ from xray_batch.database import read_transaction, revision_on
 from xray_batch.records import (
     RESULT_COLUMNS,
     Accounting,
+    AuditEvent,
+    AuditTrail,
     Computation,
     EngineFacts,
     ModelIdentity,
@@ -19,9 +21,20 @@ from xray_batch.records import (
     QueueStatus,
     RecentResults,
     ResultRecord,
+    StoredModel,
     StoredResult,
 )
-from xray_batch.schema import ACCOUNTING, IS_OPEN, RESULTS, ArrivalRow, ContentRow, ModelRow, ResultRow, TallyRow
+from xray_batch.schema import (
+    ACCOUNTING,
+    IS_OPEN,
+    RESULTS,
+    ArrivalRow,
+    ContentRow,
+    EventRow,
+    ModelRow,
+    ResultRow,
+    TallyRow,
+)
 from xray_batch.store.pages import record_of
 
 _CHUNK: Final = 500  #: numbers in one IN (...); engines limit them
@@ -72,6 +85,27 @@ def stored_result(connection: sa.Connection, result_id: int) -> StoredResult | N
         filed_paths=tuple(arrival.filed_path for arrival in arrivals if arrival.filed_path is not None),
         in_place_names=tuple(arrival.source_name for arrival in arrivals if arrival.origin == "in_place"),
     )
+
+
+def audit_trail(connection: sa.Connection, content_sha256: str, most: int) -> AuditTrail:
+    """Read the newest events of a content."""
+    rows = connection.execute(
+        sa.select(EventRow.at, EventRow.kind, EventRow.detail)
+        .where(EventRow.content_sha256 == content_sha256)
+        .order_by(EventRow.event_id.desc())
+        .limit(most + 1)
+    ).all()
+    events = [AuditEvent(at=row.at, kind=row.kind, detail=row.detail) for row in rows[:most]]
+    return AuditTrail(events=tuple(reversed(events)), is_complete=len(rows) <= most)
+
+
+def stored_model(connection: sa.Connection, model_sha256: str) -> StoredModel | None:
+    """Read what is stored of a bundle."""
+    names = [field.name for field in fields(StoredModel)]
+    row = connection.execute(
+        sa.select(*(getattr(ModelRow, name) for name in names)).where(ModelRow.model_sha256 == model_sha256)
+    ).one_or_none()
+    return None if row is None else StoredModel(**dict(zip(names, row, strict=True)))
 
 
 def accounting(connection: sa.Connection) -> Accounting:

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from xray_batch.errors import TrainingDataError
-from xray_batch.pipeline.pool import Decoded, DecodePool, WorkerLimits
+from xray_batch.pipeline.pool import Decoded, DecodePool
+from xray_batch.pipeline.worker_process import WorkerLimits
 from xray_batch.records import InputSpec
 from xray_batch.settings import Settings
 from xray_batch.training.dataset import LabelledImage

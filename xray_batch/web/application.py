@@ -16,8 +16,11 @@ from starlette.staticfiles import StaticFiles
 from xray_batch.errors import ConfigurationError, DatabaseUnavailableError
 from xray_batch.logs import get_logger, own_frames
 from xray_batch.web.access import AccessControl
+from xray_batch.web.film import heat, image
 from xray_batch.web.middleware import Admission, SecurityHeaders, restrain
+from xray_batch.web.models import model_card
 from xray_batch.web.site import DEIDENTIFIED_COOKIE, THEME_COOKIE, THEMES, Site, read_form, render
+from xray_batch.web.study import study
 from xray_batch.web.worklist import export, worklist
 
 _STATIC: Final = Path(__file__).with_name("static")
@@ -36,6 +39,10 @@ def make_application(site: Site, access: AccessControl) -> Starlette:
             Route("/", _start),
             Route("/worklist", worklist),
             Route("/export.{form:str}", export),
+            Route("/results/{result_id:int}", study),
+            Route("/results/{result_id:int}/image", image),
+            Route("/results/{result_id:int}/heat", heat),
+            Route("/models/{model_sha256:str}", model_card),
             Route("/preferences", _set_preferences, methods=["POST"]),
             Mount("/static", _Static(directory=_STATIC)),
         ],

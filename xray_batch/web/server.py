@@ -11,6 +11,9 @@ import uvicorn
 from xray_batch.errors import ConfigurationError
 from xray_batch.intake import Folders
 from xray_batch.logs import get_logger
+from xray_batch.pipeline.heat_maps import HeatMaps
+from xray_batch.pipeline.pictures import Pictures
+from xray_batch.pipeline.worker_process import WorkerLimits
 from xray_batch.settings import Settings
 from xray_batch.store import Store
 from xray_batch.systemd import notify
@@ -48,7 +51,15 @@ def serve(settings: Settings, folders: Folders, open_store: Callable[[], Store])
     access = AccessControl(settings)
     store = StoreAtLast(open_store)
     store.try_now()
-    site = Site(settings=settings, folders=folders, open_store=store, templates=make_templates())
+    pictures = Pictures(WorkerLimits(seconds=settings.decode_seconds, address_space=settings.decode_memory_mb << 20))
+    site = Site(
+        settings=settings,
+        folders=folders,
+        open_store=store,
+        templates=make_templates(),
+        pictures=pictures,
+        heat_maps=HeatMaps(settings),
+    )
     listening = _listen(settings.web_address, folders.home / SOCKET_NAME)
     config = uvicorn.Config(
         make_application(site, access),
@@ -63,6 +74,7 @@ def serve(settings: Settings, folders: Folders, open_store: Callable[[], Store])
     try:
         _Server(config).run([listening])
     finally:
+        pictures.close()
         store.close()
         if settings.web_address == "unix":
             (folders.home / SOCKET_NAME).unlink(missing_ok=True)

@@ -15,6 +15,8 @@ from starlette.responses import HTMLResponse
 from xray_batch import DISCLAIMER, __version__
 from xray_batch.errors import DatabaseUnavailableError
 from xray_batch.intake import Folders
+from xray_batch.pipeline.heat_maps import HeatMaps
+from xray_batch.pipeline.pictures import Pictures
 from xray_batch.settings import Settings
 from xray_batch.store import Store
 from xray_batch.web.access import User
@@ -71,6 +73,8 @@ class Site:
     folders: Folders
     open_store: StoreAtLast
     templates: Environment
+    pictures: Pictures
+    heat_maps: HeatMaps
 
     @property
     def store(self) -> Store:

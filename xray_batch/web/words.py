@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from xray_batch.errors import ReasonCode
-from xray_batch.records import ImageWarning, Outcome
+from xray_batch.pipeline.pictures import Absence
+from xray_batch.records import ImageWarning, Outcome, ResultRecord
 
 OUTCOMES: Final[Mapping[str, str]] = {
     Outcome.PNEUMONIA: "Pneumonia",
@@ -85,6 +86,88 @@ WARNINGS: Final[Mapping[str, str]] = {
     ImageWarning.ATYPICAL_IMAGE: "it is unlike the films that the model was trained on",
 }
 
+#: What has happened to a content, by the kinds of events; a kind of a newer version stands for itself.
+EVENTS: Final[Mapping[str, str]] = {
+    "arrived": "a file with these bytes arrived",
+    "changed": "the file had other bytes by now",
+    "leased": "taken to be answered",
+    "released": "given back untried",
+    "retried": "to be tried again later",
+    "withdrawn": "kept its answer: the original was gone",
+    "finished": "answered",
+    "uid_conflict": "other bytes with the same SOP Instance UID came first",
+    "filed": "the original was filed away",
+    "requeued": "queued to be answered once more",
+    "pruned": "the original was removed",
+    "viewed": "the film was shown to",
+}
+
+#: Why a film cannot be shown.
+ABSENCES: Final[Mapping[Absence, str]] = {
+    Absence.GONE: (
+        "The original is not where it was filed or classified: it was moved or removed, or lies on another machine."
+    ),
+    Absence.DENIED: "The original is there, but this page may not read it.",
+    Absence.CHANGED: "The file in the original's place has other bytes now than those that were answered.",
+    Absence.REFUSED: "The file cannot be shown as a picture.",
+    Absence.DIED: "Decoding the original ended abnormally or took too long.",
+    Absence.BUSY: "Other films are being decoded. Try again in a moment.",
+}
+PRUNED: Final = "The original was removed by `prune`; its answer stays."
+
+#: Names of the encodings that are read here (PS3.6 Annex A).
+TRANSFER_SYNTAXES: Final[Mapping[str, str]] = {
+    "1.2.840.10008.1.2": "Implicit VR Little Endian",
+    "1.2.840.10008.1.2.1": "Explicit VR Little Endian",
+    "1.2.840.10008.1.2.1.98": "Encapsulated Uncompressed Explicit VR Little Endian",
+    "1.2.840.10008.1.2.1.99": "Deflated Explicit VR Little Endian",
+    "1.2.840.10008.1.2.2": "Explicit VR Big Endian",
+    "1.2.840.10008.1.2.4.50": "JPEG Baseline (Process 1)",
+    "1.2.840.10008.1.2.4.51": "JPEG Extended (Process 2 and 4)",
+    "1.2.840.10008.1.2.4.53": "JPEG Spectral Selection, Non-Hierarchical (Process 6 and 8)",
+    "1.2.840.10008.1.2.4.55": "JPEG Full Progression, Non-Hierarchical (Process 10 and 12)",
+    "1.2.840.10008.1.2.4.57": "JPEG Lossless, Non-Hierarchical (Process 14)",
+    "1.2.840.10008.1.2.4.70": (
+        "JPEG Lossless, Non-Hierarchical, First-Order Prediction (Process 14 [Selection Value 1])"
+    ),
+    "1.2.840.10008.1.2.4.80": "JPEG-LS Lossless Image Compression",
+    "1.2.840.10008.1.2.4.81": "JPEG-LS Lossy (Near-Lossless) Image Compression",
+    "1.2.840.10008.1.2.4.90": "JPEG 2000 Image Compression (Lossless Only)",
+    "1.2.840.10008.1.2.4.91": "JPEG 2000 Image Compression",
+    "1.2.840.10008.1.2.4.110": "JPEG XL Lossless",
+    "1.2.840.10008.1.2.4.111": "JPEG XL JPEG Recompression",
+    "1.2.840.10008.1.2.4.112": "JPEG XL",
+    "1.2.840.10008.1.2.4.201": "High-Throughput JPEG 2000 Image Compression (Lossless Only)",
+    "1.2.840.10008.1.2.4.202": "High-Throughput JPEG 2000 with RPCL Options Image Compression (Lossless Only)",
+    "1.2.840.10008.1.2.4.203": "High-Throughput JPEG 2000 Image Compression",
+    "1.2.840.10008.1.2.5": "RLE Lossless",
+    "1.2.840.10008.1.2.8.1": "Deflated Image Frame Compression",
+}
+
+
+def explain_outcome(record: ResultRecord, limit: float | None) -> str:
+    """Say in a sentence what an outcome rests on.
+
+    Parameters
+    ----------
+    limit
+        Of the disagreement between networks; None where it is not known.
+    """
+    probability, low, high = record.p_pneumonia, record.threshold_low, record.threshold_high
+    if probability is None or low is None or high is None:
+        return f"Not analysed because {_reason(record.reason_code or '')}."
+    is_divided = limit is not None and record.disagreement is not None and record.disagreement > limit
+    if record.outcome is Outcome.INDETERMINATE and is_divided:
+        return (
+            f"Indeterminate: the networks differ by {record.disagreement:.3f}, more than the {limit:.3f} up to which "
+            "an answer is given, whatever their mean."
+        )
+    where = {
+        Outcome.PNEUMONIA: f"at or above the high threshold, {high:.3f}",
+        Outcome.NORMAL: f"below the low threshold, {low:.3f}",
+    }.get(record.outcome, f"between the thresholds, {low:.3f} and {high:.3f}")
+    return f"{OUTCOMES[record.outcome]}: P(pneumonia) {_precise(probability)} is {where}."
+
 
 def _outcome(code: str) -> str:
     return OUTCOMES[code]
@@ -102,6 +185,15 @@ def _warning(code: str) -> str:
 def spell(code: str) -> str:
     """Write a code for people: `not_a_chest` is "not a chest"."""
     return code.replace("_", " ")
+
+
+def _event(kind: str) -> str:
+    return EVENTS.get(kind, spell(kind))
+
+
+def _transfer_syntax(uid: str) -> str:
+    """Name an encoding; one that is not read here stands for itself."""
+    return TRANSFER_SYNTAXES.get(uid, uid)
 
 
 def _codes(text: str) -> list[str]:
@@ -125,6 +217,11 @@ def _probability(value: float | None) -> str:
     return "< 0.01" if value < 0.01 else "> 0.99" if value > 0.99 else f"{value:.2f}"
 
 
+def _precise(value: float) -> str:
+    """Write a probability to three digits, to be read beside thresholds; never 0 or 1, which nobody knows."""
+    return "< 0.001" if value < 0.001 else "> 0.999" if value > 0.999 else f"{value:.3f}"
+
+
 #: By their names in templates.
 FILTERS: Final[Mapping[str, Callable[..., object]]] = {
     "outcome": _outcome,
@@ -133,6 +230,9 @@ FILTERS: Final[Mapping[str, Callable[..., object]]] = {
     "spell": spell,
     "codes": _codes,
     "moment": _moment,
+    "event": _event,
+    "transfer_syntax": _transfer_syntax,
     "count_of": _count,
     "probability": _probability,
+    "precise": _precise,
 }

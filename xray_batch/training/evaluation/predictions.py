@@ -12,7 +12,8 @@ from xray_batch.classify import Ensemble, decide_outcome, pool
 from xray_batch.errors import ReasonCode
 from xray_batch.pipeline.engine import as_model_input, check_fit
 from xray_batch.pipeline.patient_age import judge_age
-from xray_batch.pipeline.pool import Decoded, DecodePool, WorkerLimits
+from xray_batch.pipeline.pool import Decoded, DecodePool
+from xray_batch.pipeline.worker_process import WorkerLimits
 from xray_batch.records import Finding, ModelInput, Outcome, Rejection, SourceFormat
 from xray_batch.settings import Settings
 from xray_batch.training.dataset import LabelledImage
