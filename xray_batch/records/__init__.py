@@ -22,6 +22,7 @@ from xray_batch.records.results import (
     RESULT_COLUMNS,
     Accounting,
     EngineFacts,
+    HourFigures,
     OutcomeCounts,
     PageKey,
     QueueStatus,
@@ -31,6 +32,7 @@ from xray_batch.records.results import (
     ResultQuery,
     ResultRecord,
     StoredResult,
+    Times,
 )
 from xray_batch.records.work import Arrival, Disposition, Lease, Original, Unfiled
 
@@ -48,6 +50,7 @@ __all__ = [
     "GateCheck",
     "GrayscaleImage",
     "HeatMap",
+    "HourFigures",
     "ImageHeader",
     "ImageWarning",
     "InputSpec",
@@ -69,5 +72,6 @@ __all__ = [
     "Scaling",
     "SourceFormat",
     "StoredResult",
+    "Times",
     "Unfiled",
 ]

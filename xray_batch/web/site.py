@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, cast
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
@@ -134,6 +134,11 @@ def render(
         version=__version__,
     )
     return HTMLResponse(text, status_code=status, headers=headers)
+
+
+def path_here(address: str) -> str:
+    """Return the path and query of an address, which then leads neither to another site nor to `//host`."""
+    return "/" + urlsplit(address)._replace(scheme="", netloc="").geturl().lstrip("/\\")
 
 
 async def read_form(request: Request) -> Mapping[str, list[str]]:
