@@ -45,7 +45,7 @@ def home(tmp_path_factory):
             finished = replace(analysed, classified_at=now - dt.timedelta(hours=number), processing_seconds=0.25)
             if number > 2:
                 finished = replace(finished, answer=refused, rendering=None)
-            received = finished.classified_at - dt.timedelta(seconds=90.25)
+            received = finished.classified_at - dt.timedelta(seconds=120)
             arrival = replace(make_arrival(f"{number}", source_name="ZZFILE.dcm"), received_at=received)
             store.record_in_place([(arrival, finished)], MODEL)
         store.add_arrivals([make_arrival("0"), make_arrival("waits")], MODEL)
@@ -162,7 +162,7 @@ def test_charts_have_a_title_and_a_table(web):
         assert re.findall(r">([^<>\n]+)</td>", rows[0][1]) == [
             *"0100",
             *["0.25\N{NO-BREAK SPACE}s"] * 2,
-            *["90\N{NO-BREAK SPACE}s"] * 2,
+            *["2.0\N{NO-BREAK SPACE}min"] * 2,
         ]
     assert web.get("/operations", range="1y").status == 400
 
