@@ -1,8 +1,8 @@
-"""Charts by the hour as SVG: geometry is worked out here, a template draws it, the style sheet colours it."""
+"""Charts over time as SVG: geometry is worked out here, a template draws it, the style sheet colours it."""
 
 import datetime as dt
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,7 +28,7 @@ _UNITS: Final = ((3600.0, "h"), (60.0, "min"), (1.0, "s"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """One value for each hour; None where there is none."""
+    """One value for each hour, or other period; None where there is none."""
 
     name: str
     style: str  #: class of the style sheet
@@ -75,6 +75,7 @@ class Chart:
     lines: tuple[Line, ...]
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
+    marks: tuple[Tick, ...]  #: lines across the field at values that mean something, named above them
     is_empty: bool
 
 
@@ -95,53 +96,85 @@ def stacked_bars(name: str, title: str, hours: Sequence[dt.datetime], series: Se
                 bars.append(Bar(x=x, y=y, width=step * 0.8, height=height, style=each.style))
             foot += value
     text = f"{sum(sums):,.0f} {unit} in {len(hours)} hours, at most {max(sums, default=0.0):,.0f} in one."
-    return _chart(name, title, text, unit, series, hours, ticks, bars=tuple(bars), is_empty=not any(sums))
+    return Chart(
+        name=name,
+        title=title,
+        description=text,
+        unit=unit,
+        series=tuple(series),
+        bars=tuple(bars),
+        lines=(),
+        x_ticks=_time_ticks(hours),
+        y_ticks=ticks,
+        marks=(),
+        is_empty=not any(sums),
+    )
 
 
 def time_lines(name: str, title: str, hours: Sequence[dt.datetime], series: Sequence[Series]) -> Chart:
     """Draw a line for each series of seconds, broken where there are none."""
-    known = [value for each in series for value in each.values if value is not None]
-    longest = max(known, default=0.0)
+    longest = _greatest(series)
     seconds, unit = next((entry for entry in _UNITS if longest >= entry[0]), _UNITS[-1])
-    top, ticks = _scale(longest / seconds)
-    lines = []
-    for each in series:
-        points: list[tuple[float, float]] = []
-        for number, value in enumerate([*each.values, None]):
-            if value is not None:
-                points.append((_middle_of(number, len(hours)), _height_of(value / seconds, top)))
-            elif points:
-                lines.append(Line(points=tuple(points), style=each.style))
-                points = []
+    scaled = [
+        Series(
+            name=each.name,
+            style=each.style,
+            values=[None if value is None else value / seconds for value in each.values],
+        )
+        for each in series
+    ]
     text = f"In {unit}, for {len(hours)} hours; the longest is {longest / seconds:,.3g} {unit}."
-    return _chart(name, title, text, unit, series, hours, ticks, lines=tuple(lines), is_empty=not known)
+    return _lines(name, title, text, unit, scaled, _time_ticks(hours))
 
 
-def _chart(
+def index_lines(
+    name: str, title: str, periods: Sequence[str], series: Sequence[Series], marks: Mapping[str, float]
+) -> Chart:
+    """Draw a line for each series over named periods, with lines across at values that have a name."""
+    step = (RIGHT - LEFT) / max(len(periods), 1)
+    every = max(len(periods) // 6, 1)
+    ticks = [Tick(at=LEFT + (n + 0.5) * step, label=label) for n, label in enumerate(periods) if n % every == 0]
+    text = f"For {len(periods)} periods; the greatest is {_greatest(series):,.2f}."
+    return _lines(name, title, text, "", series, tuple(ticks), marks)
+
+
+def _lines(
     name: str,
     title: str,
     description: str,
     unit: str,
     series: Sequence[Series],
-    hours: Sequence[dt.datetime],
-    y_ticks: tuple[Tick, ...],
-    *,
-    bars: tuple[Bar, ...] = (),
-    lines: tuple[Line, ...] = (),
-    is_empty: bool,
+    x_ticks: tuple[Tick, ...],
+    marks: Mapping[str, float] | None = None,
 ) -> Chart:
+    marks = marks or {}
+    top, y_ticks = _scale(max([_greatest(series), *marks.values()]))
+    lines = []
+    for each in series:
+        points: list[tuple[float, float]] = []
+        for number, value in enumerate([*each.values, None]):
+            if value is not None:
+                points.append((_middle_of(number, len(each.values)), _height_of(value, top)))
+            elif points:
+                lines.append(Line(points=tuple(points), style=each.style))
+                points = []
     return Chart(
         name=name,
         title=title,
         description=description,
         unit=unit,
         series=tuple(series),
-        bars=bars,
-        lines=lines,
-        x_ticks=_time_ticks(hours),
+        bars=(),
+        lines=tuple(lines),
+        x_ticks=x_ticks,
         y_ticks=y_ticks,
-        is_empty=is_empty,
+        marks=tuple(Tick(at=_height_of(value, top), label=label) for label, value in marks.items()),
+        is_empty=not lines,
     )
+
+
+def _greatest(series: Sequence[Series]) -> float:
+    return max((value for each in series for value in each.values if value is not None), default=0.0)
 
 
 def _scale(greatest: float, least_step: float = 0.0) -> tuple[float, tuple[Tick, ...]]:
