@@ -24,6 +24,7 @@ from sqlalchemy.pool import NullPool
 
 from xray_batch.errors import (
     ConfigurationError,
+    DatabaseReadOnlyError,
     DatabaseRefusedError,
     DatabaseRevisionError,
     DatabaseUnavailableError,
@@ -144,9 +145,11 @@ def translated_errors() -> Iterator[None]:
     except exc.TimeoutError as error:
         raise DatabaseUnavailableError("every database connection of the pool is in use") from error
     except exc.DBAPIError as error:
+        sqlite_error = getattr(error.orig, "sqlite_errorname", "")
+        if getattr(error.orig, "sqlstate", None) == "25006" or sqlite_error.startswith("SQLITE_READONLY"):
+            raise DatabaseReadOnlyError(f"the database can only be read: {_first_line(error.orig)}") from error
         if _is_transient(error):
             raise DatabaseUnavailableError(f"the database cannot be used now: {_first_line(error.orig)}") from error
-        sqlite_error = getattr(error.orig, "sqlite_errorname", "")
         if sqlite_error == "SQLITE_NOTADB":
             raise ConfigurationError("the file of the database URL is not a SQLite database") from error
         if sqlite_error.startswith("SQLITE_CORRUPT"):

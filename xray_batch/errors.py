@@ -9,6 +9,7 @@ The class of an exception decides what happens::
         + UnpackerDiedError     the process that unpacks an archive died or hung: likewise
         + DeviceMemoryError     no memory for even one image on the device: retry
         + DatabaseUnavailableError the database cannot be reached, is locked or too slow: retry
+          - DatabaseReadOnlyError it can be read, but not written: a stand-by server, or a role that only reads
       x ConfigurationError      an operator must act: exit 78, no restart
         + BundleError           a model bundle is missing, incomplete or changed
         + DatabaseRevisionError the database schema is not the one this version knows
@@ -78,6 +79,10 @@ class UnpackerDiedError(TransientError):
 
 class DatabaseUnavailableError(TransientError):
     """The database cannot be reached, is locked, or did not answer in time; nothing was written."""
+
+
+class DatabaseReadOnlyError(DatabaseUnavailableError):
+    """The database can be read, but takes no writes from here: a stand-by server, a role or a file that only reads."""
 
 
 class DeviceMemoryError(TransientError):

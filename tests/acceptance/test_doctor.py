@@ -130,7 +130,7 @@ def test_low_limits_of_inotify_are_a_note(settings, monkeypatch, tmp_path):
 def test_too_little_disk_is_a_problem(settings, monkeypatch):
     """Below the floor of the service, whatever the floor."""
     assert machine.disk(settings)[0] is Level.OK
-    monkeypatch.setattr("xray_batch.service.room._SHARE_AT_MOST", 1.0)
+    monkeypatch.setattr("xray_batch.pipeline.room._SHARE_AT_MOST", 1.0)
     level, text = machine.disk(Settings(home=settings.home, disk_floor_mb=1 << 30))
     assert (level, "nothing is taken in" in text) == (Level.PROBLEM, True)
 

@@ -9,10 +9,9 @@ import pytest
 from installed_command import make_bad_files, make_films, run_command
 from store_records import make_analysed, make_arrival, make_model
 
-from xray_batch.cli.status import read_service_state
 from xray_batch.database import head_revision, open_database, write_transaction
 from xray_batch.intake import Folders
-from xray_batch.service.state import write_state
+from xray_batch.pipeline.service_state import read_service_state, write_service_state
 from xray_batch.store import Store
 
 ACCOUNT = ("arrivals", "results", "rejected", "duplicates", "pending", "lost", "balances", "queued", "leased")
@@ -82,16 +81,16 @@ def test_an_account_that_does_not_balance(watched):
 def test_a_process_that_only_has_the_number_of_a_dead_service_is_none(tmp_path):
     """After a crash and a reboot another process may have the service's number."""
     folders = Folders(tmp_path)
-    write_state(folders.service_state, watch_mode="inotify")
-    state = read_service_state(tmp_path)
+    write_service_state(folders.service_state, watch_mode="inotify")
+    state = read_service_state(Folders(tmp_path))
     assert state is not None
     assert state["pid"] == os.getpid()
     folders.service_state.write_text(json.dumps(dict(state) | {"start_ticks": state["start_ticks"] - 1}))
-    assert read_service_state(tmp_path) is None
+    assert read_service_state(Folders(tmp_path)) is None
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"pid": "x", "start_ticks": null}'])
 def test_a_broken_state_file_is_no_service(tmp_path, content):
     """A full disk may leave anything."""
     Folders(tmp_path).service_state.write_text(content)
-    assert read_service_state(tmp_path) is None
+    assert read_service_state(Folders(tmp_path)) is None

@@ -17,12 +17,12 @@ from xray_batch.intake import Folders
 from xray_batch.logs import configure_logs
 from xray_batch.pipeline.engine import Answered, Failure
 from xray_batch.pipeline.requeue import requeue
+from xray_batch.pipeline.room import Room
 from xray_batch.service import Service, Vitals
 from xray_batch.service import breaker as breaker_module
 from xray_batch.service import intake as intake_module
 from xray_batch.service import loop as service_module
 from xray_batch.service import reporting as reporting_module
-from xray_batch.service.room import Room
 from xray_batch.settings import Settings
 from xray_batch.store import AnswerSelection, Store
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from xray_batch.service.room import look_for_room
+from xray_batch.pipeline.room import look_for_room
 
 GB = 1 << 30
 

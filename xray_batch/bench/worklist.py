@@ -31,11 +31,11 @@ from xray_batch.records import (
     Rejection,
     SourceFormat,
 )
-from xray_batch.settings import load_settings
+from xray_batch.settings import Settings, load_settings
 from xray_batch.store import Store
 from xray_batch.web.access import AccessControl
 from xray_batch.web.application import make_application
-from xray_batch.web.site import Site, StoreAtLast, make_templates
+from xray_batch.web.site import open_site
 
 #: What a reader asks for: by what it is called, the parameters of the worklist.
 REQUESTS: Final[dict[str, dict[str, str]]] = {
@@ -69,18 +69,17 @@ def measure_worklist(results: int, repeats: int, done: Callable[[int], None]) ->
     """
     with tempfile.TemporaryDirectory(prefix="xray-batch-bench-") as name:
         settings = load_settings({"home": Path(name)}, environment={})
-        with closing(Store(open_database(settings.resolved_database_url))) as store:
+        with closing(_open(settings)) as store:
             _fill(store, results, done)
-            site = Site(
-                settings=settings,
-                folders=Folders(settings.home),
-                open_store=StoreAtLast(lambda: store),
-                templates=make_templates(),
-            )
+        with open_site(settings, Folders(settings.home), partial(_open, settings)) as site:
             application = make_application(site, AccessControl(settings))
             for request, parameters in REQUESTS.items():
                 seconds = asyncio.run(_time(application, urlencode(parameters), repeats))
                 yield WorklistTimes(request=request, results=results, server=Times.of(seconds))
+
+
+def _open(settings: Settings) -> Store:
+    return Store(open_database(settings.resolved_database_url))
 
 
 async def _time(application: ASGIApp, query: str, repeats: int) -> list[float]:

@@ -68,15 +68,5 @@ def _print(report: "Requeued", form: Format, dry_run: bool) -> None:
         counts = {obstacle.value: report.obstacles[obstacle] for obstacle in Obstacle}
         typer.echo(json.dumps({"queued": report.queued, **counts, "unknown": report.unknown, "dry_run": dry_run}))
         return
-    what_to_do = {
-        Obstacle.IN_WORK: "queued or being processed already",
-        Obstacle.IN_PLACE: "classified where they lay, not in the home folder: drop them into the inbox, then requeue",
-        Obstacle.PRUNED: "originals removed by prune: drop them into the inbox again, then requeue",
-        Obstacle.MISSING: "originals not where they were filed: put them back, or drop them into the inbox",
-    }
-    typer.echo(f"{report.queued:8}  {'would be queued' if dry_run else 'queued'}")
-    for obstacle, text in what_to_do.items():
-        if report.obstacles[obstacle]:
-            typer.echo(f"{report.obstacles[obstacle]:8}  not queued, {obstacle}: {text}")
-    if report.unknown:
-        typer.echo(f"{report.unknown:8}  result ids that there are not")
+    for count, text in report.in_words(dry_run=dry_run):
+        typer.echo(f"{count:8}  {text}")

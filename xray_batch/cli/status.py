@@ -2,9 +2,7 @@
 
 import datetime as dt
 import json
-import os
 import shutil
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -13,23 +11,10 @@ import typer
 
 from xray_batch.cli.options import Config, DatabaseUrl, Home, open_settings, open_store
 from xray_batch.cli.output import Format
-from xray_batch.processes import start_ticks
 
 if TYPE_CHECKING:
+    from xray_batch.intake import Folders
     from xray_batch.store import Store
-
-#: What a running service says of itself.
-_SERVICE_FACTS: Final = (
-    "pid",
-    "scanned_at",
-    "watch_mode",
-    "watch_rearmed",
-    "canary_age_seconds",
-    "model_id",
-    "device",
-    "claiming",
-    "breaker_open",
-)
 
 _RECENT: Final = dt.timedelta(hours=24)
 
@@ -45,9 +30,13 @@ def status(
     Exit code 1 when the account does not balance: arrivals = results + rejected + duplicates + pending.
     """
     settings = open_settings(home, config, database_url)
+
+    from xray_batch.intake import Folders
+
+    folders = Folders(settings.home.absolute())
     with open_store(settings, create=False) as store:
-        facts = {**_account(store), **_waiting(settings.home), **_answers(store), **_database(store)}
-    facts |= {"disk_free_bytes": _disk_free(settings.home), **service_state(settings.home)}
+        facts = {**_account(store), **_waiting(folders), **_answers(store), **_database(store)}
+    facts |= {"disk_free_bytes": _disk_free(settings.home), **_service(folders)}
     if form is Format.JSON:
         typer.echo(json.dumps(facts))
     else:
@@ -83,18 +72,12 @@ def _account(store: "Store") -> dict[str, object]:
     }
 
 
-def _waiting(home: Path) -> dict[str, object]:
-    """Count the files that are not done; None where a folder cannot be read.  Nothing is opened, moved or removed."""
-    from xray_batch.intake import Folders, scan
+def _waiting(folders: "Folders") -> dict[str, object]:
+    """Count the files that are not done; None where a folder cannot be read."""
+    from xray_batch.pipeline.waiting import count_waiting
 
-    folders = Folders(home.absolute())
-    facts: dict[str, object] = dict.fromkeys(("inbox_files", "inbox_left_alone", "spool_files"))
-    with suppress(OSError):
-        found = scan(folders.inbox)
-        facts |= {"inbox_files": len(found.files), "inbox_left_alone": found.left_alone.total()}
-    if os.access(folders.spool, os.R_OK | os.X_OK):
-        facts["spool_files"] = sum(len(names) for _, _, names in os.walk(folders.spool))
-    return facts
+    waiting = count_waiting(folders)
+    return {"inbox_files": waiting.inbox, "inbox_left_alone": waiting.left_alone, "spool_files": waiting.spool}
 
 
 def _disk_free(home: Path) -> int | None:
@@ -116,20 +99,10 @@ def _database(store: "Store") -> dict[str, object]:
     return {"database": f"{engine.name} {engine.version}", "database_revision": engine.revision}
 
 
-def service_state(home: Path) -> dict[str, object]:
-    """Return what a running service says of itself; all None when none runs in `home`."""
-    state = read_service_state(home)
-    said = {f"service_{name}": (state or {}).get(name) for name in _SERVICE_FACTS}
+def _service(folders: "Folders") -> dict[str, object]:
+    """Return what a running service says of itself; all None when none runs in the home folder."""
+    from xray_batch.pipeline.service_state import SERVICE_FACTS, read_service_state
+
+    state = read_service_state(folders)
+    said = {f"service_{name}": (state or {}).get(name) for name in SERVICE_FACTS}
     return {"service_running": state is not None, **said}
-
-
-def read_service_state(home: Path) -> Mapping[str, object] | None:
-    """Return what :func:`xray_batch.service.state.write_state` wrote; None unless that process still lives."""
-    from xray_batch.intake import Folders
-
-    try:
-        state = json.loads(Folders(home).service_state.read_text(encoding="utf-8"))
-        lives = start_ticks(int(state["pid"])) == int(state["start_ticks"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return state if lives else None

@@ -55,6 +55,11 @@ class Folders:
         """File in which a running service says what the database does not know."""
         return self.home / "service.json"
 
+    @property
+    def health_socket(self) -> Path:
+        """Socket on which a running service answers, with `health_address` as `unix`."""
+        return self.home / "health.sock"
+
     def create(self) -> None:
         """Make the folders that do not exist yet; the modes of existing ones are the operator's.
 

@@ -97,14 +97,13 @@ class HeatMaps:
             text = f"The film is refused now: {explained.reason_code.replace('_', ' ')}."
             return NoHeat(text=text, reason=explained.reason)
         heat_map = explained.explanation.heat_map
-        architectures = [facts.architecture for facts in bundle.manifest.members]
         rows, columns = heat_map.average.shape
         return Heat(
             rows=rows,
             columns=columns,
             levels=np.rint(255 * heat_map.average).astype(np.uint8).tobytes(),
             thorax_share=heat_map.thorax_share,
-            member_probabilities=tuple(zip(architectures, explained.explanation.member_probabilities, strict=True)),
+            member_probabilities=tuple(explained.explanation.prediction.member_probabilities.items()),
             is_trimmed=bundle.manifest.input_spec.trim_borders,
         )
 

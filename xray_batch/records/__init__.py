@@ -25,6 +25,7 @@ from xray_batch.records.results import (
     AuditEvent,
     AuditTrail,
     EngineFacts,
+    HourFigures,
     OutcomeCounts,
     PageKey,
     QueueStatus,
@@ -35,6 +36,7 @@ from xray_batch.records.results import (
     ResultRecord,
     StoredModel,
     StoredResult,
+    Times,
 )
 from xray_batch.records.work import Arrival, Disposition, Lease, Original, Unfiled
 
@@ -56,6 +58,7 @@ __all__ = [
     "GateCheck",
     "GrayscaleImage",
     "HeatMap",
+    "HourFigures",
     "ImageHeader",
     "ImageWarning",
     "InputSpec",
@@ -79,6 +82,7 @@ __all__ = [
     "SourceFormat",
     "StoredModel",
     "StoredResult",
+    "Times",
     "Trend",
     "Unfiled",
 ]

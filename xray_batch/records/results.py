@@ -57,6 +57,24 @@ class EngineFacts:
     revision: str | None  #: of the schema
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """How long something took, in seconds: of all those that were measured, half and 95 % no longer than this."""
+
+    median: float
+    p95: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HourFigures:
+    """The results of one hour."""
+
+    begins_at: dt.datetime  #: a full hour; aware, UTC
+    outcomes: dict[Outcome, int]
+    processing: Times  #: `processing_seconds`
+    answering: Times | None  #: from received to answered; None where all were requeued, and so asked for much later
+
+
 class ResultOrder(enum.StrEnum):
     """What comes first; among equals the id decides, in the same direction.  Results without the value come last."""
 

@@ -21,6 +21,7 @@ from typing import Final, Self
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from xray_batch.intake import Folders
 from xray_batch.logs import get_logger
 from xray_batch.service.metrics import Metrics
 
@@ -120,7 +121,7 @@ class HealthServer:
 
     @property
     def _socket(self) -> Path:
-        return self._home / "health.sock"
+        return Folders(self._home).health_socket
 
     def _listen_tcp(self) -> BaseServer:
         host, _, port = self._address.rpartition(":")

@@ -25,11 +25,11 @@ from xray_batch.intake import (
 )
 from xray_batch.logs import get_logger
 from xray_batch.pipeline.engine import Answered
+from xray_batch.pipeline.room import Room, disks_of, look_for_room
 from xray_batch.records import Arrival, Disposition, Lease, ModelIdentity
 from xray_batch.service.archives import Archives
 from xray_batch.service.faults import DISK_ERRNOS, why
 from xray_batch.service.metrics import Metrics
-from xray_batch.service.room import Room, disks_of, look_for_room
 from xray_batch.settings import Settings
 from xray_batch.store import Store
 

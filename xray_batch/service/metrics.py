@@ -32,34 +32,66 @@ class Metrics:
         # For all of the process; when each series began is known: with it.
         disable_created_metrics()  # type: ignore[no-untyped-call] # no annotation published
         self.registry = CollectorRegistry()
-        self.files = self._counter("files", "Files that ended with an outcome", "outcome", Outcome)
+        self.files = self._counter("files", "Files that were answered, by outcome", "outcome", Outcome)
         self.rejected = self._counter(
-            "quarantined", "Files that were not analysed, by reason code", "reason", ReasonCode
+            "quarantined", "Files that were answered as not analysed, by reason", "reason", ReasonCode
         )
-        self.duplicates = self._counter("duplicates", "Files with the bytes of another")
-        self.retries = self._counter("retries", "Attempts to be repeated", "class", RETRY_CLASSES)
-        self.expired = self._counter("lease_expired", "Files taken over from a service that died")
-        self.rearmed = self._counter("watch_rearmed", "Times that a watch which had died was set anew")
-        self.stages = Histogram("xray_stage_seconds", "Time of one step of the work", ["stage"], registry=self.registry)
+        self.duplicates = self._counter(
+            "duplicates", "Files with the same bytes as an earlier one; nothing is computed again"
+        )
+        self.retries = self._counter(
+            "retries",
+            "Attempts that failed and are tried again: counted against the file, or transient",
+            "class",
+            RETRY_CLASSES,
+        )
+        self.expired = self._counter("lease_expired", "Files taken over from a service that died or hung")
+        self.rearmed = self._counter("watch_rearmed", "Times that the watch on the inbox had died and was set anew")
+        self.stages = Histogram(
+            "xray_stage_seconds",
+            "Time that one step of the work takes; process is decoding and classifying one file",
+            ["stage"],
+            registry=self.registry,
+        )
         for stage in STAGES:
             self.stages.labels(stage)
-        self.queue = self._gauge("queue_depth", "Contents in the database that wait for their answer", "state")
+        self.queue = self._gauge(
+            "queue_depth", "Files in the database without an answer: queued, or leased and being answered", "state"
+        )
         self.waiting_since: float | None = None  #: monotonic; of the oldest file without an answer, None if none waits
-        oldest = self._gauge("oldest_unprocessed_seconds", "Age of the oldest file without an answer")
+        oldest = self._gauge(
+            "oldest_unprocessed_seconds",
+            "How long the oldest file has waited for its answer; the figure to be woken by",
+        )
         # By the clock, not by the loop: it goes on growing while a database is away or the loop stands still.
         oldest.set_function(lambda: 0.0 if self.waiting_since is None else time.monotonic() - self.waiting_since)
-        self.inbox = self._gauge("inbox_files", "Files in the inbox that are ours to take")
-        self.ignored = self._gauge("ignored_old_files", "Files ignored for their name for more than a day")
-        self.watch_mode = self._gauge("watch_mode", "1 for how the service learns of new files", "mode")
-        self.canary = self._gauge("canary_age_seconds", "Time since an event of the file system last came through")
+        self.inbox = self._gauge("inbox_files", "Files in the inbox that wait to be taken")
+        self.ignored = self._gauge(
+            "ignored_old_files", "Entries of the inbox left alone for their name for more than a day: broken transfers?"
+        )
+        self.watch_mode = self._gauge(
+            "watch_mode", "How the service learns of new files: 1 for inotify, or for polling by scans alone", "mode"
+        )
+        self.canary = self._gauge(
+            "canary_age_seconds", "Time since the inbox last reported a change; not known while it is only scanned"
+        )
         self.scan = self._gauge("scan_seconds", "Time that the last scan of the inbox took")
         self.scan_age = self._gauge("scan_age_seconds", "Time since the last scan of the inbox ended")
-        self.disk_free = self._gauge("disk_free_bytes", "Room on the disk that has least to spare")
-        self.database = self._gauge("db_up", "Whether the database answered when last used")
-        self.breaker = self._gauge("breaker_open", "Whether nearly every attempt fails, and nothing is taken up")
-        self.claiming = self._gauge("claiming", "Whether files are taken in; not while the disk is nearly full")
-        self.unbalanced = self._gauge("unbalanced_arrivals", "Arrivals that the account misses")
-        self.model = self._gauge("model_info", "1 for the model in use", "model_id", "sha256")
+        self.disk_free = self._gauge(
+            "disk_free_bytes", "Free space on the disk that has least to spare, of home folder and database"
+        )
+        self.database = self._gauge("db_up", "1 while the database answers, 0 while it is down")
+        self.breaker = self._gauge("breaker_open", "1 while nearly every attempt fails and the service pauses, else 0")
+        self.claiming = self._gauge("claiming", "1 while files are taken from the inbox, 0 while disk or spool is full")
+        self.unbalanced = self._gauge(
+            "unbalanced_arrivals", "Files that the account misses; anything but 0 is an alarm"
+        )
+        self.model = self._gauge(
+            "model_info",
+            "The model in use, by id and SHA-256 of its manifest; the value is always 1",
+            "model_id",
+            "sha256",
+        )
         for mode in WatchMode:
             self.watch_mode.labels(mode.value)
         for state in ("queued", "leased"):

@@ -9,13 +9,13 @@ from typing import Final
 from xray_batch.errors import DatabaseUnavailableError, TransientError
 from xray_batch.intake import Folders, InboxWatcher, WatchMode
 from xray_batch.logs import get_logger
+from xray_batch.pipeline.service_state import write_service_state
 from xray_batch.records import Finished
 from xray_batch.service.breaker import CircuitBreaker
 from xray_batch.service.faults import DISK_ERRNOS
 from xray_batch.service.health import Vitals
 from xray_batch.service.host import Watchdog
 from xray_batch.service.intake import Intake
-from xray_batch.service.state import write_state
 from xray_batch.settings import Settings
 from xray_batch.store import Store
 
@@ -104,7 +104,7 @@ class Reporting:
         self._look_at_intake()
         self._look_at_account()
         with suppress(OSError):
-            write_state(
+            write_service_state(
                 self._folders.service_state,
                 watch_mode=self._watcher.mode,
                 **self._model,

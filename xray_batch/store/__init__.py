@@ -37,6 +37,7 @@ from xray_batch.records import (
     DriftReference,
     EngineFacts,
     Finished,
+    HourFigures,
     Lease,
     ModelIdentity,
     PageKey,
@@ -50,7 +51,7 @@ from xray_batch.records import (
     Trend,
     Unfiled,
 )
-from xray_batch.store import answers, filing, pages, queries, retention
+from xray_batch.store import answers, filing, pages, queries, retention, throughput
 from xray_batch.store import arrivals as arriving
 from xray_batch.store import leases as leasing
 from xray_batch.store import requeue as requeueing
@@ -231,10 +232,11 @@ class Store:
         with read_transaction(self._engine) as connection:
             return requeueing.stored_answers(connection, result_ids)
 
-    def requeue(self, chosen: Sequence[tuple[StoredAnswer, uuid.UUID]]) -> set[str]:
+    def requeue(self, chosen: Sequence[tuple[StoredAnswer, uuid.UUID]], user: str | None = None) -> set[str]:
         """Queue contents once more, each for an arrival that has its original; at most a few hundred at once.
 
         Nothing is moved, and the stored answer stays until the next one.  What has just arrived is worked first.
+        The audit trail gets an event `requeued` for each, and one `requested` with the `user` if somebody is named.
 
         Returns
         -------
@@ -242,7 +244,7 @@ class Store:
             The contents that were queued.  The others are in work meanwhile, or their original is being removed.
         """
         with write_transaction(self._engine) as connection:
-            return requeueing.requeue(connection, chosen)
+            return requeueing.requeue(connection, chosen, user)
 
     # -- retention ----------------------------------------------------------------------------
 
@@ -395,6 +397,16 @@ class Store:
         """
         with read_transaction(self._engine) as connection:
             return counting.trends(connection, boundaries, model_sha256, reference)
+
+    def hourly_figures(self, since: dt.datetime) -> list[HourFigures]:
+        """Return the hours with results at or after an aware time, the oldest first."""
+        with read_transaction(self._engine) as connection:
+            return throughput.hourly_figures(connection, since)
+
+    def count_reasons(self, since: dt.datetime | None = None) -> dict[str, int]:
+        """Count the results that are not analysed by reason code, the most frequent first."""
+        with read_transaction(self._engine) as connection:
+            return throughput.count_reasons(connection, since)
 
     def describe_engine(self) -> EngineFacts:
         """Return which database this is."""

@@ -149,7 +149,7 @@ def _stored_answer(row: sa.RowMapping, arrivals: Sequence[sa.RowMapping]) -> Sto
     return StoredAnswer(content_sha256=row["content_sha256"], code=row["code"], originals=originals, obstacle=obstacle)
 
 
-def requeue(connection: sa.Connection, chosen: Sequence[tuple[StoredAnswer, uuid.UUID]]) -> set[str]:
+def requeue(connection: sa.Connection, chosen: Sequence[tuple[StoredAnswer, uuid.UUID]], user: str | None) -> set[str]:
     """Queue those contents that are still done, each for an arrival whose original is still there."""
     contents = lock_contents(connection, (answer.content_sha256 for answer, _ in chosen))
     arrivals = connection.execute(
@@ -177,5 +177,8 @@ def requeue(connection: sa.Connection, chosen: Sequence[tuple[StoredAnswer, uuid
             )
         )
     events = [(arrival_id, sha256, code) for sha256, (code, arrival_id) in queued.items()]
-    add_events(connection, "requeued", events, database_now(connection))
+    now = database_now(connection)
+    add_events(connection, "requeued", events, now)
+    if user is not None:
+        add_events(connection, "requested", [(arrival_id, sha256, user) for arrival_id, sha256, _ in events], now)
     return set(queued)

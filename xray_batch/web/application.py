@@ -3,7 +3,6 @@
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -19,7 +18,10 @@ from xray_batch.web.access import AccessControl
 from xray_batch.web.film import heat, image
 from xray_batch.web.middleware import Admission, SecurityHeaders, restrain
 from xray_batch.web.models import model_card
-from xray_batch.web.site import DEIDENTIFIED_COOKIE, THEME_COOKIE, THEMES, Site, read_form, render
+from xray_batch.web.operations import operations
+from xray_batch.web.refused import refused
+from xray_batch.web.requeue import ask_to_requeue, requeue
+from xray_batch.web.site import DEIDENTIFIED_COOKIE, THEME_COOKIE, THEMES, Site, path_here, read_form, render
 from xray_batch.web.study import study
 from xray_batch.web.worklist import export, worklist
 
@@ -43,6 +45,10 @@ def make_application(site: Site, access: AccessControl) -> Starlette:
             Route("/results/{result_id:int}/image", image),
             Route("/results/{result_id:int}/heat", heat),
             Route("/models/{model_sha256:str}", model_card),
+            Route("/refused", refused),
+            Route("/requeue", ask_to_requeue),
+            Route("/requeue", requeue, methods=["POST"]),
+            Route("/operations", operations),
             Route("/preferences", _set_preferences, methods=["POST"]),
             Mount("/static", _Static(directory=_STATIC)),
         ],
@@ -74,9 +80,7 @@ def _start(request: Request) -> Response:
 async def _set_preferences(request: Request) -> Response:
     """Keep how a reader wants pages to be, and go back to the one that he came from."""
     form = await read_form(request)
-    back = urlsplit(form.get("back", ["/"])[0])
-    # A path of ours: neither another site nor `//host`.
-    response = RedirectResponse("/" + back._replace(scheme="", netloc="").geturl().lstrip("/\\"), HTTPStatus.SEE_OTHER)
+    response = RedirectResponse(path_here(form.get("back", ["/"])[0]), HTTPStatus.SEE_OTHER)
     secure = request.url.scheme == "https"
     values = {THEME_COOKIE: form.get("theme", [""])[0], DEIDENTIFIED_COOKIE: form.get("deidentified", [""])[0]}
     allowed = {THEME_COOKIE: THEMES, DEIDENTIFIED_COOKIE: ("0", "1")}

@@ -11,15 +11,12 @@ import uvicorn
 from xray_batch.errors import ConfigurationError
 from xray_batch.intake import Folders
 from xray_batch.logs import get_logger
-from xray_batch.pipeline.heat_maps import HeatMaps
-from xray_batch.pipeline.pictures import Pictures
-from xray_batch.pipeline.worker_process import WorkerLimits
 from xray_batch.settings import Settings
 from xray_batch.store import Store
 from xray_batch.systemd import notify
 from xray_batch.web.access import AccessControl
 from xray_batch.web.application import make_application
-from xray_batch.web.site import Site, StoreAtLast, make_templates
+from xray_batch.web.site import open_site
 
 #: In the home folder; for owner and group, as the whole folder is.
 SOCKET_NAME: Final = "web.sock"
@@ -49,35 +46,23 @@ def serve(settings: Settings, folders: Folders, open_store: Callable[[], Store])
         If the token file or the address cannot be used, or the database is not at this version's revision.
     """
     access = AccessControl(settings)
-    store = StoreAtLast(open_store)
-    store.try_now()
-    pictures = Pictures(WorkerLimits(seconds=settings.decode_seconds, address_space=settings.decode_memory_mb << 20))
-    site = Site(
-        settings=settings,
-        folders=folders,
-        open_store=store,
-        templates=make_templates(),
-        pictures=pictures,
-        heat_maps=HeatMaps(settings),
-    )
-    listening = _listen(settings.web_address, folders.home / SOCKET_NAME)
-    config = uvicorn.Config(
-        make_application(site, access),
-        log_config=None,  # an access log would hold addresses, and those may hold a patient's identifier
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,  # who asks is told by the settings alone
-        lifespan="off",
-        ws="none",
-        timeout_graceful_shutdown=_DRAIN_SECONDS,
-    )
-    try:
-        _Server(config).run([listening])
-    finally:
-        pictures.close()
-        store.close()
-        if settings.web_address == "unix":
-            (folders.home / SOCKET_NAME).unlink(missing_ok=True)
+    with open_site(settings, folders, open_store) as site:
+        listening = _listen(settings.web_address, folders.home / SOCKET_NAME)
+        config = uvicorn.Config(
+            make_application(site, access),
+            log_config=None,  # an access log would hold addresses, and those may hold a patient's identifier
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,  # who asks is told by the settings alone
+            lifespan="off",
+            ws="none",
+            timeout_graceful_shutdown=_DRAIN_SECONDS,
+        )
+        try:
+            _Server(config).run([listening])
+        finally:
+            if settings.web_address == "unix":
+                (folders.home / SOCKET_NAME).unlink(missing_ok=True)
 
 
 def _listen(address: str, path: Path) -> socket.socket:

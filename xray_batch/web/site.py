@@ -1,12 +1,12 @@
 """What all pages share: the database, the folders, the templates, and what a reader prefers."""
 
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, cast
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
@@ -17,6 +17,7 @@ from xray_batch.errors import DatabaseUnavailableError
 from xray_batch.intake import Folders
 from xray_batch.pipeline.heat_maps import HeatMaps
 from xray_batch.pipeline.pictures import Pictures
+from xray_batch.pipeline.worker_process import WorkerLimits
 from xray_batch.settings import Settings
 from xray_batch.store import Store
 from xray_batch.web.access import User
@@ -82,7 +83,33 @@ class Site:
         return self.open_store()
 
 
-def make_templates() -> Environment:
+@contextmanager
+def open_site(settings: Settings, folders: Folders, open_store: Callable[[], Store]) -> Iterator[Site]:
+    """Make what pages work with; decode workers and connections end with it.
+
+    Raises
+    ------
+    ConfigurationError
+        If the database is not at this version's revision, or not there; one that is down is waited for.
+    """
+    store = StoreAtLast(open_store)
+    store.try_now()
+    pictures = Pictures(WorkerLimits(seconds=settings.decode_seconds, address_space=settings.decode_memory_mb << 20))
+    try:
+        yield Site(
+            settings=settings,
+            folders=folders,
+            open_store=store,
+            templates=_make_templates(),
+            pictures=pictures,
+            heat_maps=HeatMaps(settings),
+        )
+    finally:
+        pictures.close()
+        store.close()
+
+
+def _make_templates() -> Environment:
     """Return the templates; what they are given is escaped, whoever it comes from."""
     templates = Environment(
         loader=PackageLoader("xray_batch.web"),
@@ -138,6 +165,11 @@ def render(
         version=__version__,
     )
     return HTMLResponse(text, status_code=status, headers=headers)
+
+
+def path_here(address: str) -> str:
+    """Return the path and query of an address, which then leads neither to another site nor to `//host`."""
+    return "/" + urlsplit(address)._replace(scheme="", netloc="").geturl().lstrip("/\\")
 
 
 async def read_form(request: Request) -> Mapping[str, list[str]]:

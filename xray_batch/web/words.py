@@ -1,6 +1,7 @@
 """Codes and figures in words, for people."""
 
 import datetime as dt
+import math
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -222,6 +223,30 @@ def _precise(value: float) -> str:
     return "< 0.001" if value < 0.001 else "> 0.999" if value > 0.999 else f"{value:.3f}"
 
 
+def _duration(seconds: float) -> str:
+    """Write a time as people do: to two or three digits, in the unit that suits it."""
+    for unit, length, limit in (("s", 1, 90), ("min", 60, 90 * 60), ("h", 3600, 48 * 3600)):
+        if seconds < limit:
+            value = seconds / length
+            digits = 3 if value < 0.1 else 2 if value < 1 else 1 if value < 10 else 0
+            return f"{value:.{digits}f}\N{NO-BREAK SPACE}{unit}"
+    return f"{seconds / 86400:.0f}\N{NO-BREAK SPACE}days"
+
+
+def _size(size: float) -> str:
+    """Write a number of bytes in GB or MB, 10**9 or 10**6."""
+    return f"{size / 1e9:,.1f}\N{NO-BREAK SPACE}GB" if size >= 1e9 else f"{size / 1e6:,.0f}\N{NO-BREAK SPACE}MB"
+
+
+def _figure(value: float, name: str) -> str:
+    """Write the value of a metric in the unit that the end of its name tells."""
+    if math.isnan(value):
+        return "not known"
+    if name.endswith("_seconds"):
+        return _duration(value)
+    return _size(value) if name.endswith("_bytes") else f"{value:,.10g}"
+
+
 #: By their names in templates.
 FILTERS: Final[Mapping[str, Callable[..., object]]] = {
     "outcome": _outcome,
@@ -235,4 +260,7 @@ FILTERS: Final[Mapping[str, Callable[..., object]]] = {
     "count_of": _count,
     "probability": _probability,
     "precise": _precise,
+    "duration": _duration,
+    "size": _size,
+    "figure": _figure,
 }

@@ -57,7 +57,7 @@ def worklist(request: Request) -> Response:
     """Show one page of results; to our script the list alone, or 304 if that is what it has."""
     store = site_of(request).store
     query = read_query(request)
-    page = store.page(query, PAGE_ROWS, after=_read_key(request, "after"), before=_read_key(request, "before"))
+    page = store.page(query, PAGE_ROWS, after=read_key(request, "after"), before=read_key(request, "before"))
     listed = render(
         request,
         "results.html.jinja",
@@ -68,8 +68,8 @@ def worklist(request: Request) -> Response:
             "order": query.order,
             "orders": ResultOrder,
             "link": _linker(request),
-            "previous": page.previous and _write_key(page.previous),
-            "next": page.next and _write_key(page.next),
+            "previous": page.previous and write_key(page.previous),
+            "next": page.next and write_key(page.next),
             "is_filtered": any(_chosen(request).values()),
         },
     )
@@ -140,20 +140,27 @@ def read_query(request: Request) -> ResultQuery:
     if given.get("identifier") and hides_identifiers(request):
         raise HTTPException(HTTPStatus.BAD_REQUEST, "Patients cannot be looked for while identifiers are hidden.")
     return ResultQuery(
-        outcome=_read(given, "outcome", Outcome, f"one of {', '.join(Outcome)}"),
-        since=_read(given, "since", _read_day, "a date such as 2026-03-31"),
-        until=_read(given, "until", _read_day_after, "a date such as 2026-03-31"),
-        identifier=_read(given, "identifier", str.strip, "text"),
-        modality=_read(given, "modality", str.strip, "text"),
-        view_position=_read(given, "view", str.strip, "text"),
-        reason_code=_read(given, "reason", ReasonCode, "a reason code"),
-        min_probability=_read(given, "min", _read_share, "a number from 0 to 1"),
-        max_probability=_read(given, "max", _read_share, "a number from 0 to 1"),
-        order=_read(given, "order", ResultOrder, f"one of {', '.join(ResultOrder)}") or ResultOrder.NEWEST,
+        outcome=read_parameter(given, "outcome", Outcome, f"one of {', '.join(Outcome)}"),
+        since=read_parameter(given, "since", _read_day, "a date such as 2026-03-31"),
+        until=read_parameter(given, "until", _read_day_after, "a date such as 2026-03-31"),
+        identifier=read_parameter(given, "identifier", str.strip, "text"),
+        modality=read_parameter(given, "modality", str.strip, "text"),
+        view_position=read_parameter(given, "view", str.strip, "text"),
+        reason_code=read_parameter(given, "reason", ReasonCode, "a reason code"),
+        min_probability=read_parameter(given, "min", _read_share, "a number from 0 to 1"),
+        max_probability=read_parameter(given, "max", _read_share, "a number from 0 to 1"),
+        order=read_parameter(given, "order", ResultOrder, f"one of {', '.join(ResultOrder)}") or ResultOrder.NEWEST,
     )
 
 
-def _read(given: Mapping[str, str], name: str, read: Callable[[str], T], expected: str) -> T | None:
+def read_parameter(given: Mapping[str, str], name: str, read: Callable[[str], T], expected: str) -> T | None:
+    """Read one parameter of the URL or field of a form; None where it is absent or blank.
+
+    Raises
+    ------
+    HTTPException
+        400 with its name, and what is accepted.
+    """
     text = given.get(name)
     if not text or not text.strip():
         return None
@@ -180,8 +187,8 @@ def _read_share(text: str) -> float:
     return value
 
 
-def _read_key(request: Request, name: str) -> PageKey | None:
-    """Read where a page begins or ends: what :func:`_write_key` wrote."""
+def read_key(request: Request, name: str) -> PageKey | None:
+    """Read where a page begins or ends: what :func:`write_key` wrote."""
 
     def read(text: str) -> PageKey:
         value, _, result_id = text.rpartition("~")
@@ -192,10 +199,11 @@ def _read_key(request: Request, name: str) -> PageKey | None:
             raise ValueError
         return PageKey(value=key, result_id=int(result_id))
 
-    return _read(request.query_params, name, read, "what a link of this page says")
+    return read_parameter(request.query_params, name, read, "what a link of this page says")
 
 
-def _write_key(key: PageKey) -> str:
+def write_key(key: PageKey) -> str:
+    """Write where a page begins or ends, for a link."""
     value = key.value.isoformat() if isinstance(key.value, dt.datetime) else key.value
     return f"{'' if value is None else value}~{key.result_id}"
 

@@ -57,7 +57,7 @@ def inotify(settings: Settings) -> tuple[Level, str]:
 
 def disk(settings: Settings) -> tuple[Level, str]:
     """Compare the free space of home folder and database with the floor of the service."""
-    from xray_batch.service.room import disks_of, look_for_room
+    from xray_batch.pipeline.room import disks_of, look_for_room
 
     room = look_for_room([_existing(place) for place in disks_of(settings)], settings.disk_floor_mb)
     text = f"{room.free_bytes / (1 << 30):.1f} GiB free, the floor is {room.floor_bytes / (1 << 30):.1f} GiB"

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Final
 
 from xray_batch.cli.doctor.check import Level
-from xray_batch.cli.status import read_service_state
 from xray_batch.settings import Settings
 
 #: There where systemd is the machine's init, see sd_booted(3).
@@ -18,7 +17,10 @@ _SYSTEMCTL_SECONDS: Final = 10
 
 def service(settings: Settings) -> tuple[Level, str]:
     """Look whether a service works in the home folder."""
-    state = read_service_state(settings.home)
+    from xray_batch.intake import Folders
+    from xray_batch.pipeline.service_state import read_service_state
+
+    state = read_service_state(Folders(settings.home))
     if state is None:
         return Level.NOTE, f"no service runs in {settings.home.absolute()}"
     how = f"learns of files by {state['watch_mode']}, last scan {state['scanned_at']}"
