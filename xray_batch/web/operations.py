@@ -19,6 +19,7 @@ from xray_batch.records import HourFigures, Outcome, Times
 from xray_batch.web.charts import Chart, Series, stacked_bars, time_lines
 from xray_batch.web.live import LiveMetric, read_metrics, value_of
 from xray_batch.web.site import Site, render, site_of
+from xray_batch.web.trends import QUANTITIES, draw_trends, find_trends
 from xray_batch.web.words import OUTCOMES
 
 #: Ranges of the charts, in hours, as the URL names them; the first is what is shown at first.
@@ -58,10 +59,16 @@ def operations(request: Request) -> Response:
         "reasons": site.store.count_reasons(),
         "recent_reasons": site.store.count_reasons(hours[0].begins_at),
         "known_reasons": frozenset(ReasonCode),
+        **_trends(site, now),
         "metrics": metrics,
         "health_address": site.settings.health_address,
     }
     return render(request, "operations.html.jinja", facts)
+
+
+def _trends(site: Site, now: dt.datetime) -> Mapping[str, object]:
+    trends = find_trends(site, now)
+    return {"trends": trends, "trend_chart": trends and draw_trends(trends), "quantities": QUANTITIES}
 
 
 def _work(site: Site, now: dt.datetime, metrics: Sequence[LiveMetric] | None) -> Mapping[str, object]:

@@ -1,11 +1,15 @@
-"""How far the films of a site have moved from those that the bundle was measured on, drawn over time."""
+"""How far the films of a site have moved from those that the bundle was measured on, week by week."""
 
 import datetime as dt
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+from xray_batch.drift import LARGE_FROM, MODERATE_FROM, least_results, measure_drift
+from xray_batch.records import DRIFT_COLUMNS, DriftReference, Outcome, ReferenceBins, ResultQuery, Trend
 from xray_batch.web.charts import Chart, Series, index_lines
+from xray_batch.web.site import Site
 
 #: What is compared, in words; the names are columns of the view `results`.
 QUANTITIES: Final[Mapping[str, str]] = {
@@ -15,9 +19,18 @@ QUANTITIES: Final[Mapping[str, str]] = {
 }
 
 
+#: Weeks that are shown.
+WEEKS: Final = 12
+
+_WEEK: Final = dt.timedelta(days=7)
+
+#: Values of the index that have a name.
+_MARKS: Final[Mapping[str, float]] = {"moderate": MODERATE_FROM, "large": LARGE_FROM}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrendPeriod:
-    """One day or week."""
+    """One week."""
 
     begins_at: dt.datetime  #: aware; shown by this machine's clock
     results: int  #: analysed films
@@ -29,10 +42,47 @@ class Trends:
     """What one model answered over time, against the films that its bundle was measured on."""
 
     model_id: str
-    reference: str  #: what films those were
-    least_results: int  #: fewer in a period give no index
+    reference: str | None  #: what films those were; None where the bundle does not tell what they were like
+    least_results: int | None  #: fewer in a period give no index; None: no number is enough
     marks: Mapping[str, float]  #: values of the index that have a name, such as `moderate`
     periods: tuple[TrendPeriod, ...]  #: the oldest first
+
+
+def find_trends(site: Site, now: dt.datetime) -> Trends | None:
+    """Compare the weeks until now with the reference of the model that answered last; None before its first answer."""
+    newest = site.store.page(ResultQuery(), 1).records
+    if not newest:
+        return None
+    model = site.store.stored_model(newest[0].model_sha256)
+    facts = {} if model is None else json.loads(model.manifest).get("drift_reference") or {}
+    if not facts:
+        return Trends(model_id=newest[0].model_id, reference=None, least_results=None, marks=_MARKS, periods=())
+    reference = _read_reference(facts)
+    boundaries = [now - number * _WEEK for number in reversed(range(WEEKS + 1))]
+    weeks = site.store.trends(boundaries, newest[0].model_sha256, reference)
+    return Trends(
+        model_id=newest[0].model_id,
+        reference=facts["data"],
+        least_results=least_results(facts["n"]),
+        marks=_MARKS,
+        periods=tuple(_period(week, reference) for week in weeks),
+    )
+
+
+def _read_reference(facts: Mapping[str, Any]) -> DriftReference:
+    """Read the reference from a manifest that was checked when its bundle was loaded: here without loading torch."""
+    return DriftReference(
+        **{
+            name: ReferenceBins(edges=facts[name]["edges"], shares=facts[name]["shares"], n=facts["n"])
+            for name in DRIFT_COLUMNS
+        }
+    )
+
+
+def _period(week: Trend, reference: DriftReference) -> TrendPeriod:
+    indices = {name: measure_drift(counts, getattr(reference, name)).index for name, counts in week.counts.items()}
+    analysed = sum(count for outcome, count in week.outcomes.items() if outcome is not Outcome.NOT_ANALYSED)
+    return TrendPeriod(begins_at=week.since, results=analysed, indices=indices)
 
 
 def draw_trends(trends: Trends) -> Chart:
