@@ -189,6 +189,25 @@ def test_at_most_two(tmp_path):
     assert workers() == []
 
 
+def test_closing_ends_a_hung_worker(tmp_path):
+    """Whoever waits for a film when the page is stopped gets none, and no worker stays behind."""
+    first, second = (write_dicom(tmp_path / f"{n}.dcm", RAMP.stored // (n + 1)) for n in range(2))
+    ends = []
+    with started() as pictures:
+        show(pictures, first)
+        (hung,) = workers()
+        os.kill(hung, signal.SIGSTOP)
+        waiting = threading.Thread(target=lambda: ends.append(show(pictures, second)))
+        waiting.start()
+        while not pictures._busy:
+            time.sleep(0.01)
+        start = time.monotonic()
+    waiting.join()
+    assert time.monotonic() - start < LIMITS.seconds
+    assert ends == [NoPicture(absence=Absence.DIED)]
+    assert workers() == []
+
+
 def test_sandbox(tmp_path, monkeypatch):
     """A picture worker has the limits of a decode worker, no torch, database or secret, and is replaced in time."""
     monkeypatch.setattr(worker_process, "FILES_PER_WORKER", 1)

@@ -303,11 +303,12 @@ def test_history_and_other_results(site):
 
 
 def test_model_card(site):
-    """A model's page has the card of the installed bundle as text, else the manifest that the database has kept."""
+    """A model's page has the card of the installed bundle, else the manifest that the database has kept."""
     card = site.page.get(f"/models/{site.model.model_sha256}")
     assert card.status == 200
     assert "Not for diagnosis, triage or rule-out" in card.text
-    assert "<h2>Model card</h2>" in card.text
+    assert "<h3>Intended use</h3>" in card.text
+    assert "<code>out_of_distribution</code>" in card.text
     manifest = site.page.get(f"/models/{site.other.model_sha256}").text
     assert "{&#34;version&#34;: &#34;1.0.0&#34;}" in manifest
     assert site.page.get("/models/" + sha256_of("none")).status == 404

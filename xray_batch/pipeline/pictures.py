@@ -85,6 +85,7 @@ class Pictures:
         self._idle: queue.LifoQueue[PictureWorker | None] = queue.LifoQueue()
         for _ in range(WORKERS):
             self._idle.put(None)
+        self._busy: set[PictureWorker] = set()
         self._kept: OrderedDict[str, Picture] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -104,11 +105,13 @@ class Pictures:
         return rendered
 
     def close(self) -> None:
-        """End the workers that are idle; nobody may ask for a picture any more."""
+        """End the workers; whoever waits for one gets no picture, and nobody may ask for one any more."""
+        for worker in self._busy.copy():
+            worker.kill()
         for _ in range(WORKERS):
-            worker = self._idle.get(timeout=self._limits.seconds)
-            if worker is not None:
-                worker.close()
+            idle = self._idle.get()
+            if idle is not None:
+                idle.close()
 
     def _look_in(self, places: Iterable[Path], sha256: str) -> Picture | NoPicture:
         absence = Absence.GONE
@@ -135,14 +138,18 @@ class Pictures:
                 worker.close()
                 worker = None
             worker = worker or PictureWorker(self._limits)
+            self._busy.add(worker)
             reply, pixels = worker.render(path, sha256)
         except (DecoderDiedError, OSError):
             if worker is not None:
+                self._busy.discard(worker)
                 worker.kill()
                 worker.close()
                 worker = None
             return NoPicture(absence=Absence.DIED)
         finally:
+            if worker is not None:
+                self._busy.discard(worker)
             self._idle.put(worker)
         if reply.picture is not None:
             return Picture(facts=reply.picture, pixels=pixels)

@@ -1,5 +1,6 @@
 """The model card of a bundle that gave answers."""
 
+from contextlib import suppress
 from http import HTTPStatus
 
 from starlette.exceptions import HTTPException
@@ -7,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from xray_batch.bundle_folders import MODEL_CARD_NAME, folder_with_manifest
+from xray_batch.web.markdown import read_blocks
 from xray_batch.web.site import render, site_of
 
 
@@ -19,8 +21,6 @@ def model_card(request: Request) -> Response:
     folder = folder_with_manifest(sha256, site.settings.bundle, site.folders.bundles)
     card = None
     if folder is not None:
-        try:
-            card = (folder / MODEL_CARD_NAME).read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            card = None
+        with suppress(OSError):
+            card = read_blocks((folder / MODEL_CARD_NAME).read_text(encoding="utf-8", errors="replace"))
     return render(request, "model.html.jinja", {"model": model, "card": card})

@@ -179,7 +179,8 @@ slider.addEventListener("input", () => {
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.altKey || event.metaKey) return;
-  const act = KEYS[event.key] ?? (movesFilm(event.target) ? ARROWS[event.key] : undefined);
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  const act = KEYS[key] ?? (movesFilm(event.target) ? ARROWS[key] : undefined);
   if (!act) return;
   event.preventDefault();
   act();

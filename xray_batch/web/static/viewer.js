@@ -27,7 +27,7 @@ export class Viewer {
     this.#canvas = canvas;
     this.#onchange = onchange;
     new ResizeObserver(() => this.#draw()).observe(canvas);
-    matchMedia(`(resolution: ${devicePixelRatio}dppx)`).addEventListener("change", () => this.#draw());
+    this.#followScreen();
     canvas.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
     canvas.addEventListener("pointerdown", (event) => this.#press(event));
     canvas.addEventListener("pointermove", (event) => this.#move(event));
@@ -94,6 +94,12 @@ export class Viewer {
       this.#frame = 0;
       this.#draw();
     });
+  }
+
+  /** Draw anew when the window goes to a screen with other pixels. */
+  #followScreen() {
+    const same = matchMedia(`(resolution: ${devicePixelRatio}dppx)`);
+    same.addEventListener("change", () => (this.#draw(), this.#followScreen()), { once: true });
   }
 
   /** Screen pixels of one pixel of the film when all of it is shown. */
