@@ -22,6 +22,8 @@ def test_bars_stand_upon_each_other():
     assert (second.y + second.height, second.x) == (first.y, first.x)
     assert (round(second.y, 6), round(second.height / first.height, 6)) == (TOP, 3.0)
     assert all(bar.x >= LEFT and bar.x + bar.width <= RIGHT for bar in chart.bars)
+    assert list(chart.bar_paths) == ["normal", "late"]
+    assert chart.bar_paths["late"].count("z") == 2
     assert chart.description == "80 results in 4 hours, at most 40 in one."
 
 

@@ -78,6 +78,15 @@ class Chart:
     marks: tuple[Tick, ...]  #: lines across the field at values that mean something, named above them
     is_empty: bool
 
+    @property
+    def bar_paths(self) -> Mapping[str, str]:
+        """The bars of each style as one SVG path: hundreds of elements would take long to write and to read."""
+        paths: dict[str, list[str]] = {}
+        for bar in self.bars:
+            path = f"M{bar.x:.1f} {bar.y:.1f}h{bar.width:.1f}v{bar.height:.1f}h{-bar.width:.1f}z"
+            paths.setdefault(bar.style, []).append(path)
+        return {style: "".join(parts) for style, parts in paths.items()}
+
 
 def stacked_bars(name: str, title: str, hours: Sequence[dt.datetime], series: Sequence[Series], unit: str) -> Chart:
     """Draw a bar for each hour, the series upon each other."""

@@ -225,10 +225,12 @@ def _precise(value: float) -> str:
 
 def _duration(seconds: float) -> str:
     """Write a time as people do: to two or three digits, in the unit that suits it."""
+    if 0 < seconds < 0.001:
+        return "< 1\N{NO-BREAK SPACE}ms"
     for unit, length, limit in (("s", 1, 90), ("min", 60, 90 * 60), ("h", 3600, 48 * 3600)):
         if seconds < limit:
             value = seconds / length
-            digits = 3 if value < 0.1 else 2 if value < 1 else 1 if value < 10 else 0
+            digits = 0 if not value else 3 if value < 0.1 else 2 if value < 1 else 1 if value < 10 else 0
             return f"{value:.{digits}f}\N{NO-BREAK SPACE}{unit}"
     return f"{seconds / 86400:.0f}\N{NO-BREAK SPACE}days"
 
