@@ -9,11 +9,9 @@ from starlette.routing import Mount, Route
 from web_page import running_web
 
 from xray_batch import web as package
-from xray_batch.intake import Folders
 from xray_batch.settings import Settings
 from xray_batch.web.access import AccessControl
 from xray_batch.web.application import make_application
-from xray_batch.web.site import Site, StoreAtLast, make_templates
 
 TOKEN = "correct-horse-battery-staple-0123"
 
@@ -31,14 +29,8 @@ def guarded(browser_home, tmp_path_factory):
 
 def all_addresses():
     """Return an address of every route of the application, and of every file that it comes with."""
-    settings = Settings(home=Path("/nonexistent"))
-    site = Site(
-        settings=settings,
-        folders=Folders(settings.home),
-        open_store=StoreAtLast(lambda: pytest.fail("nobody asks")),
-        templates=make_templates(),
-    )
-    for route in make_application(site, AccessControl(settings)).routes:
+    application = make_application(None, AccessControl(Settings()))  # nobody asks it for a page
+    for route in application.routes:
         if isinstance(route, Mount):
             yield from (f"{route.path}/{file.name}" for file in (Path(package.__file__).parent / "static").iterdir())
         elif isinstance(route, Route):

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from xray_batch.errors import ConfigurationError, DatabaseUnavailableError
-from xray_batch.intake import Folders
 from xray_batch.settings import Settings, load_settings
 from xray_batch.web.access import AccessControl, read_tokens
 from xray_batch.web.application import make_application
-from xray_batch.web.site import Site, StoreAtLast, make_templates
+from xray_batch.web.site import make_templates
 
 ALICE, BOB = "a" * 32, "b" * 40
 HEADER = "X-Remote-User"
@@ -268,19 +267,21 @@ class Sent:
         return [value for key, value in self.headers if key == name]
 
 
-def ask(method, path, *headers, body=b"", settings=None):
-    """Ask the application itself; it has no database."""
+class SiteWithoutDatabase:
+    """What pages work with while the database is down."""
 
-    def open_store():
+    templates = make_templates()
+
+    @property
+    def store(self):
+        """Fail as the store does."""
         raise DatabaseUnavailableError("down")
 
+
+def ask(method, path, *headers, body=b"", settings=None):
+    """Ask the application itself; it has no database."""
     settings = settings or make_settings()
-    site = Site(
-        settings=settings,
-        folders=Folders(Path("/nonexistent")),
-        open_store=StoreAtLast(open_store),
-        templates=make_templates(),
-    )
+    site = SiteWithoutDatabase()
     sent = []
 
     bodies = [{"type": "http.request", "body": body, "more_body": False}]
