@@ -10,6 +10,7 @@ Usage: deploy/install.sh [OPTION]...
 
   --uninstall       remove the service and the program; the configuration, films and results stay
   --no-start        do not start the service, nor have it started at boot
+  --web, --no-web   install, enable and start the worklist page too, or remove it; without either what is there stays
   --gpu, --no-gpu   open the NVIDIA devices to the service, or not; without either they are opened where there are any,
                     and stay open
   --python PROGRAM  Python 3.11 or newer for the service (default: python3)
@@ -21,7 +22,7 @@ USAGE
 }
 
 source=$(cd "$(dirname "$0")/.." && pwd)
-root='' uninstall=no start=yes gpu=auto python=python3 package=$source
+root='' uninstall=no start=yes gpu=auto web=auto python=python3 package=$source
 
 while [ $# -gt 0 ]; do
     case $1 in
@@ -29,6 +30,8 @@ while [ $# -gt 0 ]; do
         --no-start) start=no ;;
         --gpu) gpu=yes ;;
         --no-gpu) gpu=no ;;
+        --web) web=yes ;;
+        --no-web) web=no ;;
         --no-package) package='' ;;
         --python | --wheel | --root)
             [ $# -ge 2 ] || { echo "$1 needs a value" >&2; exit 2; }
@@ -50,9 +53,15 @@ case $root in
     *) root=$PWD/$root ;;
 esac
 unit=xray-batch.service
+web_unit=xray-batch-web.service
 units=$root/etc/systemd/system
 program=$root/opt/xray-batch
 configuration=$root/etc/xray-batch/xray-batch.toml
+
+# Where the page is installed, an upgrade upgrades it too.
+if [ "$web" = auto ]; then
+    if [ -e "$units/$web_unit" ]; then web=yes; else web=no; fi
+fi
 
 say() { echo "xray-batch: $*"; }
 fail() { say "$@" >&2; exit 1; }
@@ -88,6 +97,7 @@ install_files() {
     # What stands there is the operator's.
     [ -e "$configuration" ] || put deploy/xray-batch.toml "$configuration"
     if [ "$gpu" = auto ] && [ -z "$root" ] && [ -e /dev/nvidiactl ]; then gpu=yes; fi
+    if [ "$web" = yes ]; then put "deploy/$web_unit" "$units/$web_unit"; fi
     case $gpu in
         yes) put deploy/xray-batch-gpu.conf "$units/$unit.d/gpu.conf" ;;
         no) drop "$units/$unit.d/gpu.conf" ;;
@@ -103,6 +113,7 @@ install_package() {
         esac
         "$python" -m venv "$program/venv"
     fi
+    [ "$web" = no ] || package="${package}[web]"
     "$program/venv/bin/python" -m pip install --quiet --upgrade "$package"
 }
 
@@ -114,13 +125,24 @@ apply() {
         say "the limits of inotify cannot be set here; with less of them nothing is lost" >&2
 }
 
+# Stop and forget the page; its drop-ins are the operator's.
+remove_web() {
+    [ -e "$units/$web_unit" ] || return 0
+    if systemd_runs && systemctl --quiet is-active "$web_unit"; then systemctl stop "$web_unit"; fi
+    systemctl ${root:+"--root=$root"} --quiet disable "$web_unit"
+    drop "$units/$web_unit"
+}
+
 install_all() {
     # The program must not change below a service that runs.
-    if systemd_runs && systemctl --quiet is-active "$unit"; then
-        systemctl stop "$unit"
-        trap 'say "interrupted; the service is stopped" >&2' EXIT
-    fi
+    for each in "$web_unit" "$unit"; do
+        if systemd_runs && systemctl --quiet is-active "$each"; then
+            systemctl stop "$each"
+            trap 'say "interrupted; the service is stopped" >&2' EXIT
+        fi
+    done
     install_files
+    [ "$web" = yes ] || remove_web
     install_package
     apply
     if systemd_runs; then systemctl daemon-reload; fi
@@ -129,16 +151,23 @@ install_all() {
         say "installed, not started"
         return
     fi
-    systemctl ${root:+"--root=$root"} --quiet enable "$unit"
+    start_at_boot "$unit" "the service" xray-batch
+    [ "$web" = no ] || start_at_boot "$web_unit" "the worklist page" xray-batch-web
+}
+
+# start_at_boot UNIT WHAT LOG: enable a unit, and start it where there is a systemd.
+start_at_boot() {
+    systemctl ${root:+"--root=$root"} --quiet enable "$1"
     if systemd_runs; then
-        systemctl start "$unit" || fail "the service does not start; journalctl -u xray-batch says why"
-        say "the service runs; journalctl -u xray-batch shows its log"
+        systemctl start "$1" || fail "$2 does not start; journalctl -u $3 says why"
+        say "$2 runs; journalctl -u $3 shows its log"
     else
-        say "installed; the next boot starts the service"
+        say "installed; the next boot starts $2"
     fi
 }
 
 uninstall_all() {
+    remove_web
     if systemd_runs && systemctl --quiet is-active "$unit"; then systemctl stop "$unit"; fi
     if [ -e "$units/$unit" ]; then systemctl ${root:+"--root=$root"} --quiet disable "$unit"; fi
     system_files | while read -r _ target; do drop "$target"; done
@@ -147,7 +176,7 @@ uninstall_all() {
         rm -r "$program/venv"
         say "removed ${program#"$root"}/venv"
     fi
-    for folder in "$program" "$units/$unit.d"; do
+    for folder in "$program" "$units/$unit.d" "$units/$web_unit.d"; do
         if [ -d "$folder" ]; then rmdir --ignore-fail-on-non-empty "$folder"; fi
     done
     if systemd_runs; then systemctl daemon-reload; fi

@@ -13,30 +13,49 @@ import yaml
 from typer.main import get_command
 
 from xray_batch.cli import EXIT_CONFIGURATION, app
+from xray_batch.intake import Folders
 from xray_batch.settings import ENVIRONMENT_PREFIX, Settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEPLOY = REPOSITORY / "deploy"
 UNIT = DEPLOY / "xray-batch.service"
+WEB_UNIT = DEPLOY / "xray-batch-web.service"
 GPU = "xray-batch-gpu.conf"
 CREDENTIAL = "xray-batch-credential.conf"
+WEB_CREDENTIAL = "xray-batch-web-credential.conf"
+
+
+def read_unit(path):
+    """Read a unit file as an INI file; of a key that stands twice, as SystemCallFilter= must, the last is read."""
+    parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), comment_prefixes=("#",), strict=False)
+    parser.optionxform = str  # keys are case sensitive
+    parser.read_string(path.read_text(encoding="utf-8"))
+    return parser
 
 
 @pytest.fixture(scope="module")
 def unit():
-    """Read the unit file as an INI file; of a key that stands twice, as SystemCallFilter= must, the last is read."""
-    parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), comment_prefixes=("#",), strict=False)
-    parser.optionxform = str  # keys are case sensitive
-    parser.read_string(UNIT.read_text(encoding="utf-8"))
-    return parser
+    """Read the unit of the service."""
+    return read_unit(UNIT)
+
+
+@pytest.fixture(scope="module")
+def web_unit():
+    """Read the unit of the worklist page."""
+    return read_unit(WEB_UNIT)
 
 
 @pytest.fixture
 def installed_unit(tmp_path):
-    """Copy the unit to where its drop-ins can stand beside it; only its program is replaced by one that is here."""
-    lines = UNIT.read_text(encoding="utf-8").splitlines(keepends=True)
+    """Copy the unit of the service to where its drop-ins can stand beside it."""
+    return copy_unit(UNIT, tmp_path)
+
+
+def copy_unit(unit_path, folder):
+    """Copy a unit; only its program is replaced by one that is here."""
+    lines = unit_path.read_text(encoding="utf-8").splitlines(keepends=True)
     here = [f"ExecStart={shutil.which('true')}\n" if line.startswith("ExecStart=") else line for line in lines]
-    copy = tmp_path / UNIT.name
+    copy = folder / unit_path.name
     copy.write_text("".join(here), encoding="utf-8")
     return copy
 
@@ -54,7 +73,7 @@ def systemd_analyze(*arguments):
     if program is None:
         pytest.skip("no systemd-analyze: install the Debian package `systemd`")
     done = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, timeout=60)
-    if "Failed to" in done.stderr and UNIT.name not in done.stderr:
+    if "Failed to" in done.stderr and ".service" not in done.stderr:
         pytest.skip(f"systemd-analyze cannot work here: {done.stderr.strip()}")
     return done
 
@@ -64,7 +83,12 @@ def test_systemd_finds_nothing_wrong(installed_unit, drop_ins):
     """`systemd-analyze verify` says nothing about the unit, alone and with its drop-ins."""
     for name in drop_ins:
         add_drop_in(installed_unit, name)
-    done = systemd_analyze("verify", "--man=no", installed_unit)
+    check_verified(installed_unit)
+
+
+def check_verified(unit_copy):
+    """Let systemd read a unit, and have nothing to say."""
+    done = systemd_analyze("verify", "--man=no", unit_copy)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -73,7 +97,12 @@ def test_exposure(installed_unit, drop_ins):
     """`systemd-analyze security` rates the unit 1.5 of 10 or better, with a GPU too."""
     for name in drop_ins:
         add_drop_in(installed_unit, name)
-    done = systemd_analyze("security", "--offline=true", "--threshold=15", "--no-pager", installed_unit)
+    check_exposure(installed_unit)
+
+
+def check_exposure(unit_copy):
+    """Let systemd rate a unit: 1.5 or better."""
+    done = systemd_analyze("security", "--offline=true", "--threshold=15", "--no-pager", unit_copy)
     (level,) = re.findall(r"Overall exposure level for .*: ([\d.]+)", done.stdout)
     assert float(level) <= 1.5, done.stdout
     assert done.returncode == 0
@@ -130,6 +159,50 @@ def test_the_credential_is_the_setting(unit):
     assert "database_url_file" in Settings.model_fields
     assert f"Environment={ENVIRONMENT_PREFIX}DATABASE_URL_FILE=%d/database-url" in lines
     assert "LoadCredential=database-url:/etc/xray-batch/database-url" in lines
+
+
+class TestWorklistPage:
+    """The unit of `xray-batch web`."""
+
+    @pytest.mark.parametrize("drop_ins", [[], [WEB_CREDENTIAL]])
+    def test_systemd_finds_nothing_wrong(self, drop_ins, tmp_path):
+        """`systemd-analyze` has nothing to say about it, and rates it 1.5 of 10 or better, as the service."""
+        unit_copy = copy_unit(WEB_UNIT, tmp_path)
+        for name in drop_ins:
+            add_drop_in(unit_copy, name)
+        check_verified(unit_copy)
+        check_exposure(unit_copy)
+
+    def test_is_as_closed_as_the_service(self, unit, web_unit):
+        """User, rights and sockets are those of the service, to the letter."""
+        same = set(unit["Service"]) - {"ExecStart", "Environment", "TimeoutStartSec", "TimeoutStopSec", "WatchdogSec"}
+        same -= {"StateDirectory", "StateDirectoryMode", "RemoveIPC"}  # the service's alone to make and to remove
+        assert {name: web_unit["Service"][name] for name in same} == {name: unit["Service"][name] for name in same}
+
+    def test_starts_what_there_is(self, unit, web_unit):
+        """It runs `xray-batch web` by the service's configuration, waits until it listens, and after the service."""
+        assert web_unit["Service"]["ExecStart"] == unit["Service"]["ExecStart"].replace(" watch ", " web ")
+        assert "web" in get_command(app).commands
+        assert web_unit["Service"]["Type"] == "notify"
+        assert UNIT.name in web_unit["Unit"]["After"].split()
+        lines = WEB_UNIT.read_text(encoding="utf-8").splitlines()
+        assert f"Environment={unit['Service']['Environment']}" in lines
+
+    def test_writes_no_original(self, web_unit):
+        """Of the home folder it may write what lies in it, but none of the folders with films or bundles."""
+        home = Path("/var/lib/xray-batch")
+        assert web_unit["Service"]["ReadWritePaths"] == str(home)
+        lines = WEB_UNIT.read_text(encoding="utf-8").splitlines()
+        paths = [path for line in lines if line.startswith("ReadOnlyPaths=") for path in line.split("=")[1].split()]
+        folders = Folders(home)
+        originals = (folders.inbox, folders.spool, folders.processed, folders.rejected, folders.duplicates)
+        assert sorted(paths) == sorted(f"-{folder}" for folder in (*originals, folders.bundles))
+
+    def test_the_credential_is_the_setting(self):
+        """The drop-in hands over a file of its own: the page's role may do less than the service's."""
+        lines = (DEPLOY / WEB_CREDENTIAL).read_text(encoding="utf-8").splitlines()
+        assert f"Environment={ENVIRONMENT_PREFIX}DATABASE_URL_FILE=%d/database-url" in lines
+        assert "LoadCredential=database-url:/etc/xray-batch/web-database-url" in lines
 
 
 class TestRay:

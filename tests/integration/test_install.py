@@ -19,6 +19,8 @@ INSTALL = REPOSITORY / "deploy" / "install.sh"
 CONFIGURATION = "etc/xray-batch/xray-batch.toml"
 UNIT = "etc/systemd/system/xray-batch.service"
 GPU = "etc/systemd/system/xray-batch.service.d/gpu.conf"
+WEB = "etc/systemd/system/xray-batch-web.service"
+WEB_ENABLED = "etc/systemd/system/multi-user.target.wants/xray-batch-web.service"
 ENABLED = "etc/systemd/system/multi-user.target.wants/xray-batch.service"
 INBOX = "var/lib/xray-batch/inbox"
 
@@ -82,9 +84,9 @@ def test_the_inbox_is_there_before_the_service(root):
 
 def test_twice_changes_nothing(root):
     """The second run leaves every file, mode, owner and time as it was, and says so."""
-    install(root, "--gpu")
+    install(root, "--gpu", "--web")
     before = listing(root)
-    said = install(root, "--gpu")
+    said = install(root, "--gpu", "--web")
     assert listing(root) == before
     assert "installed /" not in said
 
@@ -117,15 +119,37 @@ def test_gpu(root):
         assert (root / GPU).exists() is there, options
 
 
+def test_worklist_page(root):
+    """The page is there and starts at boot when asked for, stays when nothing is said, and goes when asked for."""
+    for options, there in (((), False), (("--web",), True), ((), True), (("--no-web",), False)):
+        install(root, *options)
+        assert ((root / WEB).exists(), (root / WEB_ENABLED).is_symlink()) == (there, there), options
+        assert (root / ENABLED).is_symlink()
+
+
+def test_the_page_needs_its_extra(root, tmp_path):
+    """With `--web` the packages of the page are installed too, also at the upgrades after that."""
+    called = tmp_path / "called"
+    python = root / "opt/xray-batch/venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\necho "$@" >>{called}\n', encoding="utf-8")
+    python.chmod(0o755)
+    for options in ([], ["--web"], []):
+        install(root, *options, package="--no-start")
+    asked = [line.split()[-1] for line in called.read_text(encoding="utf-8").splitlines()]
+    assert asked == [str(REPOSITORY), f"{REPOSITORY}[web]", f"{REPOSITORY}[web]"]
+
+
 def test_no_start(root):
-    """With `--no-start` the next boot does not start the service either."""
-    install(root, "--no-start")
+    """With `--no-start` the next boot does not start the service either, nor the page."""
+    install(root, "--no-start", "--web")
     assert not (root / ENABLED).is_symlink()
+    assert not (root / WEB_ENABLED).is_symlink()
 
 
 def test_uninstall_keeps_what_is_yours(root):
     """The program and the unit go; films, results, configuration and what was put beside the program stay."""
-    install(root, "--gpu")
+    install(root, "--gpu", "--web")
     kept = [root / "var/lib/xray-batch" / name for name in ("results.sqlite3", "inbox/film.dcm", "processed/film.dcm")]
     kept += [root / CONFIGURATION, root / "opt/xray-batch/notes.txt"]
     for path in kept:

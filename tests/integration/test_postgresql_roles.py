@@ -1,4 +1,4 @@
-"""`deploy/postgres/roles.sql`: each of the three roles can do its work, and no more."""
+"""`deploy/postgres/roles.sql`: each of the four roles can do its work, and no more."""
 
 import subprocess
 from pathlib import Path
@@ -7,15 +7,19 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 from installed_command import WatchedFolder, make_bad_files, make_films, run_command
+from store_records import make_analysed, make_arrival, make_model, sha256_of
+from web_page import running_web
 
-from xray_batch.database import check_database, upgrade_database
+from xray_batch.database import check_database, open_database, upgrade_database
 from xray_batch.schema import Base
+from xray_batch.store import Store
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ROLES = REPOSITORY / "deploy" / "postgres" / "roles.sql"
 
 VIEWS = ["accounting", "results"]
 TABLES = [*sorted(Base.metadata.tables), "alembic_version"]
+FIRST_COLUMNS = {name: next(iter(table.columns)).name for name, table in Base.metadata.tables.items()}
 
 
 def apply_roles(url):
@@ -157,6 +161,50 @@ def test_the_reader_changes_nothing(database):
     assert not allowed(database, "xray_reader", [f"SET TRANSACTION READ WRITE; {change}" for change in changes])
 
 
+def test_the_worklist_page(database, tmp_path):
+    """As `xray_web`, the page shows the worklist and exports it, and the audit trail says who was shown a film."""
+    service = Store(open_database(as_role(database, "xray")))
+    service.register_model(make_model())
+    service.record_in_place([(make_arrival(), make_analysed(patient_id="PAT-OF-THE-TEST"))], make_model())
+    service.close()
+    page_url = as_role(database, "xray_web")
+    with running_web(tmp_path / "home", tmp_path / "log", XRAY_BATCH_DATABASE_URL=page_url) as page:
+        for path in ("/worklist", "/worklist?outcome=pneumonia&identifier=pat-of", "/export.csv"):
+            answer = page.get(path)
+            assert (answer.status, "PAT-OF-THE-TEST" in answer.text) == (200, True), path
+    viewer = Store(open_database(page_url))
+    viewer.add_view(sha256_of("content"), "somebody")
+    assert viewer.accounting().lost == 0
+    viewer.close()
+    with psycopg.connect(plain(database)) as connection:
+        seen = connection.execute("SELECT content_sha256, detail FROM event WHERE kind = 'viewed'").fetchall()
+    assert seen == [(sha256_of("content"), "somebody")]
+
+
+def test_the_worklist_page_only_adds_events(database):
+    """The page's role reads what its pages show, adds events, and can do nothing else: nobody requeues by it."""
+    with psycopg.connect(plain(database)) as connection:
+        found = connection.execute(
+            "SELECT privilege_type, array_agg(table_name::text ORDER BY table_name)"
+            " FROM information_schema.role_table_grants WHERE grantee = 'xray_web' GROUP BY 1 ORDER BY 1"
+        ).fetchall()
+        timeout = connection.execute("SELECT rolconfig FROM pg_roles WHERE rolname = 'xray_web'").fetchone()
+    read = ["accounting", "alembic_version", "arrival", "content", "event", "instance", "model", "result", "results"]
+    assert found == [("INSERT", ["event"]), ("SELECT", [*read, "tally"])]
+    assert timeout == (["statement_timeout=30s"],)
+    statements = [
+        *(f"UPDATE {table} SET {column} = {column}" for table, column in sorted(FIRST_COLUMNS.items())),
+        *(f"DELETE FROM {table}" for table in TABLES),
+        *(f"TRUNCATE {table} CASCADE" for table in TABLES),
+        "ALTER TABLE event DISABLE TRIGGER ALL",
+        "DROP TABLE event",
+        "CREATE TABLE mine (x integer)",
+        "CREATE TEMPORARY TABLE mine (x integer)",
+        "SET ROLE xray",
+    ]
+    assert not allowed(database, "xray_web", statements)
+
+
 def privileges(url):
     """Return who may do what with every table, view and sequence, and with the schema."""
     with psycopg.connect(plain(url)) as connection:
@@ -185,8 +233,8 @@ def test_a_privilege_too_many_is_taken_back(database):
 
 def test_roles_that_exist_already_can_log_in(database, postgresql_server):
     """A role that somebody made without LOGIN, or locked, is what the file says once it has run."""
-    for role in ("xray_owner", "xray", "xray_reader"):
+    for role in ("xray_owner", "xray", "xray_reader", "xray_web"):
         postgresql_server.execute(f"ALTER ROLE {role} NOLOGIN")
     apply_roles(database)
-    for role in ("xray_owner", "xray", "xray_reader"):
+    for role in ("xray_owner", "xray", "xray_reader", "xray_web"):
         assert allowed(database, role, ["SELECT 1"]) == ["SELECT 1"]
