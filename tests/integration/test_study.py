@@ -270,7 +270,6 @@ def test_heat_map(site):
     assert levels.max() == 255
     assert heat["heat_in_thorax"] == pytest.approx(expected.thorax_share, abs=1e-3)
     assert heat["even_share"] == THORAX.area
-    assert list(heat["members"]) == ["resnet34", "resnet50"]
     assert heat["is_trimmed"] is BUNDLE.manifest.input_spec.trim_borders
     assert heat["colors"][0] == [0, 0, 4]
 

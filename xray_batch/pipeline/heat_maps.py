@@ -34,7 +34,6 @@ class Heat:
     columns: int
     levels: bytes  #: `rows` times `columns`, row by row; 0: no heat, 255: the hottest point
     thorax_share: float | None
-    member_probabilities: tuple[tuple[str, float], ...]  #: architecture, P(pneumonia) before calibration
     is_trimmed: bool  #: whether the model input is the film without its one-gray borders
 
 
@@ -103,7 +102,6 @@ class HeatMaps:
             columns=columns,
             levels=np.rint(255 * heat_map.average).astype(np.uint8).tobytes(),
             thorax_share=heat_map.thorax_share,
-            member_probabilities=tuple(explained.explanation.prediction.member_probabilities.items()),
             is_trimmed=bundle.manifest.input_spec.trim_borders,
         )
 

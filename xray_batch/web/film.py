@@ -82,7 +82,6 @@ def heat(request: Request) -> Response:
             "is_trimmed": made.is_trimmed,
             "heat_in_thorax": made.thorax_share,
             "even_share": THORAX.area,
-            "members": dict(made.member_probabilities),
             "colors": INFERNO.astype(int).tolist(),
         }
     )

@@ -1,7 +1,5 @@
 """The study page: one film, what was answered and why, where the networks look, and what has happened to it."""
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -20,6 +18,7 @@ from xray_batch.records import (
 )
 from xray_batch.store import Store
 from xray_batch.web.film import find_result
+from xray_batch.web.models import fact_of
 from xray_batch.web.site import hides_identifiers, render, site_of
 from xray_batch.web.words import explain_outcome
 from xray_batch.web.worklist import read_query
@@ -47,7 +46,7 @@ def study(request: Request) -> Response:
     facts = {
         "record": record,
         "computation": stored.computation,
-        "model_version": _fact(model, "version"),
+        "model_version": fact_of(model, "version"),
         "limit": limit,
         "sentence": explain_outcome(record, limit),
         "heat_obstacle": _heat_obstacle(request, stored),
@@ -99,14 +98,5 @@ def _neighbours(request: Request, record: ResultRecord) -> Neighbours:
 
 
 def _disagreement_limit(model: StoredModel | None) -> float | None:
-    limit = _fact(model, "disagreement_limit")
+    limit = fact_of(model, "disagreement_limit")
     return float(limit) if isinstance(limit, int | float) else None
-
-
-def _fact(model: StoredModel | None, name: str) -> object:
-    """Return a fact of a stored manifest, whatever version wrote it; None if it has no such fact."""
-    try:
-        manifest = json.loads(model.manifest) if model else None
-    except ValueError:
-        return None
-    return manifest.get(name) if isinstance(manifest, Mapping) else None

@@ -1,7 +1,6 @@
 """How far the films of a site have moved from those that the bundle was measured on, week by week."""
 
 import datetime as dt
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -9,6 +8,7 @@ from typing import Any, Final
 from xray_batch.drift import LARGE_FROM, MODERATE_FROM, least_results, measure_drift
 from xray_batch.records import DRIFT_COLUMNS, DriftReference, Outcome, ReferenceBins, ResultQuery, Trend
 from xray_batch.web.charts import Chart, Series, index_lines
+from xray_batch.web.models import fact_of
 from xray_batch.web.site import Site
 
 #: What is compared, in words; the names are columns of the view `results`.
@@ -53,9 +53,8 @@ def find_trends(site: Site, now: dt.datetime) -> Trends | None:
     newest = site.store.page(ResultQuery(), 1).records
     if not newest:
         return None
-    model = site.store.stored_model(newest[0].model_sha256)
-    facts = {} if model is None else json.loads(model.manifest).get("drift_reference") or {}
-    if not facts:
+    facts = fact_of(site.store.stored_model(newest[0].model_sha256), "drift_reference")
+    if facts is None:
         return Trends(model_id=newest[0].model_id, reference=None, least_results=None, marks=_MARKS, periods=())
     reference = _read_reference(facts)
     boundaries = [now - number * _WEEK for number in reversed(range(WEEKS + 1))]

@@ -106,31 +106,11 @@ function placeHeat(map) {
   const legend = find("legend-colors").getContext("2d");
   const ramp = Uint8Array.from({ length: 256 }, (_, level) => level);
   legend.drawImage(colorHeat(ramp, 1, 256, map.colors), 0, 0, legend.canvas.width, legend.canvas.height);
-  showMembers(map.members);
 }
 
 function refuseHeat(reason) {
   heatButton.disabled = true;
   find("heat-note").textContent = `No heat map: ${reason}`;
-}
-
-/** Show what each network said, before calibration. */
-function showMembers(members) {
-  const list = document.createElement("div");
-  list.className = "members";
-  for (const [name, probability] of Object.entries(members)) {
-    const [label, meter, value] = ["span", "meter", "span"].map((tag) => document.createElement(tag));
-    label.textContent = name;
-    meter.value = probability;
-    meter.setAttribute("aria-label", `P(pneumonia) of ${name}`);
-    value.className = "number";
-    value.textContent = probability.toFixed(3);
-    list.append(label, meter, value);
-  }
-  const note = document.createElement("p");
-  note.className = "note";
-  note.textContent = "P(pneumonia) of each network before calibration: the thresholds are not for these.";
-  find("members").replaceChildren(list, note);
 }
 
 function choose(tool) {
