@@ -2,6 +2,7 @@
 
 import datetime as dt
 import html
+import json
 import re
 from contextlib import closing
 from dataclasses import replace
@@ -11,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from store_records import make_analysed, make_arrival, make_model
 from web_page import running_web
 
+from xray_batch.bundle_folders import MANIFEST_NAME, PACKAGED_BUNDLES
 from xray_batch.database import open_database, upgrade_database, write_transaction
 from xray_batch.errors import ReasonCode
 from xray_batch.intake import Folders
@@ -178,3 +180,29 @@ def test_nothing_about_patients(web, service):
     """No identifier, file name or stored reason, whoever looks."""
     text = web.get("/operations", range="7d").text
     assert not [secret for secret in SECRETS if secret in text]
+
+
+def test_drift_against_the_reference_of_the_model_that_answered_last(tmp_path):
+    """Each of the last weeks with enough results has an index, by the bins in the manifest that the database keeps."""
+    manifest = (PACKAGED_BUNDLES / "default" / MANIFEST_NAME).read_text(encoding="utf-8")
+    model = replace(make_model(), manifest=manifest)
+    edges = json.loads(manifest)["drift_reference"]["p_pneumonia"]["edges"]
+    now = dt.datetime.now(dt.UTC)
+    upgrade_database(url_of(tmp_path))
+    films = []
+    for number in range(300):
+        p_normal = 1 - edges[number % 9]
+        finished = replace(make_analysed(p_normal=p_normal), classified_at=now - dt.timedelta(days=8, minutes=number))
+        films.append((make_arrival(f"{number}"), finished))
+    films.append((make_arrival("now"), replace(make_analysed(), classified_at=now)))
+    with closing(Store(open_database(url_of(tmp_path)))) as store:
+        store.register_model(model)
+        store.record_in_place(films, model)
+    with running_web(tmp_path, tmp_path / "log") as page:
+        text = page.get("/operations").text
+    section = text[text.index('id="drift"') : text.index('id="metrics"')]
+    this_week, last_week, *_ = re.findall(r'<tr><th scope="row".*?</tr>', section, re.DOTALL)
+    assert re.findall(r'class="number">([^<]+)<', this_week)[1:] == ["1", "too few", "too few", "too few"]
+    _, analysed, index, *_ = re.findall(r'class="number">([^<]+)<', last_week)
+    assert analysed == "300" and 0 < float(index) < 1
+    assert "held out by patient, kermany" in section

@@ -2,6 +2,9 @@
 
 import datetime as dt
 import re
+from dataclasses import replace
+
+import pytest
 
 from xray_batch.web.charts import BOTTOM, TOP
 from xray_batch.web.site import make_templates
@@ -41,9 +44,9 @@ def test_the_chart_has_a_line_for_each_quantity_and_a_gap_for_too_few():
 def test_the_section_says_what_it_cannot_tell():
     """The text comes first; the table says where there were too few; what a bundle says is escaped."""
     page = make_templates().get_template("trends.html.jinja")
-    text = page.render(trends=TRENDS, chart=draw_trends(TRENDS), quantities=QUANTITIES)
+    text = page.render(trends=TRENDS, trend_chart=draw_trends(TRENDS), quantities=QUANTITIES)
     assert text.index("cannot tell whether answers are right") < text.index("<svg")
-    assert "below 251 in a period none is given" in text
+    assert "below 251 a week none is given" in text
     assert "523 films of &lt;somewhere&gt;" in text
     rows = [
         re.findall(r'class="number">([^<]+)<', row)
@@ -54,3 +57,14 @@ def test_the_section_says_what_it_cannot_tell():
         ["2026-03-09", "40", "too few", "too few", "too few"],
         ["2026-03-02", "300", "0.02", "0.15", "0.31"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("reference", "said"), [(None, "does not say what the films were like"), ("three films", "too few films")]
+)
+def test_without_a_usable_reference(reference, said):
+    """A bundle that keeps no reference, or one too small, has no chart but a sentence that says why."""
+    trends = replace(TRENDS, reference=reference, least_results=None, periods=())
+    page = make_templates().get_template("trends.html.jinja")
+    text = page.render(trends=trends, trend_chart=draw_trends(trends), quantities=QUANTITIES)
+    assert said in text and "<svg" not in text

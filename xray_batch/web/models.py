@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from http import HTTPStatus
-from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -30,7 +29,7 @@ def model_card(request: Request) -> Response:
     return render(request, "model.html.jinja", {"model": model, "card": card})
 
 
-def fact_of(model: StoredModel | None, name: str) -> Any:
+def fact_of(model: StoredModel | None, name: str) -> object:
     """Return a fact of a stored manifest, whatever version wrote it; None if it has no such fact."""
     try:
         manifest = json.loads(model.manifest) if model else None

@@ -100,7 +100,7 @@ def open_site(settings: Settings, folders: Folders, open_store: Callable[[], Sto
             settings=settings,
             folders=folders,
             open_store=store,
-            templates=_make_templates(),
+            templates=make_templates(),
             pictures=pictures,
             heat_maps=HeatMaps(settings),
         )
@@ -109,7 +109,7 @@ def open_site(settings: Settings, folders: Folders, open_store: Callable[[], Sto
         store.close()
 
 
-def _make_templates() -> Environment:
+def make_templates() -> Environment:
     """Return the templates; what they are given is escaped, whoever it comes from."""
     templates = Environment(
         loader=PackageLoader("xray_batch.web"),

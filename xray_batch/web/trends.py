@@ -54,7 +54,7 @@ def find_trends(site: Site, now: dt.datetime) -> Trends | None:
     if not newest:
         return None
     facts = fact_of(site.store.stored_model(newest[0].model_sha256), "drift_reference")
-    if facts is None:
+    if not isinstance(facts, Mapping):
         return Trends(model_id=newest[0].model_id, reference=None, least_results=None, marks=_MARKS, periods=())
     reference = _read_reference(facts)
     boundaries = [now - number * _WEEK for number in reversed(range(WEEKS + 1))]
