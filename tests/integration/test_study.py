@@ -205,6 +205,14 @@ def test_film(site):
     assert 'the film was shown to <span class="note">local</span>' in show(site, "film").text
 
 
+def test_pages_of_others(site):
+    """A web page of somebody else cannot have its reader written down as one who was shown a film."""
+    before = events(site, site.film)
+    assert show(site, "film", "/image", {"Sec-Fetch-Site": "cross-site"}).status == 403
+    assert events(site, site.film) == before
+    assert show(site, "film", "/image", {"Sec-Fetch-Site": "same-origin"}).status == 200
+
+
 def test_refused_film(site):
     """A film that is not analysed is shown all the same; a file that is none says why in words, without an event."""
     answer = show(site, "lateral", "/image")

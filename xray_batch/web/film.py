@@ -21,6 +21,7 @@ from xray_batch.pipeline.originals import recorded_places
 from xray_batch.pipeline.pictures import Absence, NoPicture
 from xray_batch.records import StoredResult
 from xray_batch.store import Obstacle
+from xray_batch.web.access import is_from_here
 from xray_batch.web.site import Site, hides_identifiers, site_of, user_of
 from xray_batch.web.words import ABSENCES, PRUNED
 
@@ -46,6 +47,8 @@ def find_result(request: Request) -> StoredResult:
 
 def image(request: Request) -> Response:
     """Send the rendered film: little-endian 16-bit values, row by row, once the audit trail says who is shown it."""
+    if not is_from_here(request):  # a page of somebody else must not write false events
+        raise HTTPException(HTTPStatus.FORBIDDEN, "A film is shown on its own page.")
     site, stored = site_of(request), find_result(request)
     record = stored.record
     picture = site.pictures.render(record.content_sha256, _places(site, stored))

@@ -99,6 +99,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "uid_conflict": "other bytes with the same SOP Instance UID came first",
     "filed": "the original was filed away",
     "requeued": "queued to be answered once more",
+    "requested": "this was asked for by",
     "pruned": "the original was removed",
     "viewed": "the film was shown to",
 }
