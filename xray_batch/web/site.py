@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final, cast
 from urllib.parse import parse_qs, urlsplit
@@ -18,6 +18,7 @@ from xray_batch.intake import Folders
 from xray_batch.settings import Settings
 from xray_batch.store import Store
 from xray_batch.web.access import User
+from xray_batch.web.hours import KeptHours
 from xray_batch.web.words import FILTERS
 
 #: Cookies of a browser's preferences.
@@ -71,6 +72,7 @@ class Site:
     folders: Folders
     open_store: StoreAtLast
     templates: Environment
+    hours: KeptHours = field(default_factory=KeptHours)
 
     @property
     def store(self) -> Store:
