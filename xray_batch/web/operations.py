@@ -106,8 +106,8 @@ def _hours(site: Site, now: dt.datetime, count: int) -> Sequence[Hour]:
     """Return the last hours, the one that is not over included."""
     last = now.replace(minute=0, second=0, microsecond=0)
     begins = [last - number * _HOUR for number in reversed(range(count))]
-    found = {figures.begins_at: figures for figures in site.store.hourly_figures(begins[0])}
-    return [Hour(begins_at=begin.astimezone(), figures=found.get(begin)) for begin in begins]
+    figures = site.hours.read(site.store, begins)
+    return [Hour(begins_at=begin.astimezone(), figures=each) for begin, each in zip(begins, figures, strict=True)]
 
 
 def _charts(hours: Sequence[Hour]) -> Sequence[Chart]:

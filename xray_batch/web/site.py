@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final, cast
 from urllib.parse import parse_qs, urlsplit
@@ -21,6 +21,7 @@ from xray_batch.pipeline.worker_process import WorkerLimits
 from xray_batch.settings import Settings
 from xray_batch.store import Store
 from xray_batch.web.access import User
+from xray_batch.web.hours import KeptHours
 from xray_batch.web.words import FILTERS
 
 #: Cookies of a browser's preferences.
@@ -76,6 +77,7 @@ class Site:
     templates: Environment
     pictures: Pictures
     heat_maps: HeatMaps
+    hours: KeptHours = field(default_factory=KeptHours)
 
     @property
     def store(self) -> Store:
