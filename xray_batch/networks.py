@@ -17,11 +17,55 @@ N = TypeVar("N", bound=nn.Module)
 _CHANNELS: Final = {"resnet34": 960, "resnet50": 3840}
 
 
+class _PackedConvolution(nn.Module):
+    """A convolution on a CPU whose weights are brought into oneDNN's own order once, not in every pass.
+
+    Torch keeps weights in a plain order, so that oneDNN brings them into the one its kernels read each time, which
+    for one picture takes as long as the convolutions.  The operators are those that torch's own compiler calls
+    (torch/_inductor/fx_passes/mkldnn_fusion.py); what they give is the same, bit for bit.
+
+    Parameters
+    ----------
+    convolution
+        With bias, in evaluation mode.
+    """
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self._weight, self._bias = convolution.weight.requires_grad_(False), convolution.bias
+        self._shape = convolution.padding, convolution.stride, convolution.dilation, convolution.groups
+        self._is_packed = False
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Take shape (N, channels, rows, columns); that of the first batch decides which order is best."""
+        onednn = torch.ops.mkldnn
+        if not self._is_packed:
+            packed = onednn._reorder_convolution_weight(self._weight, *self._shape, inputs.shape)
+            self._weight, self._is_packed = nn.Parameter(packed, requires_grad=False), True
+        found: torch.Tensor = onednn._convolution_pointwise(
+            inputs, self._weight, self._bias, *self._shape, "none", [], ""
+        )
+        return found
+
+
+def _can_pack(device: torch.device, dtype: torch.dtype) -> bool:
+    """Tell whether convolutions can be packed: in bfloat16, on a CPU with the instructions for it.
+
+    In float32 torch chooses between oneDNN and kernels of its own, and to pack would change the last bits.
+    """
+    if device.type != "cpu" or dtype != torch.bfloat16:
+        return False
+    wanted = ("_reorder_convolution_weight", "_convolution_pointwise", "_is_mkldnn_bf16_supported")
+    known = all(hasattr(torch.ops.mkldnn, name) for name in wanted)  # they may have other names in another torch
+    return known and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def for_inference(network: N, device: torch.device, dtype: torch.dtype) -> N:
     """Return a copy of a network for :func:`forward_with_features` alone: faster, and not to be trained.
 
     Each batch norm becomes part of the convolution before it, the weights are kept in `dtype`, and the memory format
-    is the one that convolutions are fastest in.  The last layer stays float32, so that logits are not rounded.
+    is the one that convolutions are fastest in, on a CPU in bfloat16 also the order of the weights.  The last layer
+    stays float32, so that logits are not rounded.
 
     Parameters
     ----------
@@ -39,14 +83,20 @@ def for_inference(network: N, device: torch.device, dtype: torch.dtype) -> N:
     for parent in list(copied.modules()):
         for name, norm in list(parent.named_children()):
             if isinstance(norm, nn.BatchNorm2d):
-                convolution = "0" if name == "1" else name.replace("bn", "conv")  # in a shortcut; in a block
-                setattr(parent, convolution, fuse_conv_bn_eval(getattr(parent, convolution), norm))
+                before = "0" if name == "1" else name.replace("bn", "conv")  # in a shortcut; in a block
+                setattr(parent, before, fuse_conv_bn_eval(getattr(parent, before), norm))
                 setattr(parent, name, nn.Identity())
     head = copied.fc
     copied.fc = nn.Identity()
     copied.to(dtype)
     copied.fc = head
-    return place(copied, device)
+    placed = place(copied, device)
+    if _can_pack(device, dtype):
+        for parent in list(placed.modules()):
+            for name, convolution in list(parent.named_children()):
+                if isinstance(convolution, nn.Conv2d):
+                    setattr(parent, name, _PackedConvolution(convolution))
+    return placed
 
 
 def place(network: N, device: torch.device) -> N:

@@ -201,3 +201,31 @@ def test_a_copy_for_inference_has_its_precision(architecture):
     copied = for_inference(with_statistics(architecture), torch.device("cpu"), torch.bfloat16)
     assert {tensor.dtype for name, tensor in copied.named_parameters() if "fc" not in name} == {torch.bfloat16}
     assert {tensor.dtype for tensor in copied.fc.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("counts", [(1, 16, 3), (16, 1)])
+def test_packed_convolutions_give_the_same_bits(architecture, counts):
+    """On a CPU with bfloat16 the weights are packed with the first batch, and no bit of an output changes."""
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("this CPU has no bfloat16")
+    network, cpu = with_statistics(architecture), torch.device("cpu")
+    packed = for_inference(network, cpu, torch.bfloat16)
+    with mock.patch("xray_batch.networks._can_pack", return_value=False):
+        plain = for_inference(network, cpu, torch.bfloat16)
+    with torch.inference_mode():
+        for count in counts:
+            images = torch.randn(count, 1, 64, 48, generator=torch.Generator().manual_seed(count)).bfloat16()
+            found, expected = (forward_with_features(each, images, 2) for each in (packed, plain))
+            assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+    convolutions = [weight for name, weight in packed.named_parameters() if name.endswith("_weight")]
+    assert len(convolutions) == sum(isinstance(module, nn.Conv2d) for module in network.modules())
+    assert all(weight.is_mkldnn for weight in convolutions)
+
+
+@pytest.mark.parametrize("missing", ["_reorder_convolution_weight", "_convolution_pointwise"])
+def test_a_torch_without_the_operators(missing):
+    """Where torch has no operator of that name, convolutions stay as they are."""
+    operators = {"_reorder_convolution_weight", "_convolution_pointwise", "_is_mkldnn_bf16_supported"} - {missing}
+    with mock.patch.object(torch.ops, "mkldnn", mock.Mock(spec=list(operators))):
+        network = for_inference(ResNet("resnet34", 4).eval(), torch.device("cpu"), torch.bfloat16)
+    assert isinstance(network.conv1, nn.Conv2d)
