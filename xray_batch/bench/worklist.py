@@ -43,6 +43,7 @@ REQUESTS: Final[dict[str, dict[str, str]]] = {
     "most suspicious first": {"order": "most_suspicious"},
     "one outcome": {"outcome": "indeterminate"},
     "one outcome, most suspicious first": {"outcome": "pneumonia", "order": "most_suspicious"},
+    "one outcome, least suspicious first": {"outcome": "pneumonia", "order": "least_suspicious"},
     "part of a patient ID, few": {"identifier": "P00042"},
     "part of a patient ID, many": {"identifier": "1"},
     "part of a patient ID, none": {"identifier": "nobody"},

@@ -217,6 +217,7 @@ class ResultRow(Base):
         Index("ix_result_classified_at", "classified_at", "result_id"),
         Index("ix_result_outcome", "outcome", "classified_at", "result_id"),
         Index("ix_result_p_normal", "p_normal", "result_id"),
+        Index("ix_result_outcome_p_normal", "outcome", "p_normal", "result_id"),
         Index(
             "ix_result_reason_code",
             "reason_code",
