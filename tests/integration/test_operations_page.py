@@ -192,7 +192,7 @@ def test_drift_against_the_reference_of_the_model_that_answered_last(tmp_path):
     films = []
     for number in range(300):
         p_normal = 1 - edges[number % 9]
-        finished = replace(make_analysed(p_normal=p_normal), classified_at=now - dt.timedelta(days=8, minutes=number))
+        finished = replace(make_analysed(p_normal=p_normal), classified_at=now - dt.timedelta(days=7))
         films.append((make_arrival(f"{number}"), finished))
     films.append((make_arrival("now"), replace(make_analysed(), classified_at=now)))
     with closing(Store(open_database(url_of(tmp_path)))) as store:

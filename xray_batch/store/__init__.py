@@ -61,6 +61,8 @@ from xray_batch.store.retention import Prunable, PruneSelection
 
 __all__ = ["ANY_ATTEMPTS", "AnswerSelection", "Obstacle", "Prunable", "PruneSelection", "Store", "StoredAnswer"]
 
+# Longer than other files of this package: nearly all of it is what the methods of the one class promise.
+
 #: As many as the column of the database holds.
 ANY_ATTEMPTS: Final = range(2**31 - 1)
 

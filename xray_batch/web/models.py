@@ -1,7 +1,5 @@
-"""The bundles that gave answers: their facts, and their model cards."""
+"""The model card of a bundle that gave answers."""
 
-import json
-from collections.abc import Mapping
 from contextlib import suppress
 from http import HTTPStatus
 
@@ -10,7 +8,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from xray_batch.bundle_folders import MODEL_CARD_NAME, folder_with_manifest
-from xray_batch.records import StoredModel
 from xray_batch.web.markdown import read_blocks
 from xray_batch.web.site import render, site_of
 
@@ -27,12 +24,3 @@ def model_card(request: Request) -> Response:
         with suppress(OSError):
             card = read_blocks((folder / MODEL_CARD_NAME).read_text(encoding="utf-8", errors="replace"))
     return render(request, "model.html.jinja", {"model": model, "card": card})
-
-
-def fact_of(model: StoredModel | None, name: str) -> object:
-    """Return a fact of a stored manifest, whatever version wrote it; None if it has no such fact."""
-    try:
-        manifest = json.loads(model.manifest) if model else None
-    except ValueError:
-        return None
-    return manifest.get(name) if isinstance(manifest, Mapping) else None

@@ -67,7 +67,7 @@ def operations(request: Request) -> Response:
 
 
 def _trends(site: Site, now: dt.datetime) -> Mapping[str, object]:
-    trends = find_trends(site, now)
+    trends = site.trends.get(lambda: find_trends(site.store, now))
     return {"trends": trends, "trend_chart": trends and draw_trends(trends), "quantities": QUANTITIES}
 
 

@@ -22,7 +22,12 @@ from xray_batch.settings import Settings
 from xray_batch.store import Store
 from xray_batch.web.access import User
 from xray_batch.web.hours import KeptHours
+from xray_batch.web.kept import Kept
+from xray_batch.web.trends import Trends
 from xray_batch.web.words import FILTERS
+
+#: Trends are by the week, and take as long as the rest of their page.
+_TRENDS_SECONDS: Final = 300.0
 
 #: Cookies of a browser's preferences.
 THEME_COOKIE: Final = "theme"
@@ -78,6 +83,7 @@ class Site:
     pictures: Pictures
     heat_maps: HeatMaps
     hours: KeptHours = field(default_factory=KeptHours)
+    trends: Kept[Trends | None] = field(default_factory=lambda: Kept(_TRENDS_SECONDS))
 
     @property
     def store(self) -> Store:

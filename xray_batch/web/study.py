@@ -18,7 +18,7 @@ from xray_batch.records import (
 )
 from xray_batch.store import Store
 from xray_batch.web.film import find_result
-from xray_batch.web.models import fact_of
+from xray_batch.web.manifests import fact_of
 from xray_batch.web.site import hides_identifiers, render, site_of
 from xray_batch.web.words import explain_outcome
 from xray_batch.web.worklist import read_query

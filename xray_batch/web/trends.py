@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from xray_batch.drift import LARGE_FROM, MODERATE_FROM, least_results, measure_drift
 from xray_batch.records import DRIFT_COLUMNS, DriftReference, Outcome, ReferenceBins, ResultQuery, Trend
+from xray_batch.store import Store
 from xray_batch.web.charts import Chart, Series, index_lines
-from xray_batch.web.models import fact_of
-from xray_batch.web.site import Site
+from xray_batch.web.manifests import fact_of
 
 #: What is compared, in words; the names are columns of the view `results`.
 QUANTITIES: Final[Mapping[str, str]] = {
@@ -30,7 +30,7 @@ _MARKS: Final[Mapping[str, float]] = {"moderate": MODERATE_FROM, "large": LARGE_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrendPeriod:
-    """One week."""
+    """One week, from Monday on; the last is not over."""
 
     begins_at: dt.datetime  #: aware; shown by this machine's clock
     results: int  #: analysed films
@@ -48,17 +48,19 @@ class Trends:
     periods: tuple[TrendPeriod, ...]  #: the oldest first
 
 
-def find_trends(site: Site, now: dt.datetime) -> Trends | None:
-    """Compare the weeks until now with the reference of the model that answered last; None before its first answer."""
-    newest = site.store.page(ResultQuery(), 1).records
+def find_trends(store: Store, now: dt.datetime) -> Trends | None:
+    """Compare the last weeks with the reference of the model that answered last; None before its first answer."""
+    newest = store.page(ResultQuery(), 1).records
     if not newest:
         return None
-    facts = fact_of(site.store.stored_model(newest[0].model_sha256), "drift_reference")
+    facts = fact_of(store.stored_model(newest[0].model_sha256), "drift_reference")
     if not isinstance(facts, Mapping):
         return Trends(model_id=newest[0].model_id, reference=None, least_results=None, marks=_MARKS, periods=())
     reference = _read_reference(facts)
-    boundaries = [now - number * _WEEK for number in reversed(range(WEEKS + 1))]
-    weeks = site.store.trends(boundaries, newest[0].model_sha256, reference)
+    monday = now.astimezone().date() - dt.timedelta(days=now.astimezone().weekday())
+    days = [monday - number * _WEEK for number in reversed(range(-1, WEEKS))]
+    boundaries = [dt.datetime.combine(day, dt.time()).astimezone() for day in days]
+    weeks = store.trends(boundaries, newest[0].model_sha256, reference)
     return Trends(
         model_id=newest[0].model_id,
         reference=facts["data"],
