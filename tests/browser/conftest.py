@@ -116,7 +116,8 @@ def visit(browser: Browser, web: WebPage, request: pytest.FixtureRequest) -> Ite
     visitors: list[Visitor] = []
 
     def open_window(url: str | None = None, **options: object) -> Visitor:
-        name = re.sub(r"\W+", "-", request.node.name.removeprefix("test_")).strip("-")
+        where = f"{request.path.stem} {request.node.name}".replace("test_", "")
+        name = re.sub(r"\W+", "-", where).strip("-")
         visitors.append(Visitor(browser, url or web.url, name, **options))
         return visitors[-1]
 
