@@ -22,6 +22,7 @@ SCREENSHOTS = os.environ.get("XRAY_BATCH_SCREENSHOTS")
 PATIENCE = 60_000
 
 DESKTOP = {"width": 1280, "height": 800}
+PHONE = {"width": 390, "height": 844}
 
 
 @pytest.fixture(scope="session")
@@ -104,6 +105,11 @@ class Visitor:
         """Return the texts of a column of the worklist."""
         return self.page.locator(f'.worklist [data-label="{label}"]').all_inner_texts()
 
+    def check_width(self) -> None:
+        """Check that the page scrolls down and never sideways."""
+        wide = self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 0, self.page.url
+
     def expect_complaint(self, pattern: str) -> None:
         """Take a complaint, which this test is about, off the list."""
         assert any(re.search(pattern, text) for text in self.complaints), self.complaints
@@ -116,7 +122,8 @@ def visit(browser: Browser, web: WebPage, request: pytest.FixtureRequest) -> Ite
     visitors: list[Visitor] = []
 
     def open_window(url: str | None = None, **options: object) -> Visitor:
-        name = re.sub(r"\W+", "-", request.node.name.removeprefix("test_")).strip("-")
+        where = f"{request.path.stem} {request.node.name}".replace("test_", "")
+        name = re.sub(r"\W+", "-", where).strip("-")
         visitors.append(Visitor(browser, url or web.url, name, **options))
         return visitors[-1]
 
@@ -131,6 +138,12 @@ def visit(browser: Browser, web: WebPage, request: pytest.FixtureRequest) -> Ite
 def visitor(visit) -> Visitor:
     """Open an ordinary window on a desktop, in a dark room."""
     return visit()
+
+
+@pytest.fixture
+def phone(visit) -> Visitor:
+    """Open a window on a phone."""
+    return visit(viewport=PHONE, is_mobile=True, has_touch=True)
 
 
 @pytest.fixture(scope="session")

@@ -162,16 +162,22 @@ def test_the_reader_changes_nothing(database):
 
 
 def test_the_worklist_page(database, tmp_path):
-    """As `xray_web`, the page shows the worklist and exports it, and the audit trail says who was shown a film."""
+    """As `xray_web`, the page shows the worklist and exports it, and the audit trail says who was shown a film.
+
+    To have an answer given again is refused, with the reason.
+    """
     service = Store(open_database(as_role(database, "xray")))
     service.register_model(make_model())
     service.record_in_place([(make_arrival(), make_analysed(patient_id="PAT-OF-THE-TEST"))], make_model())
     service.close()
     page_url = as_role(database, "xray_web")
-    with running_web(tmp_path / "home", tmp_path / "log", XRAY_BATCH_DATABASE_URL=page_url) as page:
+    settings = {"XRAY_BATCH_DATABASE_URL": page_url, "XRAY_BATCH_WEB_REQUEUE_USERS": "*"}
+    with running_web(tmp_path / "home", tmp_path / "log", **settings) as page:
         for path in ("/worklist", "/worklist?outcome=pneumonia&identifier=pat-of", "/export.csv"):
             answer = page.get(path)
             assert (answer.status, "PAT-OF-THE-TEST" in answer.text) == (200, True), path
+        refusal = page.post("/requeue", result="1")
+        assert (refusal.status, "may only read the database" in refusal.text) == (403, True)
     viewer = Store(open_database(page_url))
     viewer.add_view(sha256_of("content"), "somebody")
     assert viewer.accounting().lost == 0
