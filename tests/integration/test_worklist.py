@@ -38,7 +38,8 @@ def web(tmp_path_factory):
         outcome = Outcome.PNEUMONIA if p_normal < 0.25 else Outcome.NORMAL if p_normal > 0.75 else Outcome.INDETERMINATE
         patient_id = HOSTILE if number == ANALYSED - 1 else f"P{number:04}"
         analysed = make_analysed(p_normal=p_normal, outcome=outcome, patient_id=patient_id, minute=number)
-        films.append((make_arrival(f"{number}", source_name=f"{patient_id}.dcm"), analysed))
+        name = "far/away/turned\u202emcd.exe" if number == 42 else f"{patient_id}.dcm"
+        films.append((make_arrival(f"{number}", source_name=name), analysed))
     refused = replace(make_rejected("a reason that names P0001"), classified_at=START)
     films.append((make_arrival("refused"), refused))
     with closing(Store(open_database(url))) as store:
@@ -116,6 +117,14 @@ def test_links_lead_through_all_pages_and_back(web):
     assert len({result for ids in seen for result in ids}) == ANALYSED
     before = Table(web.get(table.links["prev"]).text)
     assert [row["id"] for row in before.rows] == seen[1]
+
+
+def test_file_names(web):
+    """Of a file the name is listed, without its folders; what would turn the direction of writing is written out."""
+    answer = web.get("/worklist", identifier="P0042")
+    (row,) = Table(answer.text).rows
+    assert row["File"] == r"turned\u202emcd.exe"
+    assert r'title="far/away/turned\u202emcd.exe"' in answer.text and "\u202e" not in answer.text
 
 
 @pytest.mark.parametrize(

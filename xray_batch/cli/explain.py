@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Decode, Device, Home, open_settings
-from xray_batch.cli.output import Format, check_picture_path, visible
+from xray_batch.cli.output import Format, check_picture_path
 from xray_batch.errors import ReasonCode, RejectedInputError
 from xray_batch.export import json_line
 from xray_batch.records import HeatMap, ImageWarning, Outcome, Rejection
+from xray_batch.visible import visible
 
 if TYPE_CHECKING:
     import numpy as np

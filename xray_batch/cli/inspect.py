@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Decode, Device, Home, open_settings
-from xray_batch.cli.output import Format, check_picture_path, visible
+from xray_batch.cli.output import Format, check_picture_path
 from xray_batch.export import json_line
 from xray_batch.records import GateCheck, ImageWarning, Outcome, Rejection
+from xray_batch.visible import visible
 
 if TYPE_CHECKING:
     from xray_batch.bundle import Bundle

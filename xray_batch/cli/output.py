@@ -25,6 +25,7 @@ from rich.text import Text
 from xray_batch import DISCLAIMER
 from xray_batch.export import Row, write_csv, write_json_lines, write_parquet
 from xray_batch.records import Outcome
+from xray_batch.visible import visible
 
 _STYLES: Final = {
     Outcome.PNEUMONIA: "bold red",
@@ -91,11 +92,6 @@ def print_table(rows: Iterable[Row], console: Console | None = None) -> None:
             style=_STYLES[Outcome(str(row["outcome"]))],
         )
     console.print(table)
-
-
-def visible(text: str) -> str:
-    """Escape what a sender's file name could make a terminal do."""
-    return "".join(part if part.isprintable() else part.encode("unicode_escape").decode() for part in text)
 
 
 def progress_columns() -> list[ProgressColumn]:

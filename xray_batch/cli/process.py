@@ -22,9 +22,10 @@ from xray_batch.cli.options import (
     open_settings,
     open_store,
 )
-from xray_batch.cli.output import Format, print_table, progress_columns, visible
+from xray_batch.cli.output import Format, print_table, progress_columns
 from xray_batch.errors import ConfigurationError
 from xray_batch.export import json_line
+from xray_batch.visible import visible
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Home, open_settings
-from xray_batch.cli.output import check_picture_path, progress_columns, visible
+from xray_batch.cli.output import check_picture_path, progress_columns
 from xray_batch.cli.process import TABLE_FILES, short_name
 from xray_batch.export import csv_cell, json_line
+from xray_batch.visible import visible
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -8,6 +8,7 @@ from typing import Final
 from xray_batch.errors import ReasonCode
 from xray_batch.pipeline.pictures import Absence
 from xray_batch.records import ImageWarning, Outcome, ResultRecord
+from xray_batch.visible import visible
 
 OUTCOMES: Final[Mapping[str, str]] = {
     Outcome.PNEUMONIA: "Pneumonia",
@@ -256,6 +257,7 @@ FILTERS: Final[Mapping[str, Callable[..., object]]] = {
     "reason": _reason,
     "warning": _warning,
     "spell": spell,
+    "visible": visible,
     "codes": _codes,
     "moment": _moment,
     "event": _event,
