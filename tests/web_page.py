@@ -52,6 +52,10 @@ class WebPage:
         """Ask for a page."""
         return self._ask("GET", f"{path}?{urlencode(parameters)}" if parameters else path, headers or {}, None)
 
+    def head(self, path: str) -> Answer:
+        """Ask for what a page would say of itself."""
+        return self._ask("HEAD", path, {}, None)
+
     def post(self, path: str, headers: Mapping[str, str] | None = None, **fields: str) -> Answer:
         """Send a form as a browser does from a page of the same site."""
         of_a_form = {"Content-Type": "application/x-www-form-urlencoded", "Sec-Fetch-Site": "same-origin"}

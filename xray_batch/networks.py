@@ -24,6 +24,8 @@ class _PackedConvolution(nn.Module):
     for one picture takes as long as the convolutions.  The operators are those that torch's own compiler calls
     (torch/_inductor/fx_passes/mkldnn_fusion.py); what they give is the same, bit for bit.
 
+    It can be neither saved nor moved to another device, and the first pass belongs to one thread.
+
     Parameters
     ----------
     convolution

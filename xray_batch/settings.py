@@ -5,7 +5,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import (
     BaseModel,
@@ -16,7 +16,6 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
 
 from xray_batch.errors import ConfigurationError
@@ -112,7 +111,7 @@ class Settings(BaseModel):
         None, description="Header in which a trusted reverse proxy names the user whom it has let in"
     )
     web_proxies: Names = Field(
-        (), description="Addresses of such proxies on other machines; those of this machine are trusted with the header"
+        (), description="Addresses of such proxies, `127.0.0.1` for one on this machine; over `web.sock` none is needed"
     )
     web_requeue_users: Names = Field(
         (), description="Users of the page who may have answers given again; `*` for all of them"
@@ -138,7 +137,7 @@ class Settings(BaseModel):
     def _check_health_address(cls, address: str) -> str:
         if address in ("unix", "off"):
             return address
-        host = _host_of(address)
+        host = host_of(address)
         if host is None or not host.is_loopback:
             raise ValueError("expected `unix`, `off`, or a loopback address and a port such as 127.0.0.1:9464")
         return address
@@ -146,7 +145,7 @@ class Settings(BaseModel):
     @field_validator("web_address")
     @classmethod
     def _check_web_address(cls, address: str) -> str:
-        if address != "unix" and _host_of(address) is None:
+        if address != "unix" and host_of(address) is None:
             raise ValueError("expected `unix`, or an IP address and a port such as 127.0.0.1:8080")
         return address
 
@@ -156,18 +155,6 @@ class Settings(BaseModel):
         for proxy in proxies:
             ipaddress.ip_address(proxy)
         return proxies
-
-    @model_validator(mode="after")
-    def _refuse_an_open_page(self) -> Self:
-        """Let nobody who can reach this machine read about patients."""
-        host = _host_of(self.web_address)
-        if host is None or host.is_loopback or self.web_token_file or (self.web_user_header and self.web_proxies):
-            return self
-        message = (
-            f"`web_address` {self.web_address} is reached from other machines: set `web_token_file`, or both "
-            "`web_user_header` and `web_proxies`"
-        )
-        raise ValueError(message)
 
     @field_validator("database_url_file")
     @classmethod
@@ -192,8 +179,8 @@ class Settings(BaseModel):
         return f"sqlite:///{self.home.absolute() / DATABASE_NAME}"
 
 
-def _host_of(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Return the IP address of HOST:PORT; None if it is none, or the port none."""
+def host_of(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the IP address of HOST:PORT; None if it is none, as `unix` is, or the port none."""
     host, _, port = address.rpartition(":")
     if not port.isdecimal() or not 0 < int(port) < 65536:
         return None

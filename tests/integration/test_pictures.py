@@ -17,7 +17,7 @@ from PIL import Image
 from xray_batch.decode import decode_file, open_source
 from xray_batch.pipeline import worker_process
 from xray_batch.pipeline.picture_worker import PIXEL
-from xray_batch.pipeline.pictures import Absence, NoPicture, Picture, Pictures
+from xray_batch.pipeline.pictures import WAITERS, Absence, NoPicture, Picture, Pictures
 from xray_batch.pipeline.worker_process import WorkerLimits
 from xray_batch.standardize import find_content
 
@@ -187,6 +187,27 @@ def test_at_most_two(tmp_path):
             thread.join()
         assert 1 <= len(workers()) <= 2
     assert workers() == []
+
+
+def test_a_picture_is_not_kept_for_ever(tmp_path, monkeypatch):
+    """A film whose original was removed is shown from memory for some minutes, and then no more."""
+    path = write_dicom(tmp_path / "film.dcm", RAMP.stored)
+    sha256 = sha256_of(path)
+    with started() as pictures:
+        known = pictures.render(sha256, [path])
+        path.unlink()
+        assert pictures.render(sha256, [path]) is known
+        monkeypatch.setattr("xray_batch.pipeline.pictures.KEPT_SECONDS", 0.0)
+        assert pictures.render(sha256, [path]) == NoPicture(absence=Absence.GONE)
+
+
+def test_not_everybody_waits(tmp_path):
+    """When as many wait as may, the next is told to come again at once: the threads are for other pages, too."""
+    path = write_dicom(tmp_path / "film.dcm", RAMP.stored)
+    with started(patience_seconds=LIMITS.seconds) as pictures:
+        for _ in range(WAITERS):
+            pictures._waiting.acquire()
+        assert show(pictures, path) == NoPicture(absence=Absence.BUSY)
 
 
 def test_closing_ends_a_hung_worker(tmp_path):

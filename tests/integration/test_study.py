@@ -213,6 +213,13 @@ def test_pages_of_others(site):
     assert show(site, "film", "/image", {"Sec-Fetch-Site": "same-origin"}).status == 200
 
 
+def test_nothing_is_shown_to_who_asks_for_headers_alone(site):
+    """A HEAD request shows nothing, and so is no event."""
+    before = events(site, site.film)
+    answer = site.page.head(f"/results/{site.ids['film']}/image")
+    assert (answer.status, answer.body, events(site, site.film)) == (200, b"", before)
+
+
 def test_refused_film(site):
     """A film that is not analysed is shown all the same; a file that is none says why in words, without an event."""
     answer = show(site, "lateral", "/image")

@@ -157,7 +157,10 @@ def test_filters(web, parameters, patients):
         ("reason", "<script>"),
         ("after", "tomorrow~1"),
         ("after", "2026-03-01T00:00:00~1"),
+        ("after", "2026-03-01T00:00:00+00:00~99999999999999999999"),
+        ("after", "0001-01-01T00:00:00+14:00~1"),
         ("before", "~x"),
+        ("identifier", "P\x00"),
     ],
 )
 def test_wrong_parameters(web, parameter, value):
@@ -166,6 +169,25 @@ def test_wrong_parameters(web, parameter, value):
     assert answer.status == 400
     assert f"{parameter} is " in answer.text and "expected" in answer.text
     assert "<script>" not in re.sub(r'<script type="module"[^>]*>', "", answer.text)
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/refused?order=most_suspicious&after=0.5~3", 400),
+        (f"/results/{'9' * 5000}", 404),
+        ("/results/999999999999999999", 404),
+        ("/results/-1", 404),
+    ],
+)
+def test_crafted_addresses(web, path, status):
+    """An address that no page of ours links to is refused, and never a server error."""
+    assert web.get(path).status == status
+
+
+def test_a_way_back_that_is_none(web):
+    """A form that names no address leads to the start."""
+    assert web.post("/preferences", theme="dark", back="//[").headers["location"] == "/"
 
 
 def test_counts(web):
@@ -231,8 +253,19 @@ class TestHiddenIdentifiers:
         assert "p_pneumonia" in text and text.count("\n") >= ANALYSED
 
     def test_which_columns(self):
-        """What is hidden is all that the view has of the patient and the study."""
-        assert set(RESULT_COLUMNS) >= IDENTIFYING
+        """What stays says nothing of patient or study; a column that is new must be put on one side or the other."""
+        assert set(RESULT_COLUMNS) - IDENTIFYING == {
+            *("result_id", "outcome", "reason_code", "p_pneumonia", "p_normal", "p_bacterial", "p_viral", "p_covid19"),
+            *("threshold_low", "threshold_high", "disagreement", "warnings", "model_id", "model_sha256"),
+            *("preprocess_sha256", "content_sha256", "format", "transfer_syntax_uid", "modality", "view_position"),
+            *("received_at", "classified_at", "processing_seconds", "heat_in_thorax", "member_probabilities"),
+            *("input_mean", "input_std"),
+        }
+
+    def test_on_the_way(self, web):
+        """Who hides identifiers while he looks for a patient comes back to a list without that filter."""
+        answer = web.post("/preferences", deidentified="1", back="/worklist?outcome=normal&identifier=P0001")
+        assert (answer.status, answer.headers["location"]) == (303, "/worklist?outcome=normal")
 
     def test_looking_for_a_patient(self, web):
         """Who is shown no identifier cannot find out either whether a patient is there."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from xray_batch.drift import Drift
 from xray_batch.web.charts import BOTTOM, TOP
 from xray_batch.web.site import make_templates
 from xray_batch.web.trends import QUANTITIES, TrendPeriod, Trends, draw_trends
@@ -16,7 +17,8 @@ FIRST = dt.datetime(2026, 3, 2, 12, tzinfo=dt.UTC)
 def week(number, results, *indices):
     """Return one week with the index of each quantity."""
     begins_at = FIRST + dt.timedelta(weeks=number)
-    return TrendPeriod(begins_at=begins_at, results=results, indices=dict(zip(QUANTITIES, indices, strict=True)))
+    drifts = [Drift(results=results, index=index, expected=0.05, least_results=251) for index in indices]
+    return TrendPeriod(begins_at=begins_at, results=results, drifts=dict(zip(QUANTITIES, drifts, strict=True)))
 
 
 TRENDS = Trends(
@@ -49,13 +51,13 @@ def test_the_section_says_what_it_cannot_tell():
     assert "below 251 a week none is given" in text
     assert "523 films of &lt;somewhere&gt;" in text
     rows = [
-        re.findall(r'class="number">([^<]+)<', row)
+        re.findall(r'class="number"[^>]*>([^<]+)<', row)
         for row in re.findall(r'<tr><th scope="row".*?</tr>', text, re.DOTALL)
     ]
     assert rows == [
-        ["2026-03-16", "1,400", "0.04", "0.12", "0.40"],
+        ["2026-03-16", "1,400", "0.04 stable", "0.12 moderate", "0.40 large"],
         ["2026-03-09", "40", "too few", "too few", "too few"],
-        ["2026-03-02", "300", "0.02", "0.15", "0.31"],
+        ["2026-03-02", "300", "0.02 stable", "0.15 moderate", "0.31 large"],
     ]
 
 

@@ -7,15 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from clock import Clock
 
 from xray_batch.errors import ConfigurationError, DatabaseUnavailableError
 from xray_batch.settings import Settings, load_settings
 from xray_batch.web.access import AccessControl, read_tokens
 from xray_batch.web.application import make_application
-from xray_batch.web.site import make_templates
+from xray_batch.web.site import StoreAtLast, make_templates
 
 ALICE, BOB = "a" * 32, "b" * 40
 HEADER = "X-Remote-User"
+
+#: Behind a proxy of this machine, on a port.
+PROXIED = {"web_user_header": HEADER, "web_proxies": "127.0.0.1"}
 
 
 @pytest.fixture
@@ -65,19 +69,29 @@ class TestSettings:
     @pytest.mark.parametrize("given", [{}, {"web_user_header": HEADER}, {"web_proxies": "192.0.2.1"}])
     def test_an_open_page_is_refused(self, address, given):
         """Beyond loopback a page needs tokens, or a proxy that is named as well as its header."""
-        with pytest.raises(ConfigurationError, match=r"is reached from other machines: set `web_token_file`, or both"):
-            make_settings(web_address=address, **given)
+        with pytest.raises(ConfigurationError, match="set `web_"):
+            AccessControl(make_settings(web_address=address, **given))
+
+    def test_a_header_that_nobody_is_believed_with(self):
+        """On a port a header is believed from listed proxies alone; without any the page would be for nobody."""
+        with pytest.raises(ConfigurationError, match="`web_user_header` is believed over"):
+            AccessControl(make_settings(web_user_header=HEADER))
+
+    def test_a_wrong_page_is_no_matter_of_the_service(self):
+        """What is wrong with the page alone is said by the page, and keeps no other command from its work."""
+        assert make_settings(web_address="0.0.0.0:8080").decode_workers >= 1
 
     @pytest.mark.parametrize("address", ["unix", "127.0.0.1:8080", "127.0.0.2:1", "[::1]:8080"])
     def test_a_local_page_is_open(self, address):
         """On this machine alone it needs neither."""
-        assert make_settings(web_address=address).web_address == address
+        AccessControl(make_settings(web_address=address))
 
     def test_a_page_that_asks_may_be_reached(self, token_file):
         """With a token file, or with a header and its proxies, any address may be served."""
         address = "0.0.0.0:8080"
-        assert make_settings(web_address=address, web_token_file=token_file).web_address == address
+        AccessControl(make_settings(web_address=address, web_token_file=token_file))
         proxied = make_settings(web_address=address, web_user_header=HEADER, web_proxies="192.0.2.1,2001:db8::1")
+        AccessControl(proxied)
         assert proxied.web_proxies == ("192.0.2.1", "2001:db8::1")
 
     @pytest.mark.parametrize("address", ["localhost:8080", "8080", "127.0.0.1", "127.0.0.1:0", "unix:/x", ""])
@@ -188,15 +202,15 @@ class TestProxy:
 
     NAMED = (HEADER, "alice")
 
-    @pytest.mark.parametrize("client", ["127.0.0.1", "127.0.0.9", "::1", "192.0.2.1", "2001:db8::1"])
+    @pytest.mark.parametrize("client", ["192.0.2.1", "::ffff:192.0.2.1", "2001:db8::1"])
     def test_trusted(self, client):
-        """Proxies of this machine are believed, and those that are listed."""
+        """Listed proxies are believed, however a socket of both protocols writes their address."""
         settings = make_settings(web_user_header=HEADER, web_proxies="192.0.2.1,2001:db8::1")
         assert identify(settings, self.NAMED, client=client).name == "alice"
 
-    @pytest.mark.parametrize("client", ["192.0.2.2", "10.0.0.1", "2001:db8::2", None])
+    @pytest.mark.parametrize("client", ["192.0.2.2", "10.0.0.1", "2001:db8::2", "127.0.0.1", "::1", None])
     def test_not_trusted(self, client):
-        """Nobody else names users."""
+        """Nobody else names users, whoever has an account on this machine included."""
         settings = make_settings(web_user_header=HEADER, web_proxies="192.0.2.1,2001:db8::1")
         assert identify(settings, self.NAMED, client=client) is None
 
@@ -208,13 +222,13 @@ class TestProxy:
     @pytest.mark.parametrize("second", ["alice", "admin"])
     def test_twice(self, second):
         """A header that comes twice, one of them perhaps from the browser, names nobody."""
-        settings = make_settings(web_user_header=HEADER)
+        settings = make_settings(**PROXIED)
         assert identify(settings, self.NAMED, (HEADER.lower(), second)) is None
 
     @pytest.mark.parametrize("name", ["", " ", "a b", "alice,admin", "<script>", "a" * 65, "a\x00b"])
     def test_no_name(self, name):
         """What cannot stand in the audit trail names nobody."""
-        assert identify(make_settings(web_user_header=HEADER), (HEADER, name)) is None
+        assert identify(make_settings(**PROXIED), (HEADER, name)) is None
 
     def test_header_that_is_not_configured(self):
         """Without the setting no header names anybody: the page of this machine is for `local`."""
@@ -222,7 +236,7 @@ class TestProxy:
 
     def test_without_the_header(self):
         """Where a proxy names the users, a request that names none is refused, on this machine too."""
-        assert identify(make_settings(web_user_header=HEADER), ("Host", "localhost:8080")) is None
+        assert identify(make_settings(**PROXIED), ("Host", "localhost:8080")) is None
 
 
 class TestLocal:
@@ -240,6 +254,16 @@ class TestLocal:
         """A web page whose own name was made to mean this machine reads nothing here."""
         assert identify(make_settings(), ("Host", host)) is None
 
+    @pytest.mark.parametrize("name", ["Forwarded", "X-Forwarded-For", "X-Real-IP", "Via"])
+    @pytest.mark.parametrize("address", ["unix", "127.0.0.1:8080"])
+    def test_a_proxy_that_nobody_has_told_of(self, address, name):
+        """What a proxy passes on comes from another machine: not even over the socket is it for `local`."""
+        settings = make_settings(web_address=address)
+        client = None if address == "unix" else "127.0.0.1"
+        assert identify(settings, ("Host", "localhost"), (name, "192.0.2.7"), client=client) is None
+        assert identify(settings, ("Host", "xray.example.org"), client=client) is None
+        assert identify(settings, ("Host", "localhost"), client=client).name == "local"
+
 
 class TestUsersInLists:
     """What users may do and see."""
@@ -249,7 +273,7 @@ class TestUsersInLists:
     )
     def test_lists(self, listed, expected):
         """A user is in a list by name or by `*`; the lists are of those who requeue, and who see no identifiers."""
-        settings = make_settings(web_user_header=HEADER, web_requeue_users=listed, web_deidentified_users=listed)
+        settings = make_settings(**PROXIED, web_requeue_users=listed, web_deidentified_users=listed)
         user = identify(settings, (HEADER, "alice"))
         assert (user.may_requeue, not user.sees_identifiers) == (expected, expected)
 
@@ -366,6 +390,45 @@ class TestForms:
     def test_too_large(self):
         """A body that no form of ours has is not read."""
         assert ask("POST", "/preferences", OURS, body=b"x" * 70_000).status == 413
+
+
+@pytest.mark.parametrize(
+    ("mode", "site", "status"),
+    [
+        ("no-cors", "cross-site", 403),
+        ("cors", "same-site", 403),
+        ("navigate", "cross-site", 503),
+        ("no-cors", "same-origin", 503),
+        ("navigate", "none", 503),
+    ],
+)
+def test_what_other_pages_load(mode, site, status):
+    """Another web page may link to one of ours, and load nothing of it by itself: no export, no heat map."""
+    headers = (("Sec-Fetch-Site", site), ("Sec-Fetch-Mode", mode))
+    assert ask("GET", "/export.csv", *headers).status == status
+
+
+def test_a_body_of_unknown_length():
+    """A body in chunks is not read, whatever length is said beside it."""
+    assert ask("POST", "/preferences", OURS, ("Transfer-Encoding", "chunked"), body=b"theme=dark").status == 413
+
+
+def test_a_database_that_is_down_is_not_tried_again_at_once():
+    """Of many requests one finds out, and the others are told; some seconds later it is tried again."""
+    clock, tries = Clock(), []
+
+    def open_store():
+        tries.append(clock.now)
+        raise DatabaseUnavailableError("down")
+
+    store = StoreAtLast(open_store, clock)
+    for _ in range(5):
+        with pytest.raises(DatabaseUnavailableError, match="down"):
+            store()
+    clock.now += 3
+    with pytest.raises(DatabaseUnavailableError):
+        store()
+    assert len(tries) == 2
 
 
 def test_every_answer_forbids_what_pages_do_not_need():

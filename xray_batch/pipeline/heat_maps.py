@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 #: Maps that are kept, of some 50 kB each.
 KEPT: Final = 64
 
+#: So many requests may wait for a map; the page has threads for other things, too.
+WAITERS: Final = 4
+
 #: So long does somebody wait while other maps are made.
 PATIENCE_SECONDS: Final = 60.0
 
@@ -46,6 +49,9 @@ class NoHeat:
     is_passing: bool = False  #: whether to ask again may help
 
 
+_OTHERS_FIRST: Final = NoHeat(text="Other heat maps are being made. Try again in a moment.", is_passing=True)
+
+
 class HeatMaps:
     """Explains stored results by the bundles that gave them, for all threads of a process."""
 
@@ -53,6 +59,7 @@ class HeatMaps:
         self._settings = settings
         self._kept: dict[tuple[int, dt.datetime], Heat] = {}
         self._lock = threading.Lock()
+        self._waiting = threading.BoundedSemaphore(WAITERS)
         self._last: tuple[str, Bundle, Explainer] | None = None
 
     def explain(self, stored: StoredResult, places: Iterable[Path]) -> Heat | NoHeat:
@@ -64,20 +71,28 @@ class HeatMaps:
         heat = self._kept.get(key)
         if heat is not None:
             return heat
-        if not self._lock.acquire(timeout=PATIENCE_SECONDS):
-            return NoHeat(text="Other heat maps are being made. Try again in a moment.", is_passing=True)
+        if not self._waiting.acquire(blocking=False):
+            return _OTHERS_FIRST
+        try:
+            if not self._lock.acquire(timeout=PATIENCE_SECONDS):
+                return _OTHERS_FIRST
+            try:
+                return self._kept.get(key) or self._explain(stored, places, key)
+            finally:
+                self._lock.release()
+        finally:
+            self._waiting.release()
+
+    def _explain(self, stored: StoredResult, places: Iterable[Path], key: tuple[int, dt.datetime]) -> Heat | NoHeat:
         try:
             made = self._make(stored, places)
         except ConfigurationError as error:
             return NoHeat(text=f"The heat map cannot be made: {error}.")
         except (DecoderDiedError, DeviceMemoryError) as error:
             return NoHeat(text=f"The heat map could not be made: {error}.", is_passing=True)
-        else:
-            if isinstance(made, Heat):
-                self._keep(key, made)
-            return made
-        finally:
-            self._lock.release()
+        if isinstance(made, Heat):
+            self._keep(key, made)
+        return made
 
     def _keep(self, key: tuple[int, dt.datetime], heat: Heat) -> None:
         self._kept[key] = heat

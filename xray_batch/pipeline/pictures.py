@@ -5,6 +5,7 @@ import errno
 import os
 import queue
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,6 +22,12 @@ WORKERS: Final = 2
 
 #: Pictures that are kept, of up to 8 MiB each: a reader goes back and forth.
 KEPT: Final = 8
+
+#: And so long: an original that was removed meanwhile is not shown for ever.
+KEPT_SECONDS: Final = 300.0
+
+#: So many requests may wait for a picture; the page has threads for other things, too.
+WAITERS: Final = 8
 
 #: So long does somebody wait while all workers are busy.
 PATIENCE_SECONDS: Final = 20.0
@@ -86,26 +93,34 @@ class Pictures:
         for _ in range(WORKERS):
             self._idle.put(None)
         self._busy: set[PictureWorker] = set()
-        self._kept: OrderedDict[str, Picture] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[float, Picture]] = OrderedDict()
         self._lock = threading.Lock()
+        self._waiting = threading.BoundedSemaphore(WAITERS)
+        self._is_closing = False
 
     def render(self, sha256: str, places: Iterable[Path]) -> Picture | NoPicture:
         """Return the picture of a content, from the first of `places` that has its bytes."""
         with self._lock:
-            picture = self._kept.get(sha256)
-            if picture is not None:
+            kept_at, picture = self._kept.get(sha256, (0.0, None))
+            if picture is not None and time.monotonic() - kept_at < KEPT_SECONDS:
                 self._kept.move_to_end(sha256)
                 return picture
-        rendered = self._look_in(places, sha256)
+        if not self._waiting.acquire(blocking=False):
+            return NoPicture(absence=Absence.BUSY)
+        try:
+            rendered = self._look_in(places, sha256)
+        finally:
+            self._waiting.release()
         if isinstance(rendered, Picture):
             with self._lock:
-                self._kept[sha256] = rendered
+                self._kept[sha256] = (time.monotonic(), rendered)
                 while len(self._kept) > KEPT:
                     self._kept.popitem(last=False)
         return rendered
 
     def close(self) -> None:
         """End the workers; whoever waits for one gets no picture, and nobody may ask for one any more."""
+        self._is_closing = True
         for worker in self._busy.copy():
             worker.kill()
         for _ in range(WORKERS):
@@ -132,6 +147,9 @@ class Pictures:
         try:
             worker = self._idle.get(timeout=self._patience_seconds)
         except queue.Empty:
+            return NoPicture(absence=Absence.BUSY)
+        if self._is_closing:
+            self._idle.put(worker)
             return NoPicture(absence=Absence.BUSY)
         try:
             if worker is not None and worker.is_used_up:

@@ -191,7 +191,7 @@ class AuditEvent:
     """One entry of the audit trail about one content."""
 
     at: dt.datetime  #: aware, UTC
-    kind: str  #: `arrived`, `leased`, `answered`, `filed`, `viewed`, ...
+    kind: str  #: `arrived`, `leased`, `finished`, `filed`, `viewed`, ...
     detail: str | None  #: a short code, or of `viewed` who looked; never patient data
 
 

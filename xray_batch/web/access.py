@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.types import Scope
 
 from xray_batch.errors import ConfigurationError
-from xray_batch.settings import Settings
+from xray_batch.settings import Settings, host_of
 
 #: Of whoever asks where nobody needs to say who he is.
 LOCAL_USER: Final = "local"
@@ -30,6 +30,9 @@ EVERYBODY: Final = "*"
 
 #: A token is no password that a person thinks of: as long as `openssl rand -hex 16` makes it, or longer.
 LEAST_TOKEN: Final = 32
+
+#: What proxies add to requests that they pass on.
+_PROXY_HEADERS: Final = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 
 #: No file of tokens is larger; a file that is none is not read into memory.
 _TOKEN_FILE_BYTES: Final = 1 << 20
@@ -50,10 +53,12 @@ class AccessControl:
     Raises
     ------
     ConfigurationError
-        If the token file cannot be read, is for everybody to read, or holds a line that is not NAME:TOKEN.
+        If the token file cannot be read, is for everybody to read, or holds a line that is not NAME:TOKEN; or if
+        whoever can reach this machine would be let in, or nobody.
     """
 
     def __init__(self, settings: Settings) -> None:
+        _refuse_an_open_page(settings)
         self._tokens = {} if settings.web_token_file is None else read_tokens(settings.web_token_file)
         self._header = settings.web_user_header
         self._proxies = frozenset(map(ipaddress.ip_address, settings.web_proxies))
@@ -115,12 +120,15 @@ class AccessControl:
         if client is None:
             return False
         address = ipaddress.ip_address(client[0])
-        return address.is_loopback or address in self._proxies
+        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+        return (mapped or address) in self._proxies
 
     def _as_local(self, headers: Headers) -> str | None:
         if not self._is_open:
             return None
-        return LOCAL_USER if self._has_socket or _names_this_machine(headers.get("host", "")) else None
+        # A proxy lets in people of other machines, and nobody has told it to say whom.
+        is_passed_on = any(name in headers for name in _PROXY_HEADERS)
+        return LOCAL_USER if _names_this_machine(headers.get("host", "")) and not is_passed_on else None
 
 
 def _names_this_machine(host: str) -> bool:
@@ -133,6 +141,24 @@ def _names_this_machine(host: str) -> bool:
         return name == "localhost" or ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def _refuse_an_open_page(settings: Settings) -> None:
+    """Let nobody who can reach this machine read about patients; and serve no page that nobody can see."""
+    host = host_of(settings.web_address)
+    is_local = host is None or host.is_loopback
+    has_proxy = settings.web_user_header is not None and bool(host is None or settings.web_proxies)
+    if settings.web_user_header is not None and not has_proxy:
+        message = (
+            "`web_user_header` is believed over `web.sock` or from `web_proxies`: set `web_address = 'unix'`, or them"
+        )
+        raise ConfigurationError(message)
+    if not is_local and settings.web_token_file is None and not has_proxy:
+        message = (
+            f"`web_address` {settings.web_address} is reached from other machines: set `web_token_file`, or both "
+            "`web_user_header` and `web_proxies`"
+        )
+        raise ConfigurationError(message)
 
 
 def read_tokens(path: Path) -> Mapping[str, str]:
@@ -186,6 +212,12 @@ def _clean_name(name: str) -> str | None:
 
 def _is_listed(name: str, users: frozenset[str]) -> bool:
     return name in users or EVERYBODY in users
+
+
+def is_loaded_by_others(headers: Headers) -> bool:
+    """Tell whether another web page in the user's browser loads this by itself, and nobody has followed a link."""
+    is_foreign = headers.get("sec-fetch-site") in ("cross-site", "same-site")
+    return is_foreign and headers.get("sec-fetch-mode") != "navigate"
 
 
 def is_from_here(request: Request) -> bool:

@@ -3,8 +3,10 @@
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
+from urllib.parse import parse_qsl, urlencode
 
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -34,6 +36,23 @@ RETRY_SECONDS: Final = 10
 _PREFERENCE_SECONDS: Final = 365 * 24 * 3600
 
 
+class _ResultId(Convertor[int]):
+    """An id of at most 18 digits, which both databases know as a number; a longer one is no page."""
+
+    regex = "[0-9]{1,18}"
+
+    def convert(self, value: str) -> int:
+        """Read the id."""
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        """Write the id."""
+        return str(value)
+
+
+register_url_convertor("result_id", _ResultId())
+
+
 def make_application(site: Site, access: AccessControl) -> Starlette:
     """Return the ASGI application."""
     application = Starlette(
@@ -41,9 +60,9 @@ def make_application(site: Site, access: AccessControl) -> Starlette:
             Route("/", _start),
             Route("/worklist", worklist),
             Route("/export.{form:str}", export),
-            Route("/results/{result_id:int}", study),
-            Route("/results/{result_id:int}/image", image),
-            Route("/results/{result_id:int}/heat", heat),
+            Route("/results/{result_id:result_id}", study),
+            Route("/results/{result_id:result_id}/image", image),
+            Route("/results/{result_id:result_id}/heat", heat),
             Route("/models/{model_sha256:str}", model_card),
             Route("/refused", refused),
             Route("/requeue", ask_to_requeue),
@@ -80,16 +99,24 @@ def _start(request: Request) -> Response:
 async def _set_preferences(request: Request) -> Response:
     """Keep how a reader wants pages to be, and go back to the one that he came from."""
     form = await read_form(request)
-    response = RedirectResponse(path_here(form.get("back", ["/"])[0]), HTTPStatus.SEE_OTHER)
-    secure = request.url.scheme == "https"
+    back = path_here(form.get("back", ["/"])[0])
+    if form.get("deidentified") == ["1"]:
+        back = _without_identifier(back)
+    response = RedirectResponse(back, HTTPStatus.SEE_OTHER)
     values = {THEME_COOKIE: form.get("theme", [""])[0], DEIDENTIFIED_COOKIE: form.get("deidentified", [""])[0]}
     allowed = {THEME_COOKIE: THEMES, DEIDENTIFIED_COOKIE: ("0", "1")}
     for name, value in values.items():
         if value in allowed[name]:
-            response.set_cookie(
-                name, value, max_age=_PREFERENCE_SECONDS, httponly=True, samesite="strict", secure=secure
-            )
+            # `Secure` is for whoever speaks TLS to add: the proxy, as the example for nginx does.
+            response.set_cookie(name, value, max_age=_PREFERENCE_SECONDS, httponly=True, samesite="strict")
     return response
+
+
+def _without_identifier(address: str) -> str:
+    """Return an address of ours that looks for no patient."""
+    path, _, query = address.partition("?")
+    kept = [(name, value) for name, value in parse_qsl(query) if name != "identifier"]
+    return f"{path}?{urlencode(kept)}" if kept else path
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

@@ -37,9 +37,7 @@ def find_result(request: Request) -> StoredResult:
     HTTPException
         404 if there is none.
     """
-    result_id = request.path_params["result_id"]
-    # The largest number that both databases know.
-    stored = site_of(request).store.stored_result(result_id) if result_id < 1 << 63 else None
+    stored = site_of(request).store.stored_result(request.path_params["result_id"])
     if stored is None:
         raise HTTPException(HTTPStatus.NOT_FOUND, "There is no such result.")
     return stored
@@ -50,6 +48,8 @@ def image(request: Request) -> Response:
     if not is_from_here(request):  # a page of somebody else must not write false events
         raise HTTPException(HTTPStatus.FORBIDDEN, "A film is shown on its own page.")
     site, stored = site_of(request), find_result(request)
+    if request.method == "HEAD":
+        return Response()  # nothing is shown
     record = stored.record
     picture = site.pictures.render(record.content_sha256, _places(site, stored))
     if isinstance(picture, NoPicture):

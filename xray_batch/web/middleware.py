@@ -9,12 +9,12 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from xray_batch.logs import get_logger
-from xray_batch.web.access import AccessControl, is_from_here
+from xray_batch.web.access import AccessControl, is_from_here, is_loaded_by_others
 
 #: Everything comes from here: no script, style, font or picture of anybody else, nothing written into a page, and no
-#: page of others around ours.  `blob:` is a film drawn in the browser.
+#: page of others around ours.
 CONTENT_SECURITY_POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 
@@ -80,12 +80,17 @@ class Admission:
             await refusal(scope, receive, send)
             return
         scope.setdefault("state", {})["user"] = user
+        request = Request(scope)
+        if is_loaded_by_others(request.headers):
+            await Response(status_code=HTTPStatus.FORBIDDEN)(scope, receive, send)
+            return
         if scope["method"] == "POST":
-            request = Request(scope)
             if not is_from_here(request):
                 await Response(status_code=HTTPStatus.FORBIDDEN)(scope, receive, send)
                 return
-            if not 0 <= int(request.headers.get("content-length", "-1")) <= _BODY_BYTES:
+            # Of a body in chunks nobody knows the length beforehand, whatever is said beside it (RFC 9112, 6.1).
+            has_length = "transfer-encoding" not in request.headers
+            if not has_length or not 0 <= int(request.headers.get("content-length", "-1")) <= _BODY_BYTES:
                 await Response(status_code=HTTPStatus.REQUEST_ENTITY_TOO_LARGE)(scope, receive, send)
                 return
         await self._app(scope, receive, send)

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from xray_batch.errors import ReasonCode
 from xray_batch.pipeline.room import Room, disks_of, look_for_room
-from xray_batch.pipeline.service_state import SERVICE_FACTS, read_service_state
+from xray_batch.pipeline.service_state import read_service_state
 from xray_batch.pipeline.waiting import WaitingFiles, count_spool, count_waiting
 from xray_batch.records import HourFigures, Outcome, Times
 from xray_batch.web.charts import Chart, Series, stacked_bars, time_lines
@@ -52,7 +52,6 @@ def operations(request: Request) -> Response:
         "ranges": tuple(RANGES),
         **_work(site, now, metrics),
         "state": read_service_state(site.folders),
-        "state_facts": SERVICE_FACTS,
         "room": _room(site),
         "hours": hours,
         "charts": _charts(hours),

@@ -10,7 +10,7 @@ from xray_batch.errors import ReasonCode
 from xray_batch.records import Outcome, ResultQuery
 from xray_batch.web.requeue import read_report
 from xray_batch.web.site import render, site_of
-from xray_batch.web.worklist import PAGE_ROWS, read_key, read_parameter, write_key
+from xray_batch.web.worklist import find_page, read_parameter, write_key
 
 
 def refused(request: Request) -> Response:
@@ -18,7 +18,7 @@ def refused(request: Request) -> Response:
     store = site_of(request).store
     reason = read_parameter(request.query_params, "reason", ReasonCode, "a reason code")
     query = ResultQuery(outcome=Outcome.NOT_ANALYSED, reason_code=reason)
-    page = store.page(query, PAGE_ROWS, after=read_key(request, "after"), before=read_key(request, "before"))
+    page = find_page(request, query)
     facts = {
         "reason": reason,
         "counts": store.count_reasons(),

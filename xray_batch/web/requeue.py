@@ -15,13 +15,10 @@ from xray_batch.pipeline.requeue import Requeued
 from xray_batch.pipeline.requeue import requeue as queue_again
 from xray_batch.store import AnswerSelection, Obstacle
 from xray_batch.web.site import path_here, read_form, render, site_of, user_of
-from xray_batch.web.worklist import read_parameter
+from xray_batch.web.worklist import read_id, read_parameter
 
 #: Where a user comes from who does not say.
 _START: Final = "/refused"
-
-#: The largest key of a row.
-_LARGEST: Final = 2**63 - 1
 
 
 def ask_to_requeue(request: Request) -> Response:
@@ -70,18 +67,11 @@ def _read_selection(given: Mapping[str, str]) -> AnswerSelection:
     HTTPException
         400 if neither or both are named, or one is wrong.
     """
-    result_id = read_parameter(given, "result", _read_id, "the number of a result")
+    result_id = read_parameter(given, "result", read_id, "the number of a result")
     reason = read_parameter(given, "reason", ReasonCode, "a reason code")
     if (result_id is None) is (reason is None):
         raise HTTPException(HTTPStatus.BAD_REQUEST, "Name either a result or a reason.")
     return AnswerSelection(result_ids=None if result_id is None else (result_id,), reason_code=reason)
-
-
-def _read_id(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= _LARGEST:
-        raise ValueError
-    return value
 
 
 def _add_report(path: str, report: Requeued) -> str:

@@ -75,7 +75,7 @@ def _listen(address: str, path: Path) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, int(port)))
     except OSError as error:
-        message = f"the worklist page cannot be served at {address}: {error.strerror}"
+        message = f"the worklist page cannot be served at {address}: {error.strerror or error}"
         raise ConfigurationError(message) from error
     return listening
 

@@ -1,6 +1,7 @@
 """What all pages share: the database, the folders, the templates, and what a reader prefers."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -26,6 +27,12 @@ from xray_batch.web.kept import Kept
 from xray_batch.web.trends import Trends
 from xray_batch.web.words import FILTERS
 
+#: Exports that are written at a time: each may take a minute of one of the threads that all pages have.
+_EXPORTS: Final = 4
+
+#: So long a database that could not be opened is not tried again.
+_DOWN_SECONDS: Final = 3.0
+
 #: Trends are by the week, and take as long as the rest of their page.
 _TRENDS_SECONDS: Final = 300.0
 
@@ -40,10 +47,12 @@ THEMES: Final = ("auto", "light", "dark")
 class StoreAtLast:
     """Opens the database when it is first needed, and again until it is there: the page outlasts an outage."""
 
-    def __init__(self, open_store: Callable[[], Store]) -> None:
+    def __init__(self, open_store: Callable[[], Store], clock: Callable[[], float] = time.monotonic) -> None:
         self._open_store = open_store
+        self._clock = clock
         self._lock = threading.Lock()
         self._store: Store | None = None
+        self._down: tuple[float, str] | None = None  #: when, and why, it could not be opened
 
     def __call__(self) -> Store:
         """Return the store.
@@ -51,13 +60,21 @@ class StoreAtLast:
         Raises
         ------
         DatabaseUnavailableError
-            If the database cannot be reached now.
+            If the database cannot be reached now, or could not a moment ago: a host that does not answer takes ten
+            seconds to find out about, and not every request shall wait for that after the other.
         ConfigurationError
             If it is not at this version's revision, or not there.
         """
         with self._lock:
-            if self._store is None:
+            if self._store is not None:
+                return self._store
+            if self._down is not None and self._clock() - self._down[0] < _DOWN_SECONDS:
+                raise DatabaseUnavailableError(self._down[1])
+            try:
                 self._store = self._open_store()
+            except DatabaseUnavailableError as error:
+                self._down = (self._clock(), str(error))
+                raise
             return self._store
 
     def try_now(self) -> None:
@@ -83,6 +100,7 @@ class Site:
     pictures: Pictures
     heat_maps: HeatMaps
     hours: KeptHours = field(default_factory=KeptHours)
+    exporting: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(_EXPORTS))
     trends: Kept[Trends | None] = field(default_factory=lambda: Kept(_TRENDS_SECONDS))
 
     @property
@@ -177,7 +195,10 @@ def render(
 
 def path_here(address: str) -> str:
     """Return the path and query of an address, which then leads neither to another site nor to `//host`."""
-    return "/" + urlsplit(address)._replace(scheme="", netloc="").geturl().lstrip("/\\")
+    try:
+        return "/" + urlsplit(address)._replace(scheme="", netloc="").geturl().lstrip("/\\")
+    except ValueError:  # no address at all
+        return "/"
 
 
 async def read_form(request: Request) -> Mapping[str, list[str]]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from xray_batch.drift import LARGE_FROM, MODERATE_FROM, least_results, measure_drift
+from xray_batch.drift import LARGE_FROM, MODERATE_FROM, Band, Drift, least_results, measure_drift
 from xray_batch.records import DRIFT_COLUMNS, DriftReference, Outcome, ReferenceBins, ResultQuery, Trend
 from xray_batch.store import Store
 from xray_batch.web.charts import Chart, Series, index_lines
@@ -25,7 +25,7 @@ WEEKS: Final = 12
 _WEEK: Final = dt.timedelta(days=7)
 
 #: Values of the index that have a name.
-_MARKS: Final[Mapping[str, float]] = {"moderate": MODERATE_FROM, "large": LARGE_FROM}
+_MARKS: Final[Mapping[str, float]] = {Band.MODERATE: MODERATE_FROM, Band.LARGE: LARGE_FROM}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ class TrendPeriod:
 
     begins_at: dt.datetime  #: aware; shown by this machine's clock
     results: int  #: analysed films
-    indices: Mapping[str, float | None]  #: population stability index by quantity; None for too few results
+    drifts: Mapping[str, Drift]  #: by quantity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,9 +81,9 @@ def _read_reference(facts: Mapping[str, Any]) -> DriftReference:
 
 
 def _period(week: Trend, reference: DriftReference) -> TrendPeriod:
-    indices = {name: measure_drift(counts, getattr(reference, name)).index for name, counts in week.counts.items()}
+    drifts = {name: measure_drift(counts, getattr(reference, name)) for name, counts in week.counts.items()}
     analysed = sum(count for outcome, count in week.outcomes.items() if outcome is not Outcome.NOT_ANALYSED)
-    return TrendPeriod(begins_at=week.since, results=analysed, indices=indices)
+    return TrendPeriod(begins_at=week.since, results=analysed, drifts=drifts)
 
 
 def draw_trends(trends: Trends) -> Chart:
@@ -92,7 +92,7 @@ def draw_trends(trends: Trends) -> Chart:
         Series(
             name=text,
             style=name.replace("_", "-"),
-            values=[period.indices.get(name) for period in trends.periods],
+            values=[period.drifts[name].index for period in trends.periods],
         )
         for name, text in QUANTITIES.items()
     ]

@@ -16,7 +16,7 @@ from starlette.responses import Response, StreamingResponse
 
 from xray_batch.errors import ReasonCode
 from xray_batch.export import Row, write_csv, write_json_lines, write_parquet
-from xray_batch.records import Outcome, PageKey, ResultOrder, ResultQuery
+from xray_batch.records import Outcome, PageKey, ResultOrder, ResultPage, ResultQuery
 from xray_batch.web.site import hides_identifiers, render, site_of
 
 T = TypeVar("T")
@@ -55,9 +55,8 @@ _CHUNK_BYTES: Final = 1 << 16
 
 def worklist(request: Request) -> Response:
     """Show one page of results; to our script the list alone, or 304 if that is what it has."""
-    store = site_of(request).store
     query = read_query(request)
-    page = store.page(query, PAGE_ROWS, after=read_key(request, "after"), before=read_key(request, "before"))
+    page = find_page(request, query)
     listed = render(
         request,
         "results.html.jinja",
@@ -90,23 +89,36 @@ def worklist(request: Request) -> Response:
     return render(request, "worklist.html.jinja", facts)
 
 
+def find_page(request: Request, query: ResultQuery) -> ResultPage:
+    """Return the page of a list that the address asks for."""
+    after, before = (read_key(request, name, query.order) for name in ("after", "before"))
+    return site_of(request).store.page(query, PAGE_ROWS, after=after, before=before)
+
+
 def export(request: Request) -> Response:
     """Send all results of a filter as CSV, JSON lines or Parquet; without identifiers to whoever is shown none."""
     form = request.path_params["form"]
     if form not in (*_EXPORTS, "parquet"):
         raise HTTPException(HTTPStatus.NOT_FOUND, "Results are exported as csv, json or parquet.")
-    rows: Iterable[Row] = site_of(request).store.results(read_query(request))
+    site, query = site_of(request), read_query(request)
+    rows: Iterable[Row] = site.store.results(query)
     if hides_identifiers(request):
         rows = _without_identifiers(rows)
+    if not site.exporting.acquire(blocking=False):
+        raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, "Other exports are being made. Try again in a moment.")
+    try:
+        file = _written(rows, form)
+    finally:
+        site.exporting.release()
     return StreamingResponse(
-        _written(rows, form),
+        _chunks(file),
         media_type=_PARQUET if form == "parquet" else _EXPORTS[form][0],
         headers={"Content-Disposition": f'attachment; filename="xray-batch-results.{form}"'},
     )
 
 
-def _written(rows: Iterable[Row], form: str) -> Iterator[bytes]:
-    """Write a file that has no name, and return its bytes: an error is known before the answer begins."""
+def _written(rows: Iterable[Row], form: str) -> IO[bytes]:
+    """Write a file that has no name: an error is known before the answer begins."""
     file = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it was sent
     if form == "parquet":
         write_parquet(rows, file)
@@ -115,7 +127,7 @@ def _written(rows: Iterable[Row], form: str) -> Iterator[bytes]:
         _EXPORTS[form][1](rows, text)
         text.detach()
     file.seek(0)
-    return _chunks(file)
+    return file
 
 
 def _chunks(file: IO[bytes]) -> Iterator[bytes]:
@@ -143,9 +155,9 @@ def read_query(request: Request) -> ResultQuery:
         outcome=read_parameter(given, "outcome", Outcome, f"one of {', '.join(Outcome)}"),
         since=read_parameter(given, "since", _read_day, "a date such as 2026-03-31"),
         until=read_parameter(given, "until", _read_day_after, "a date such as 2026-03-31"),
-        identifier=read_parameter(given, "identifier", str.strip, "text"),
-        modality=read_parameter(given, "modality", str.strip, "text"),
-        view_position=read_parameter(given, "view", str.strip, "text"),
+        identifier=read_parameter(given, "identifier", _read_text, "text"),
+        modality=read_parameter(given, "modality", _read_text, "text"),
+        view_position=read_parameter(given, "view", _read_text, "text"),
         reason_code=read_parameter(given, "reason", ReasonCode, "a reason code"),
         min_probability=read_parameter(given, "min", _read_share, "a number from 0 to 1"),
         max_probability=read_parameter(given, "max", _read_share, "a number from 0 to 1"),
@@ -170,6 +182,12 @@ def read_parameter(given: Mapping[str, str], name: str, read: Callable[[str], T]
         raise HTTPException(HTTPStatus.BAD_REQUEST, f"{name} is {text[:100]!r}, expected {expected}.") from None
 
 
+def _read_text(text: str) -> str:
+    if "\x00" in text:  # PostgreSQL has no text with it
+        raise ValueError
+    return text.strip()
+
+
 def _read_day(text: str) -> dt.datetime:
     """Return when a day begins, in the time zone of this machine."""
     return dt.datetime.combine(dt.date.fromisoformat(text), dt.time()).astimezone()
@@ -187,19 +205,32 @@ def _read_share(text: str) -> float:
     return value
 
 
-def read_key(request: Request, name: str) -> PageKey | None:
-    """Read where a page begins or ends: what :func:`write_key` wrote."""
+def read_key(request: Request, name: str, order: ResultOrder) -> PageKey | None:
+    """Read where a page of an order begins or ends: what :func:`write_key` wrote."""
 
     def read(text: str) -> PageKey:
         value, _, result_id = text.rpartition("~")
-        order = ResultOrder(request.query_params.get("order") or ResultOrder.NEWEST)
         by_time = order in (ResultOrder.NEWEST, ResultOrder.OLDEST)
-        key = dt.datetime.fromisoformat(value) if by_time else float(value) if value else None
-        if isinstance(key, dt.datetime) and key.tzinfo is None:
-            raise ValueError
-        return PageKey(value=key, result_id=int(result_id))
+        return PageKey(
+            value=_read_moment(value) if by_time else float(value) if value else None, result_id=read_id(result_id)
+        )
 
     return read_parameter(request.query_params, name, read, "what a link of this page says")
+
+
+def read_id(text: str) -> int:
+    """Read the id of a result, of those that a database can have."""
+    value = int(text)
+    if not 1 <= value < 1 << 63:
+        raise ValueError
+    return value
+
+
+def _read_moment(text: str) -> dt.datetime:
+    moment = dt.datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError
+    return moment.astimezone(dt.UTC)
 
 
 def write_key(key: PageKey) -> str:

@@ -14,13 +14,13 @@ async function refresh() {
     // nobody is there: said below
   }
   if (answer?.status === 503) location.reload(); // the page that says why, and comes back by itself
-  const stale = document.getElementById("stale");
-  if (!answer?.ok) {
-    stale.hidden = false;
-    return;
+  const text = answer?.ok ? await answer.text() : "";
+  const page = new DOMParser().parseFromString(text, "text/html");
+  if (page.getElementById("stale")) {
+    replace(document.getElementById("main"), page.getElementById("main"));
+  } else {
+    document.getElementById("stale").hidden = false; // or somebody else's page, such as a proxy's to log in
   }
-  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("main");
-  replace(document.getElementById("main"), fresh);
 }
 
 function replace(shown, fresh) {
@@ -34,6 +34,12 @@ function replace(shown, fresh) {
   if (focused >= 0) [...shown.querySelectorAll("a, summary, [tabindex]")][focused]?.focus({ preventScroll: true });
 }
 
+/** Look again and again, each time some seconds after the last answer. */
+async function keepUpToDate() {
+  await refresh();
+  setTimeout(keepUpToDate, REFRESH_MILLISECONDS);
+}
+
 showLocalTimes(document);
-setInterval(refresh, REFRESH_MILLISECONDS);
+setTimeout(keepUpToDate, REFRESH_MILLISECONDS);
 document.addEventListener("visibilitychange", refresh);

@@ -34,7 +34,9 @@ async function fetchPart(part) {
   }
   if (answer.ok) return answer;
   const isJson = answer.headers.get("Content-Type")?.startsWith("application/json");
-  throw new Error(isJson ? (await answer.json()).reason : `The server answers ${answer.status}.`);
+  if (!isJson) throw new Error(`The server answers ${answer.status}.`);
+  const { reason, is_passing: isPassing } = await answer.json();
+  throw Object.assign(new Error(reason), { isPassing });
 }
 
 async function loadFilm() {
@@ -79,8 +81,9 @@ async function toggleHeat() {
   try {
     placeHeat(await heat);
   } catch (error) {
-    find("heat-share").textContent = "";
-    refuseHeat(error.message);
+    heat = null;
+    find("heat-share").textContent = error.isPassing ? error.message : "";
+    if (!error.isPassing) refuseHeat(error.message);
     return;
   } finally {
     heatButton.removeAttribute("aria-busy");

@@ -11,14 +11,17 @@ let tag = results.dataset.tag;
 async function refresh() {
   if (document.hidden || results.dataset.live !== "yes") return;
   const headers = { "X-Fragment": "results", "If-None-Match": tag };
-  let answer;
+  let answer = null;
   try {
     answer = await fetch(location.href, { headers, cache: "no-store" });
   } catch {
-    return; // the server is away: the next round will tell
+    // nobody is there: said below
   }
-  if (answer.status === 503) location.reload(); // the page that says why, and comes back by itself
-  if (!answer.ok) return;
+  if (answer?.status === 503) location.reload(); // the page that says why, and comes back by itself
+  // An answer without a tag is somebody else's, such as a proxy's page to log in.
+  const isOurs = answer?.status === 304 || (answer?.ok && answer.headers.has("ETag"));
+  document.getElementById("stale").hidden = isOurs;
+  if (!isOurs || answer.status === 304) return;
   tag = answer.headers.get("ETag");
   replace(await answer.text());
 }
@@ -66,5 +69,11 @@ document.addEventListener("keydown", (event) => {
   act();
 });
 
+/** Look again and again, each time some seconds after the last answer. */
+async function keepUpToDate() {
+  await refresh();
+  setTimeout(keepUpToDate, REFRESH_MILLISECONDS);
+}
+
 showLocalTimes(document);
-setInterval(refresh, REFRESH_MILLISECONDS);
+setTimeout(keepUpToDate, REFRESH_MILLISECONDS);
