@@ -76,16 +76,16 @@ def test_a_conflict_with_another_file_is_no_difference(tmp_path):
 
 def test_films_of_a_batch_agree(tmp_path):
     """Films that shared a batch are recomputed within the tolerance that is stated, the first and the last."""
-    rows = process(tmp_path, *make_films(tmp_path / "films", 6))
-    assert len(rows) == 6
-    together = []
-    for row in (rows[0], rows[-1]):
-        done = replay(tmp_path, row, "--format", "json")
+    process(tmp_path, *make_films(tmp_path / "films", 24))
+    with closing(sqlite3.connect(tmp_path / "results.sqlite3")) as database:
+        shared = database.execute("SELECT result_id FROM result WHERE batch_images > 1 ORDER BY result_id").fetchall()
+    assert len(shared) > 1  # how many come together is a matter of time; of 24 some do
+    for (result_id,) in (shared[0], shared[-1]):
+        done = replay(tmp_path, {"result_id": result_id}, "--format", "json")
         assert done.code == 0, done.out
         (facts,) = done.rows
         assert facts["difference"] <= facts["tolerance"] <= 1e-6
-        together.append(facts["then"]["batch_images"])
-    assert max(together) > 1
+        assert facts["then"]["batch_images"] > 1
 
 
 @pytest.mark.parametrize(
