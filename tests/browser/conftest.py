@@ -88,6 +88,10 @@ class Visitor:
         assert answer is not None and answer.status == 200, path
         return self.page
 
+    def leave(self) -> None:
+        """Ask for nothing any more, before the server of this window alone ends."""
+        self.page.goto("about:blank")
+
     def shoot(self, what: str) -> None:
         """Take a picture, for people."""
         self._step += 1

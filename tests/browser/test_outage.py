@@ -29,4 +29,5 @@ def test_database_down(visit, tmp_path):
                 assert str(server.port) not in answer.text and "postgres" not in answer.text
             server.start()
             expect(page.locator("tr[data-result]")).to_have_count(3, timeout=60_000)
+            window.leave()
             window.complaints = [text for text in window.complaints if "503" not in text]

@@ -40,6 +40,7 @@ def test_process_again(visit, browser_home, tmp_path):
         page.get_by_role("button", name="Process again").click()
         expect(page.locator(".report")).to_contain_text(re.compile(r"\d"))
         visitor.shoot("told")
+        visitor.leave()
 
 
 def test_who_may_not_requeue_has_no_button(visit, browser_home, tmp_path):
@@ -50,6 +51,7 @@ def test_who_may_not_requeue_has_no_button(visit, browser_home, tmp_path):
         assert page.locator("a[href*=requeue]").count() == 0
         assert web.get("/requeue?reason=lateral_view").status == 403
         assert web.post("/requeue", reason="lateral_view").status == 403
+        visitor.leave()
 
 
 def test_hidden_identifiers(visitor):

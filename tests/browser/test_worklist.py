@@ -225,6 +225,7 @@ def test_live(visit, browser_home, tmp_path):
         assert page.evaluate("window.notReloaded")
         assert page.evaluate("document.activeElement.closest('tr')?.dataset.result") == focused
         visitor.shoot("just-arrived")
+        visitor.leave()
 
 
 @pytest.mark.parametrize("theme", ["dark", "light"])
