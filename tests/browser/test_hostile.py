@@ -42,7 +42,7 @@ def test_lists_show_text(visitor, path):
 
 
 def test_texts_are_shown_as_they_are(visitor, hostile_rows):
-    """A reader sees the very characters of the header, less those that only steer, which a file name has written out."""
+    """A reader sees the very characters of a header, less those that only steer; file names have them written out."""
     page = visitor.open("/worklist")
     shown = {cell.strip() for cell in page.locator(".worklist td").all_text_contents()}
     for name, attributes in HOSTILE.items():
