@@ -41,13 +41,13 @@ def configure_logs(
 
 
 class _Lines:
-    """Writes each entry as a line; one that cannot be written, for lack of space or of a reader, ends nothing."""
+    """Writes each entry as a line; one that cannot be written, for lack of space, a reader or a stream, ends nothing."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def _write(self, line: str) -> None:
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # ValueError: the stream is closed
             self._stream.write(line + "\n")
             self._stream.flush()
 

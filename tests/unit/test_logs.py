@@ -130,3 +130,11 @@ def test_libraries_are_silent(library, caplog):
     configure_logs("debug", "json")
     logging.getLogger(library).error("Invalid value for Patient's Name: Nobody^Knows")
     assert caplog.records == []
+
+
+def test_a_closed_stream_ends_nothing():
+    """A line for a stream that is closed is lost, and whoever wrote it goes on."""
+    stream = io.StringIO()
+    configure_logs("info", "json", stream=stream)
+    stream.close()
+    get_logger().error("nobody reads this")
