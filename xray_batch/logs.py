@@ -41,7 +41,7 @@ def configure_logs(
 
 
 class _Lines:
-    """Writes each entry as a line; one that cannot be written, for lack of space, a reader or a stream, ends nothing."""
+    """Writes each entry as a line; one that cannot be written, for lack of space, reader or stream, ends nothing."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
