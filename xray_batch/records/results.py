@@ -132,7 +132,7 @@ class ResultPage:
     records: tuple["ResultRecord", ...]
     previous: PageKey | None  #: to be continued before this; None: nothing comes before
     next: PageKey | None  #: to be continued behind this; None: nothing comes after
-    counts: OutcomeCounts  #: of all results of the query, those of other outcomes than its own too
+    counts: OutcomeCounts | None  #: of all results of the query, its outcome left aside; None: nobody asked for them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,6 +32,12 @@ class Metrics:
         # For all of the process; when each series began is known: with it.
         disable_created_metrics()  # type: ignore[no-untyped-call] # no annotation published
         self.registry = CollectorRegistry()
+        self._add_counters()
+        self._add_stages()
+        self._add_gauges_of_files()
+        self._add_gauges_of_the_service()
+
+    def _add_counters(self) -> None:
         self.files = self._counter("files", "Files that were answered, by outcome", "outcome", Outcome)
         self.rejected = self._counter(
             "quarantined", "Files that were answered as not analysed, by reason", "reason", ReasonCode
@@ -47,6 +53,8 @@ class Metrics:
         )
         self.expired = self._counter("lease_expired", "Files taken over from a service that died or hung")
         self.rearmed = self._counter("watch_rearmed", "Times that the watch on the inbox had died and was set anew")
+
+    def _add_stages(self) -> None:
         self.stages = Histogram(
             "xray_stage_seconds",
             "Time that one step of the work takes; process is decoding and classifying one file",
@@ -55,6 +63,8 @@ class Metrics:
         )
         for stage in STAGES:
             self.stages.labels(stage)
+
+    def _add_gauges_of_files(self) -> None:
         self.queue = self._gauge(
             "queue_depth", "Files in the database without an answer: queued, or leased and being answered", "state"
         )
@@ -69,6 +79,13 @@ class Metrics:
         self.ignored = self._gauge(
             "ignored_old_files", "Entries of the inbox left alone for their name for more than a day: broken transfers?"
         )
+        self.unbalanced = self._gauge(
+            "unbalanced_arrivals", "Files that the account misses; anything but 0 is an alarm"
+        )
+        for state in ("queued", "leased"):
+            self.queue.labels(state)
+
+    def _add_gauges_of_the_service(self) -> None:
         self.watch_mode = self._gauge(
             "watch_mode", "How the service learns of new files: 1 for inotify, or for polling by scans alone", "mode"
         )
@@ -83,9 +100,6 @@ class Metrics:
         self.database = self._gauge("db_up", "1 while the database answers, 0 while it is down")
         self.breaker = self._gauge("breaker_open", "1 while nearly every attempt fails and the service pauses, else 0")
         self.claiming = self._gauge("claiming", "1 while files are taken from the inbox, 0 while disk or spool is full")
-        self.unbalanced = self._gauge(
-            "unbalanced_arrivals", "Files that the account misses; anything but 0 is an alarm"
-        )
         self.model = self._gauge(
             "model_info",
             "The model in use, by id and SHA-256 of its manifest; the value is always 1",
@@ -94,8 +108,6 @@ class Metrics:
         )
         for mode in WatchMode:
             self.watch_mode.labels(mode.value)
-        for state in ("queued", "leased"):
-            self.queue.labels(state)
         scanned_at = time.monotonic()
         self.scan_age.set_function(lambda: time.monotonic() - scanned_at)
 

@@ -332,11 +332,11 @@ class Store:
         *,
         after: PageKey | None = None,
         before: PageKey | None = None,
-        most: int = 2000,
+        most: int | None = None,
     ) -> ResultPage:
         """Read `size` results behind `after`, or before `before`, or from the start; `query.limit` has no say.
 
-        Where the query has conditions, counting ends with `most`.
+        All results of the query are counted if `most` is given; where it has conditions, counting ends with so many.
         """
         with read_transaction(self._engine) as connection:
             return pages.page(connection, query, size, after, before, most)

@@ -56,9 +56,14 @@ def results(engine: sa.Engine, query: ResultQuery) -> Iterator[dict[str, object]
 
 
 def page(
-    connection: sa.Connection, query: ResultQuery, size: int, after: PageKey | None, before: PageKey | None, most: int
+    connection: sa.Connection,
+    query: ResultQuery,
+    size: int,
+    after: PageKey | None,
+    before: PageKey | None,
+    most: int | None,
 ) -> ResultPage:
-    """Read `size` results behind `after`, or before `before`, or from the start, and count up to `most` of all."""
+    """Read `size` results behind `after`, or before `before`, or from the start; count all, unless `most` is None."""
     narrowed = list(_narrowed(connection, query))
     backwards = before is not None
     rows = _read(connection, query, narrowed, before or after, size + 1, backwards=backwards)
@@ -72,7 +77,7 @@ def page(
         records=tuple(record_of(row) for row in rows),
         previous=first if has_previous else None,
         next=last if has_next else None,
-        counts=_count_outcomes(connection, query, narrowed, most),
+        counts=None if most is None else _count_outcomes(connection, query, narrowed, most),
     )
 
 

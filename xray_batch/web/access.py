@@ -8,6 +8,7 @@ import base64
 import binascii
 import hmac
 import ipaddress
+import os
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -171,7 +172,7 @@ def read_tokens(path: Path) -> Mapping[str, str]:
     """
     try:
         with path.open("rb") as file:
-            if stat.S_IMODE(path.stat().st_mode) & stat.S_IROTH:
+            if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & stat.S_IROTH:
                 message = f"the token file {path} can be read by everybody: chmod o-r"
                 raise ConfigurationError(message)
             lines = file.read(_TOKEN_FILE_BYTES).decode().splitlines()

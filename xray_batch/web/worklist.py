@@ -23,6 +23,9 @@ T = TypeVar("T")
 
 PAGE_ROWS: Final = 50
 
+#: Results of a filter that are counted; the README says how many.
+_COUNTED: Final = 2000
+
 #: Columns that say who the patient is, or when he was here (PS3.15 Annex E); `reason` may quote the file's header.
 IDENTIFYING: Final = frozenset(
     {
@@ -56,7 +59,7 @@ _CHUNK_BYTES: Final = 1 << 16
 def worklist(request: Request) -> Response:
     """Show one page of results; to our script the list alone, or 304 if that is what it has."""
     query = read_query(request)
-    page = find_page(request, query)
+    page = find_page(request, query, most=_COUNTED)
     listed = render(
         request,
         "results.html.jinja",
@@ -89,10 +92,10 @@ def worklist(request: Request) -> Response:
     return render(request, "worklist.html.jinja", facts)
 
 
-def find_page(request: Request, query: ResultQuery) -> ResultPage:
-    """Return the page of a list that the address asks for."""
+def find_page(request: Request, query: ResultQuery, *, most: int | None = None) -> ResultPage:
+    """Return the page of a list that the address asks for; `most` is that of :meth:`xray_batch.store.Store.page`."""
     after, before = (read_key(request, name, query.order) for name in ("after", "before"))
-    return site_of(request).store.page(query, PAGE_ROWS, after=after, before=before)
+    return site_of(request).store.page(query, PAGE_ROWS, after=after, before=before, most=most)
 
 
 def export(request: Request) -> Response:
