@@ -108,9 +108,7 @@ def test_the_other_takes_over(service):
     burst = Burst(service.home, SEED)
     victim = service.start()
     service.wait_until_ready()
-    for _ in burst.drop(60):
-        pass
-    service.wait_until(lambda: stopped_in_the_middle(service, victim))
+    service.wait_until(lambda: stopped_in_the_middle(service, burst, victim))
     port = free_port()
     service.start(XRAY_BATCH_HEALTH_ADDRESS=f"127.0.0.1:{port}")  # as on another host: the socket is the victim's
     service.wait_until_ready(2)
@@ -123,13 +121,17 @@ def test_the_other_takes_over(service):
     judge(service, burst)
 
 
-def stopped_in_the_middle(service: WatchedFolder, victim: subprocess.Popen[bytes]) -> bool:
-    """Stop a service; let it go on where it has nothing in hand at that moment."""
-    victim.send_signal(signal.SIGSTOP)
+def stopped_in_the_middle(service: WatchedFolder, burst: Burst, victim: subprocess.Popen[bytes]) -> bool:
+    """Give a service work and stop it again and again meanwhile; leave it stopped once it has some in hand."""
+    for _ in burst.drop(30):
+        pass
     with closing(Store(open_database(service.database_url))) as store:
-        if store.queue_status().leased:
-            return True
-    victim.send_signal(signal.SIGCONT)
+        for _ in range(100):
+            victim.send_signal(signal.SIGSTOP)
+            if store.queue_status().leased:
+                return True
+            victim.send_signal(signal.SIGCONT)
+            time.sleep(0.01)
     return False
 
 
