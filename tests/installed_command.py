@@ -74,6 +74,7 @@ class WatchedFolder:
     database_url: str
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     settings: dict[str, str] = field(default_factory=dict)  #: variables of every process
+    logs: Path | None = None  #: folder of the log; that of the home folder, unless told otherwise
 
     @property
     def inbox(self) -> Path:
@@ -84,7 +85,7 @@ class WatchedFolder:
         """Start `xray-batch watch`, if need be through another command; its log goes to a file."""
         settings = {"XRAY_BATCH_SETTLE_SECONDS": "0.3", "XRAY_BATCH_SCAN_SECONDS": "0.5"}
         settings |= {"XRAY_BATCH_DATABASE_URL": self.database_url, "XRAY_BATCH_LEASE_SECONDS": "10"} | self.settings
-        with (self.home.parent / "log").open("ab") as log:
+        with self._log_file.open("ab") as log:
             process = subprocess.Popen(
                 [*through, sys.executable, "-m", "xray_batch", "watch", "--home", str(self.home)],
                 stdout=log,
@@ -97,7 +98,11 @@ class WatchedFolder:
     @property
     def log(self) -> str:
         """Everything that the processes logged."""
-        return (self.home.parent / "log").read_text(encoding="utf-8")
+        return self._log_file.read_text(encoding="utf-8")
+
+    @property
+    def _log_file(self) -> Path:
+        return (self.logs or self.home.parent) / "log"
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait for something that the service is to do."""

@@ -85,6 +85,10 @@ class DatabaseReadOnlyError(DatabaseUnavailableError):
     """The database can be read, but takes no writes from here: a stand-by server, a role or a file that only reads."""
 
 
+class FoldersHangError(TransientError):
+    """The folders, on a share whose server is gone for instance, do not answer, and nobody can wait any longer."""
+
+
 class DeviceMemoryError(TransientError):
     """The device has not the memory to classify even one image; other work may be using it."""
 

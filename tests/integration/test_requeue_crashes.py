@@ -10,6 +10,7 @@ import json
 import os
 from collections import Counter
 from contextlib import closing, contextmanager, suppress
+from unittest.mock import Mock
 
 import pytest
 import sqlalchemy as sa
@@ -22,6 +23,7 @@ from xray_batch.pipeline.requeue import requeue
 from xray_batch.pipeline.retention import prune
 from xray_batch.records import Outcome, Rejection
 from xray_batch.service.archives import Archives
+from xray_batch.service.disk_thread import DiskThread
 from xray_batch.service.filing import Filing
 from xray_batch.service.metrics import Metrics
 from xray_batch.settings import Settings
@@ -108,8 +110,10 @@ def answer(store, finished):
 
 def file_away(folders, store):
     """File away as the service does."""
-    for _ in Filing(folders, store, Archives(folders, Settings(home=folders.home)), Metrics()).run():
+    disk = DiskThread(beat=Mock(), hangs=Mock(), stop_at=lambda: float("inf"))
+    for _ in Filing(folders, store, Archives(folders, Settings(home=folders.home), disk), Metrics(), disk).run():
         pass
+    disk.stop()
 
 
 def run_and_die(database, number, monkeypatch, work):

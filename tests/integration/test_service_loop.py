@@ -23,6 +23,7 @@ from xray_batch.service import breaker as breaker_module
 from xray_batch.service import intake as intake_module
 from xray_batch.service import loop as service_module
 from xray_batch.service import reporting as reporting_module
+from xray_batch.service.disk_thread import DiskThread
 from xray_batch.settings import Settings
 from xray_batch.store import AnswerSelection, Store
 
@@ -103,6 +104,15 @@ def test_a_file_that_ends_every_decoder_is_given_up(home):
     assert rows["b.png"]["reason_code"] == "attempts_exhausted"
     assert (home.rejected / "b.png.reason.json").exists()
     assert {rows[name]["outcome"] for name in ("a.png", "c.png")} == {"pneumonia"}
+
+
+def test_a_hang_of_the_folders_is_not_held_against_the_file(home, monkeypatch):
+    """A decoder that waits for a share is ended like one that does not end by itself."""
+    monkeypatch.setattr(DiskThread, "hung_within", lambda _disk, _seconds: pipeline.tries["b.png"] < 10)
+    pipeline = ScriptedPipeline({"b.png": [BROKEN]})
+    rows = run_until_idle(home, pipeline)
+    assert pipeline.tries["b.png"] > 10
+    assert rows["b.png"]["reason_code"] == "attempts_exhausted"
 
 
 class Killed(BaseException):

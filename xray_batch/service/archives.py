@@ -6,7 +6,7 @@ doubles nothing is told in :mod:`xray_batch.intake.unpacked`.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from xray_batch.decode import is_zip
@@ -14,6 +14,7 @@ from xray_batch.intake import Claimed, Folders, is_unpacked, meant_by, remove_ab
 from xray_batch.logs import get_logger
 from xray_batch.pipeline.engine import Answered, Job
 from xray_batch.records import Lease
+from xray_batch.service.disk_thread import DiskThread
 from xray_batch.service.faults import DISK_ERRNOS, why
 from xray_batch.settings import Settings
 
@@ -21,8 +22,9 @@ from xray_batch.settings import Settings
 class Archives:
     """The zip archives of one service."""
 
-    def __init__(self, folders: Folders, settings: Settings) -> None:
+    def __init__(self, folders: Folders, settings: Settings, disk: DiskThread) -> None:
         self._folders = folders
+        self._disk = disk
         self._unpacks = settings.unpack_zip
         self._log = get_logger()
 
@@ -31,13 +33,18 @@ class Archives:
         unpacks = self._unpacks and not is_unpacked(lease.source_name)
         return Job(path=path, context=lease, unpack_in=self._folders.spool if unpacks else None)
 
-    def to_unpack(self, claims: Iterable[Claimed]) -> Iterator[Claimed]:
+    def to_unpack(self, claims: Iterable[Claimed]) -> list[Claimed]:
         """Choose the archives that are to be unpacked, whether or not their bytes have an answer.
 
         That answer may date from a time when archives were refused.
         """
-        if self._unpacks:
-            yield from (claimed for claimed in claims if not is_unpacked(claimed.source_name) and is_zip(claimed.path))
+        if not self._unpacks:
+            return []
+        return [
+            claimed
+            for claimed in claims
+            if not is_unpacked(claimed.source_name) and self._disk.do(is_zip, claimed.path)
+        ]
 
     def members_arrive(self, answered: Answered[Lease]) -> bool:
         """Put the members of an archive, if this was one, into the inbox; False if that is not possible now.
@@ -56,9 +63,9 @@ class Archives:
         else:  # requeued: it lies where it was filed
             name = meant_by(answered.job.context.source_name)[0]
         try:
-            answered.unpacked.folder.move_into_inbox(self._folders, name, arrival_id)
+            self._disk.do(answered.unpacked.folder.move_into_inbox, self._folders, name, arrival_id)
         except OSError as error:
-            answered.unpacked.folder.remove()
+            self._disk.do(answered.unpacked.folder.remove)
             if error.errno in DISK_ERRNOS:
                 raise
             self._log.error("members cannot be moved", arrival_id=str(arrival_id), why=why(error))
@@ -67,5 +74,5 @@ class Archives:
         return True
 
     def clean_up(self) -> None:
-        """Remove what a process that died left half unpacked."""
+        """Remove what a process that died left half unpacked; called in the thread of the disk."""
         remove_abandoned(self._folders.spool)

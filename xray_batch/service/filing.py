@@ -3,7 +3,7 @@
 import os
 import time
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from typing import Final
 
@@ -12,6 +12,7 @@ from xray_batch.intake import Folders, file_away, printable, remove_empty_subfol
 from xray_batch.logs import get_logger
 from xray_batch.records import Unfiled
 from xray_batch.service.archives import Archives
+from xray_batch.service.disk_thread import DiskThread
 from xray_batch.service.faults import why
 from xray_batch.service.metrics import Metrics
 from xray_batch.store import Store
@@ -26,11 +27,12 @@ _TIDY_SECONDS: Final = 60.0
 class Filing:
     """Files away what the database says is done; what cannot be moved now is tried again later."""
 
-    def __init__(self, folders: Folders, store: Store, archives: Archives, metrics: Metrics) -> None:
+    def __init__(self, folders: Folders, store: Store, archives: Archives, metrics: Metrics, disk: DiskThread) -> None:
         self._folders = folders
         self._store = store
         self._archives = archives
         self._metrics = metrics
+        self._disk = disk
         self._log = get_logger()
         self._stuck: set[uuid.UUID] = set()  #: arrivals that could not be moved
         self._tidy_at = 0.0
@@ -38,16 +40,13 @@ class Filing:
     def run(self) -> Iterator[Collection[uuid.UUID]]:
         """File away a group at a time; yield which arrivals are filed, so that the caller can see to other things."""
         if time.monotonic() > self._tidy_at:
-            self._tidy()
+            self._disk.do(self._tidy)
             self._tidy_at = time.monotonic() + _TIDY_SECONDS
         after: uuid.UUID | None = None
         while done := self._store.unfiled(_GROUP, after):
             after = done[-1].arrival_id
-            filed: dict[uuid.UUID, str] = {}
             with self._metrics.stages.labels("file_away").time():
-                for unfiled in done:
-                    if unfiled.arrival_id not in self._stuck:
-                        self._file_one(unfiled, filed)
+                filed = self._disk.do(self._file_all, done)
                 self._store.mark_filed(filed)
             yield filed.keys()
 
@@ -56,6 +55,14 @@ class Filing:
         self._archives.clean_up()
         with suppress(OSError):  # an inbox that cannot be read; taking files in says so
             remove_empty_subfolders(self._folders.inbox)
+
+    def _file_all(self, done: Iterable[Unfiled]) -> dict[uuid.UUID, str]:
+        """Move originals, but for those that could not be moved a moment ago; return where they are."""
+        filed: dict[uuid.UUID, str] = {}
+        for unfiled in done:
+            if unfiled.arrival_id not in self._stuck:
+                self._file_one(unfiled, filed)
+        return filed
 
     def _file_one(self, unfiled: Unfiled, filed: dict[uuid.UUID, str]) -> None:
         """Move one original and add where it is to `filed`."""

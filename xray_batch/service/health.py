@@ -113,8 +113,9 @@ class HealthServer:
             self._server.server_close()
             self._server = None
             if self._address == "unix":
-                with suppress(OSError):
-                    self._socket.unlink(missing_ok=True)
+                remover = threading.Thread(target=self._remove_socket, daemon=True)
+                remover.start()
+                remover.join(_REQUEST_SECONDS)  # it may be on a share that hangs, which must not hold up the end
         if self._folder is not None:
             os.close(self._folder)
             self._folder = None
@@ -144,6 +145,10 @@ class HealthServer:
         server = _UnixServer(self._short_name(), self._handler)
         self._socket.chmod(_SOCKET_MODE)
         return server
+
+    def _remove_socket(self) -> None:
+        with suppress(OSError):
+            self._socket.unlink(missing_ok=True)
 
     def _short_name(self) -> str:
         """Return the path of the socket, or one that leads there and is short enough."""

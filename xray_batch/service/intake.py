@@ -28,6 +28,7 @@ from xray_batch.pipeline.engine import Answered
 from xray_batch.pipeline.room import Room, disks_of, look_for_room
 from xray_batch.records import Arrival, Disposition, Lease, ModelIdentity
 from xray_batch.service.archives import Archives
+from xray_batch.service.disk_thread import DiskThread
 from xray_batch.service.faults import DISK_ERRNOS, why
 from xray_batch.service.metrics import Metrics
 from xray_batch.settings import Settings
@@ -54,6 +55,8 @@ class Intake:
     ----------
     model
         Files whose bytes it has answered are duplicates.
+    disk
+        Does all that touches the folders.
     keep_alive
         Called between two files; hashing a large one takes a while.
     """
@@ -66,6 +69,8 @@ class Intake:
         archives: Archives,
         settings: Settings,
         metrics: Metrics,
+        *,
+        disk: DiskThread,
         keep_alive: Callable[[], None],
     ) -> None:
         self._metrics = metrics
@@ -74,6 +79,7 @@ class Intake:
         self._model = model
         self._archives = archives
         self._settings = settings
+        self._disk = disk
         self._keep_alive = keep_alive
         self._log = get_logger()
         self._tracker = SettleTracker(
@@ -115,7 +121,7 @@ class Intake:
         self.can_read_inbox = True
         try:
             with self._metrics.stages.labels("claim").time():
-                more, waiting = self._claim_complete(renamed)
+                more, waiting = self._disk.do(self._claim_complete, renamed)
         except OSError as error:
             if error.errno in DISK_ERRNOS:
                 raise
@@ -136,7 +142,12 @@ class Intake:
         OSError
             If a folder that the service fills is not there.
         """
-        room = look_for_room(self._disks, self._settings.disk_floor_mb)
+        return self._note_room(self._disk.do(self._measure_room))
+
+    def _measure_room(self) -> Room:
+        return look_for_room(self._disks, self._settings.disk_floor_mb)
+
+    def _note_room(self, room: Room) -> bool:
         if room.for_claims != self.room.for_claims:
             report = self._log.info if room.for_claims else self._log.error
             said = "the disk has room again" if room.for_claims else "the disk is nearly full: nothing is taken in"
@@ -152,7 +163,7 @@ class Intake:
         lease = answered.job.context
         if answered.content_sha256 == lease.content_sha256:
             return True
-        claimed = claimed_by(self._folders, lease.held_by)
+        claimed = self._disk.do(claimed_by, self._folders, lease.held_by)
         if claimed is None:  # queued once more: where it was filed nobody but us should write
             return answered.content_sha256 is None and self._is_filed(answered.job.path, lease)
         arrival = self._arrival(claimed)
@@ -167,7 +178,7 @@ class Intake:
     def _is_filed(self, path: Path, lease: Lease) -> bool:
         """Tell whether an original that was filed away still has its bytes."""
         try:
-            return content_sha256(path) == lease.content_sha256
+            return self._disk.do(content_sha256, path) == lease.content_sha256
         except OSError as error:
             self._log.error("original cannot be read", arrival_id=str(lease.held_by), why=why(error))
             return False
@@ -194,7 +205,7 @@ class Intake:
         self._metrics.scanned(time.monotonic() - start)
         self._metrics.inbox.set(len(found.files))
         self._metrics.ignored.set(found.left_alone[LeftAlone.IGNORED_FOR_LONG])
-        if not self.look_for_room():
+        if not self._note_room(self._measure_room()):
             self._tracker.complete(found.files, renamed)  # they go on settling
             return False, False
         claimed: Counter[bool] = Counter()  #: urgent ones, and others
@@ -237,10 +248,10 @@ class Intake:
 
     def _record_claims(self) -> bool:
         """Record one group of what is in the spool and not recorded, urgent first; tell whether there is more."""
-        ids = claim_ids(self._folders)
+        ids = self._disk.do(claim_ids, self._folders)
         for gone in self._recorded.keys() - ids:  # others may have filed some away
             del self._recorded[gone]
-        new = list(claims_in_spool(self._folders, ids - self._recorded.keys()))
+        new = self._disk.do(self._look_into, ids - self._recorded.keys())
         new.sort(key=lambda claimed: not claimed.is_urgent)
         for start in range(0, len(new), _GROUP):
             group = new[start : start + _GROUP]
@@ -253,11 +264,14 @@ class Intake:
                 return len(new) > start + _GROUP
         return False
 
+    def _look_into(self, arrival_ids: Collection[uuid.UUID]) -> list[Claimed]:
+        return list(claims_in_spool(self._folders, arrival_ids))
+
     def _arrival(self, claimed: Claimed) -> Arrival | None:
         """Learn what a claimed file is; None if that is not possible now."""
         self._keep_alive()
         try:
-            return hash_claimed(claimed)
+            return self._disk.do(hash_claimed, claimed)
         except OSError as error:
             self._log.error("claimed file cannot be read", arrival_id=str(claimed.arrival_id), why=why(error))
             return None

@@ -1,8 +1,9 @@
 """The loop of the service.
 
 One thread does everything in turn: take files in, lease and classify them, record the answers, file the
-originals away.  Which step a file is at is read from the spool and the database, never from memory, so
-that a crash at any point is mended by the next turn of any process::
+originals away.  What touches the folders is done by another, for which it waits: a share may hang.  Which
+step a file is at is read from the spool and the database, never from memory, so that a crash at any point
+is mended by the next turn of any process::
 
     inbox --claim--> spool --hash, record--> queued --lease, classify, record--> done --file away--> filed
                                                ^                                                       |
@@ -22,6 +23,7 @@ from xray_batch.errors import (
     ConfigurationError,
     DatabaseRefusedError,
     DatabaseUnavailableError,
+    FoldersHangError,
     ServiceFailedError,
     TransientError,
 )
@@ -31,6 +33,7 @@ from xray_batch.pipeline.engine import Answered, Failure, Job, Pipeline, give_up
 from xray_batch.records import Finished, Lease, Prediction
 from xray_batch.service.archives import Archives
 from xray_batch.service.breaker import CircuitBreaker
+from xray_batch.service.disk_thread import DiskThread
 from xray_batch.service.faults import why
 from xray_batch.service.filing import Filing
 from xray_batch.service.health import Vitals
@@ -59,6 +62,9 @@ _RETRY_SECONDS_AT_MOST: Final = 900.0
 _BACK_OFF_SECONDS: Final = 1.0
 _BACK_OFF_SECONDS_AT_MOST: Final = 10.0
 
+#: For so long after the folders hung no attempt counts: a decode worker that waits for them is ended after a minute.
+_HANG_SECONDS: Final = 120.0
+
 #: A content leased so often without an end may be what ended the service, and is leased alone from then on: decoding
 #: cannot end the service, so most or all of what it had in hand each time was innocent.
 _LEASES_TOGETHER: Final = 5
@@ -83,16 +89,26 @@ class Service:
         self._pipeline = pipeline
         self._store = store
         self._settings = settings
-        self._archives = Archives(folders, settings)
+        self._disk = DiskThread(beat=self._beat, hangs=self._hangs, stop_at=lambda: self._stop_at)
+        self._archives = Archives(folders, settings, self._disk)
         self._metrics = vitals.metrics
-        self._filing = Filing(folders, store, self._archives, self._metrics)
+        self._filing = Filing(folders, store, self._archives, self._metrics, self._disk)
         self._log = get_logger()
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._stop_at = float("inf")
         self._next_scan = 0.0
         self._scanned_at = 0.0
-        self._intake = Intake(folders, store, pipeline.model, self._archives, settings, self._metrics, self._keep_alive)
+        self._intake = Intake(
+            folders,
+            store,
+            pipeline.model,
+            self._archives,
+            settings,
+            self._metrics,
+            disk=self._disk,
+            keep_alive=self._keep_alive,
+        )
         self._watcher = InboxWatcher(folders.inbox, self._wake)
         self._breaker = CircuitBreaker()
         self._ready = False
@@ -107,24 +123,26 @@ class Service:
             intake=self._intake,
             watcher=self._watcher,
             breaker=self._breaker,
+            disk=self._disk,
         )
 
     def run(self) -> None:
         """Work until :meth:`stop`, then finish what is in hand.
 
-        Database outages, full disks and decode workers that do not start are waited out; they never end the
-        service.
+        Database outages, full disks, shares that hang and decode workers that do not start are waited out; they never
+        end the service.
 
         Raises
         ------
         ServiceFailedError
             If nothing here can go on: a bug, or a GPU that has failed, which lasts for the life of a process.
         """
-        self._watcher.start()
         model = self._pipeline.model
         device = str(self._pipeline.device)
         self._reporting.start(device=device, model_id=model.model_id, model_sha256=model.model_sha256)
         try:
+            with suppress(FoldersHangError):  # then it is to stop before it has begun
+                self._disk.do(self._watcher.start)
             self._go_on()
         except ConfigurationError:  # a damaged database; to be started anew would not mend it
             raise
@@ -154,8 +172,10 @@ class Service:
 
     def _leave(self) -> None:
         notify("STOPPING=1")
-        self._reporting.stop()
-        self._watcher.stop()
+        with suppress(FoldersHangError):
+            self._reporting.stop()
+            self._disk.do(self._watcher.stop)
+        self._disk.stop()
         with suppress(DatabaseUnavailableError):  # then the leases expire by themselves
             self._give_back()
 
@@ -187,7 +207,7 @@ class Service:
         if not self._ready:
             self._reporting.look()
             notify("READY=1")
-            self._log.info("ready", watch_mode=self._watcher.mode, device=str(self._pipeline.device))
+            self._log.info("ready", watch_mode=self._reporting.watch_mode, device=str(self._pipeline.device))
             self._ready = True
         while self._work() and not self._stopping.is_set():
             pass  # what must be leased alone comes one by one
@@ -223,7 +243,7 @@ class Service:
         seconds = self._intake.run(self._watcher.take_renamed())
         self._scanned_at = time.monotonic()
         self._next_scan = self._scanned_at + seconds
-        self._watcher.send_canary()
+        self._disk.do(self._watcher.send_canary)
 
     # -- through ------------------------------------------------------------------------------------
 
@@ -259,7 +279,7 @@ class Service:
         """Find the files of leased contents; what has none, or too many attempts, ends here."""
         for lease in leases:
             try:
-                path = find_original(self._folders, lease.original)
+                path = self._disk.do(find_original, self._folders, lease.original)
             except OSError as error:  # the disk's fault, for as long as it takes
                 self._log.error("original cannot be read", arrival_id=str(lease.held_by), why=why(error))
                 self._retry(lease, counted=False)
@@ -299,6 +319,8 @@ class Service:
 
     def _may_be_to_blame(self) -> bool:
         """Take note of an attempt that ended abnormally; tell whether it is to be held against the file."""
+        if self._disk.hung_within(_HANG_SECONDS):
+            return False
         in_pause = self._breaker.pause_seconds > 0  # it was taken up before that began
         if self._breaker.failed():
             pause = round(self._breaker.pause_seconds)
@@ -310,7 +332,7 @@ class Service:
         if self._intake.is_for_recorded_bytes(answered):
             return self._archives.members_arrive(answered)
         if answered.unpacked is not None:
-            answered.unpacked.folder.remove()
+            self._disk.do(answered.unpacked.folder.remove)
         return False
 
     def _not_now(self, answered: Answered[Lease]) -> None:
@@ -372,6 +394,12 @@ class Service:
     def _forget(self, lease: Lease) -> None:
         if self._leased.get(lease.content_sha256) == lease:
             del self._leased[lease.content_sha256]
+
+    def _beat(self) -> None:
+        self._reporting.beat()
+
+    def _hangs(self) -> None:
+        self._reporting.folders_hang()
 
     def _keep_alive(self) -> None:
         """Say that the service gets on: to systemd, and to those who would take its leases for those of a dead one."""

@@ -6,12 +6,13 @@ import time
 from contextlib import suppress
 from typing import Final
 
-from xray_batch.errors import DatabaseUnavailableError, TransientError
+from xray_batch.errors import DatabaseUnavailableError, FoldersHangError, TransientError
 from xray_batch.intake import Folders, InboxWatcher, WatchMode
 from xray_batch.logs import get_logger
 from xray_batch.pipeline.service_state import write_service_state
 from xray_batch.records import Finished
 from xray_batch.service.breaker import CircuitBreaker
+from xray_batch.service.disk_thread import DiskThread
 from xray_batch.service.faults import DISK_ERRNOS
 from xray_batch.service.health import Vitals
 from xray_batch.service.host import Watchdog
@@ -36,6 +37,7 @@ class Reporting:
         intake: Intake,
         watcher: InboxWatcher,
         breaker: CircuitBreaker,
+        disk: DiskThread,
     ) -> None:
         self._folders = folders
         self._store = store
@@ -44,6 +46,8 @@ class Reporting:
         self._intake = intake
         self._watcher = watcher
         self._breaker = breaker
+        self._disk = disk
+        self.watch_mode = WatchMode.POLLING  #: at the last look
         self._log = get_logger()
         self._watchdog = Watchdog()
         self._recount_at = time.monotonic() + _RECOUNT_SECONDS
@@ -61,7 +65,7 @@ class Reporting:
     def stop(self) -> None:
         """Leave nothing that a dead service would seem to say."""
         with suppress(OSError):
-            self._folders.service_state.unlink(missing_ok=True)
+            self._disk.do(self._folders.service_state.unlink, missing_ok=True)
 
     @property
     def beat_seconds(self) -> float:
@@ -75,14 +79,23 @@ class Reporting:
 
     def interrupted(self, error: TransientError | OSError) -> None:
         """Say what the loop waits for; a disk that has become full may be why, whatever the error says."""
-        with suppress(OSError):
+        with suppress(OSError, FoldersHangError):
             self._intake.look_for_room()
         has_database = not isinstance(error, DatabaseUnavailableError)
         has_disk = isinstance(error, TransientError) or error.errno not in DISK_ERRNOS
         self._report_room()
         self._health.report(database=has_database, disk=has_disk and self._intake.room.for_claims)
         self._metrics.database.set(has_database)
-        if self._metrics.waiting_since is None:  # what comes now waits, and nobody can count it
+        self._begin_to_wait()
+
+    def folders_hang(self) -> None:
+        """Say that the folders do not answer; the next look says that they do."""
+        self._health.report(inbox=False)
+        self._begin_to_wait()
+
+    def _begin_to_wait(self) -> None:
+        """Count from now at the latest how long the oldest waits: what comes now waits, and nobody can count it."""
+        if self._metrics.waiting_since is None:
             self._metrics.waiting_since = time.monotonic()
 
     def finished(self, result: Finished) -> None:
@@ -100,19 +113,24 @@ class Reporting:
         DatabaseUnavailableError
             If the queue cannot be counted.
         """
+        self.watch_mode = self._disk.do(self._look_at_watcher)
         self._look_at_queue()
         self._look_at_intake()
         self._look_at_account()
         with suppress(OSError):
-            write_service_state(
+            self._disk.do(
+                write_service_state,
                 self._folders.service_state,
-                watch_mode=self._watcher.mode,
+                watch_mode=self.watch_mode,
                 **self._model,
                 watch_rearmed=self._watcher.rearmed,
                 canary_age_seconds=self._watcher.canary_age,
                 claiming=self._intake.room.for_claims,
                 breaker_open=self._breaker.is_open,
             )
+
+    def _look_at_watcher(self) -> WatchMode:
+        return self._watcher.mode  # sets a watch that has died anew
 
     def _look_at_account(self) -> None:
         """Read the tally each time, and now and then whether it is what there is."""
@@ -140,12 +158,12 @@ class Reporting:
         self._metrics.waiting_since = time.monotonic() - longest if longest else None
 
     def _look_at_intake(self) -> None:
-        metrics, mode = self._metrics, self._watcher.mode
+        metrics = self._metrics
         self._report_room()
         self._health.report(disk=self._intake.room.for_claims, inbox=self._intake.can_read_inbox)
         metrics.breaker.set(self._breaker.is_open)
         for known in WatchMode:
-            metrics.watch_mode.labels(known).set(known is mode)
+            metrics.watch_mode.labels(known).set(known is self.watch_mode)
         metrics.canary.set(math.nan if self._watcher.canary_age is None else self._watcher.canary_age)
         metrics.rearmed.inc(self._watcher.rearmed - self._rearmed)
         self._rearmed = self._watcher.rearmed

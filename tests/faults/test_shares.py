@@ -1,0 +1,143 @@
+"""Shares whose server is gone: every call to a file waits, in the kernel, until it is back.
+
+bindfs is the share; stopped by a signal, it answers no call, as a file server that is down on a hard mount.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from fault_checker import check, expected
+from fault_drops import Burst
+from installed_command import WatchedFolder
+from postgresql_server import free_port
+
+SEED = int(os.environ.get("FAULT_SEED", "20261130"))
+
+
+@dataclass(frozen=True)
+class Share:
+    """A mounted folder, and the program that serves it."""
+
+    folder: Path
+    server: subprocess.Popen[bytes]
+
+    def hang(self) -> None:
+        """Answer nothing from now on."""
+        self.server.send_signal(signal.SIGSTOP)
+
+    def answer(self) -> None:
+        """Answer everything, also what has waited."""
+        self.server.send_signal(signal.SIGCONT)
+
+
+@pytest.fixture
+def share(tmp_path: Path) -> Iterator[Share]:
+    """Mount a folder through a program that can be stopped."""
+    if shutil.which("bindfs") is None:
+        pytest.skip("the package `bindfs` is missing")
+    behind, folder = tmp_path / "behind", tmp_path / "share"
+    behind.mkdir()
+    folder.mkdir()
+    server = subprocess.Popen(["bindfs", "-f", behind, folder], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not folder.is_mount():
+        with suppress(subprocess.TimeoutExpired):
+            server.wait(0.1)
+            pytest.skip("mounting by FUSE is not permitted here")
+    share = Share(folder, server)
+    yield share
+    share.answer()
+    subprocess.run(["umount", "--lazy", folder], check=True)
+    server.wait(60)
+
+
+@pytest.fixture
+def service(share: Share, database_url: str, small_bundle: Path, tmp_path: Path) -> Iterator[WatchedFolder]:
+    """Watch a home folder on the share; its database, the bundle and the log are elsewhere."""
+    folder = WatchedFolder(share.folder / "home", database_url, logs=tmp_path)
+    folder.settings |= {"XRAY_BATCH_BUNDLE": str(small_bundle), "XRAY_BATCH_INCOMPLETE_SECONDS": "2"}
+    folder.inbox.mkdir(parents=True)
+    yield folder
+    share.answer()
+    for process in folder.processes:
+        process.kill()
+        process.wait()
+
+
+def drop(burst: Burst, count: int) -> None:
+    """Drop so many files."""
+    for _ in burst.drop(count):
+        pass
+
+
+def readiness(port: int) -> tuple[int, str]:
+    """Ask whether the service is ready."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=60) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_a_share_that_hangs(service, share, tmp_path):
+    """In the middle of a burst: the service says so and beats on; back again, every file has its answer."""
+    port = free_port()
+    burst = Burst(service.home, SEED)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(120)
+        process = service.start(
+            NOTIFY_SOCKET=str(tmp_path / "notify"),
+            WATCHDOG_USEC="8000000",
+            XRAY_BATCH_HEALTH_ADDRESS=f"127.0.0.1:{port}",
+        )
+        service.wait_until_ready()
+        drop(burst, 40)
+        share.hang()
+        service.wait_until(lambda: '"the folders do not answer"' in service.log)
+        systemd.setblocking(False)
+        with suppress(BlockingIOError):
+            while systemd.recv(100):
+                pass
+        systemd.settimeout(120)
+        assert [systemd.recv(100) for _ in range(3)] == [b"WATCHDOG=1"] * 3
+    code, said = readiness(port)
+    assert (code, "inbox: not usable" in said, "database: ok" in said) == (503, True, True)
+    share.answer()
+    drop(burst, 10)
+    service.wait_until(lambda: service.accounting() == expected(burst))
+    service.wait_until_idle(50)
+    service.wait_until(lambda: readiness(port)[0] == 200)
+    assert '"the folders answer again"' in service.log
+    assert process.poll() is None
+    assert service.stop() == 0
+    check(burst, service.database_url, [service.log])
+    assert "Traceback" not in service.log
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_told_to_stop_while_the_share_hangs(service, share):
+    """The service ends all the same, its leases given back; the next one does the work once the share is back."""
+    burst = Burst(service.home, SEED)
+    process = service.start(XRAY_BATCH_DRAIN_SECONDS="1")
+    service.wait_until_ready()
+    share.hang()
+    service.wait_until(lambda: '"the folders do not answer"' in service.log)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    share.answer()
+    drop(burst, 20)
+    service.start()
+    service.wait_until(lambda: service.accounting() == expected(burst))
+    service.wait_until_idle(20)
+    assert service.stop() == 0
+    check(burst, service.database_url, [service.log])
