@@ -1,5 +1,6 @@
 """The service's loop over real folders and a real database, with a scripted pipeline in place of the model."""
 
+import itertools
 import shutil
 import sqlite3
 import threading
@@ -385,6 +386,32 @@ def test_a_full_disk_is_told_where_the_database_refuses_everything(home, monkeyp
     assert seen[1:] == [(True, 1), (False, 0), (True, 1)]
     said = capsys.readouterr().err
     assert said.index("the disk is nearly full") < said.index("the disk has room again")
+
+
+def test_the_model_is_registered_again_after_an_outage(home):
+    """Once is enough as long as the database answers; what comes back may be another, restored one."""
+    registered, turns = [], itertools.count()
+
+    class Restarted(Store):
+        """Is away in the third turn."""
+
+        def register_model(self, model):
+            super().register_model(model)
+            registered.append(model)
+
+        def queue_status(self):
+            turn = next(turns)
+            if turn == 2:
+                raise DatabaseUnavailableError("the database is away")
+            if turn == 5:
+                service.stop()
+            return super().queue_status()
+
+    settings = Settings(home=home.home, settle_seconds=0, scan_seconds=0.1)
+    with closing(Restarted(open_database(settings.resolved_database_url))) as store:
+        service = Service(home, ScriptedPipeline({}), store, settings, Vitals())
+        service.run()
+    assert len(registered) == 2
 
 
 def test_a_requeued_content_whose_original_vanished_keeps_its_answer(home):

@@ -30,6 +30,7 @@ from xray_batch.intake.disk import (
     remove_empty_folders,
     rename_no_replace,
     sync_folder,
+    synced,
 )
 from xray_batch.intake.folders import Folders
 from xray_batch.intake.inbox import InboxFile, is_urgent
@@ -154,8 +155,8 @@ def hash_claimed(claimed: Claimed) -> Arrival | None:
             before = os.fstat(descriptor)
             if not is_single_file(before) or writers_of(descriptor) is Writers.SOME:
                 return None
-            digest = _sha256(descriptor)
-            os.fsync(descriptor)  # before the database says that we have these bytes
+            with synced(descriptor):  # before the database says that we have these bytes
+                digest = _sha256(descriptor)
             after = os.fstat(descriptor)
     except OSError as error:
         if error.errno in GONE_ERRNOS:

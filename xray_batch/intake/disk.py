@@ -8,6 +8,7 @@ import errno
 import functools
 import os
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -86,6 +87,33 @@ def sync_folder(folder: Path) -> None:
     """Make the names in `folder` survive a power cut."""
     with open_folder(folder) as descriptor:
         os.fsync(descriptor)
+
+
+@contextmanager
+def synced(descriptor: int) -> Iterator[None]:
+    """Have the bytes of a file written out while the caller does something else; on leaving they are on the disk.
+
+    Raises
+    ------
+    OSError
+        On leaving, if they could not be written.
+    """
+    failed: list[OSError] = []
+
+    def sync() -> None:
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            failed.append(error)
+
+    syncing = threading.Thread(target=sync, name="sync", daemon=True)  # one that hangs cannot be joined
+    syncing.start()
+    try:
+        yield
+    finally:
+        syncing.join()
+    if failed:
+        raise failed[0]
 
 
 def move(source: Path, target: Path) -> None:

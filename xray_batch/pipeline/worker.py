@@ -12,6 +12,7 @@ import hashlib
 import mmap
 import os
 import time
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -73,8 +74,9 @@ def main() -> None:
     options = parser.parse_args()
     spec = INPUT_SPEC.validate_json(options.spec)
     connection = Connection(options.connection)
-    with mmap.mmap(options.memory, spec.rows * spec.columns * 4) as memory:
+    with mmap.mmap(options.memory, spec.rows * spec.columns * 4) as memory, ThreadPoolExecutor(1) as hasher:
         slot = np.frombuffer(memory, dtype=np.float32).reshape(spec.rows, spec.columns)
+        hasher.submit(_sha256, b"").result()  # its thread starts now: without rights none can be started
         give_up_rights(options.address_space)
         connection.send_bytes(READY)
         silence()
@@ -84,7 +86,7 @@ def main() -> None:
             except EOFError:
                 break
             limit_cpu()
-            reply = answer(path, spec, slot, least_side=options.least_side, measure=options.measure)
+            reply = answer(path, spec, slot, hasher, least_side=options.least_side, measure=options.measure)
             connection.send_bytes(REPLY.dump_json(reply))
         del slot
 
@@ -93,17 +95,19 @@ def answer(
     path: Path,
     spec: InputSpec,
     slot: npt.NDArray[np.float32],
+    hasher: Executor,
     *,
     least_side: int | None = None,
     measure: bool = False,
 ) -> Reply:
     """Decode and prepare one file; the pixels go to `slot`, shape (spec.rows, spec.columns).
 
+    The bytes are hashed by `hasher` meanwhile.
     `least_side` is that of :meth:`Source.render`.  `measure` has the rendered picture measured too, which classifying
     does not need.
     """
     start = time.perf_counter()
-    digest: str | None = None
+    digest: Future[str] | None = None
     source: Source | None = None
     rejection: Rejection | None = None
     failure: str | None = None
@@ -113,7 +117,7 @@ def answer(
     rendered: PixelFacts | None = None
     try:
         content = read_file(path)
-        digest = hashlib.sha256(content).hexdigest()
+        digest = hasher.submit(_sha256, content)
         source = open_content(content)
         source.check_intended_use()
         image = source.render(least_side)
@@ -129,9 +133,10 @@ def answer(
         failure, transient = type(error).__name__, True
     except Exception as error:  # noqa: BLE001 - the job boundary: a bug in decoding costs one attempt of one file
         failure = type(error).__name__
+    sha256 = digest.result() if digest else None
     return Reply(
         seconds=time.perf_counter() - start,
-        content_sha256=digest,
+        content_sha256=sha256,
         header=source.header if source else None,
         rendering=prepared.rendering if prepared else None,
         sharpness=prepared.sharpness if prepared else None,
@@ -146,6 +151,10 @@ def answer(
         failure=failure,
         transient=transient,
     )
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 if __name__ == "__main__":

@@ -93,6 +93,7 @@ class Intake:
         self.can_read_inbox = False  #: at the last look
         self.room = Room(free_bytes=0, floor_bytes=0)  #: on the disks, at the last look
         self._left_alone: Counter[str] = Counter()
+        self._just_claimed: set[uuid.UUID] = set()  #: by us, since the last look into the spool
         self._recorded: dict[uuid.UUID, bool] = {}  #: arrivals in the spool that the database knows; whether urgent
         self._urgent_came = False
 
@@ -223,7 +224,8 @@ class Intake:
 
         for file in self._tracker.complete(found.files, renamed, is_wanted):
             try:
-                claim(file, self._folders)
+                if taken := claim(file, self._folders):
+                    self._just_claimed.add(taken.arrival_id)
                 claimed[is_urgent(file.name)] += 1
             except OSError as error:
                 if error.errno in DISK_ERRNOS:
@@ -251,11 +253,13 @@ class Intake:
         ids = self._disk.do(claim_ids, self._folders)
         for gone in self._recorded.keys() - ids:  # others may have filed some away
             del self._recorded[gone]
+        fresh, self._just_claimed = self._just_claimed, set()  # to record one that another has recorded changes nothing
         new = self._disk.do(self._look_into, ids - self._recorded.keys())
         new.sort(key=lambda claimed: not claimed.is_urgent)
         for start in range(0, len(new), _GROUP):
             group = new[start : start + _GROUP]
-            known = self._store.recorded([claimed.arrival_id for claimed in group])
+            asked = [claimed.arrival_id for claimed in group if claimed.arrival_id not in fresh]
+            known = self._store.recorded(asked) if asked else ()
             self._recorded |= {
                 claimed.arrival_id: claimed.is_urgent for claimed in group if claimed.arrival_id in known
             }

@@ -111,6 +111,7 @@ class Service:
         )
         self._watcher = InboxWatcher(folders.inbox, self._wake)
         self._breaker = CircuitBreaker()
+        self._is_registered = False  #: whether the database knows the model
         self._ready = False
         self._leased: dict[str, Lease] = {}
         self._found_work = False  #: whether anything was leased since the last look
@@ -162,6 +163,7 @@ class Service:
             try:
                 self._turn()
             except (TransientError, OSError) as error:
+                self._is_registered = False  # another database may have taken the place of one that was down
                 self._reporting.interrupted(error)
                 self._log.error("interrupted", why=why(error), retry_seconds=back_off)
                 self._wait_for(self._stopping, time.monotonic() + back_off)
@@ -202,7 +204,9 @@ class Service:
         self._reporting.beat()
         self._intake.look_for_room()  # first of all: a full disk may be why the database refuses what comes next
         self._give_back()
-        self._store.register_model(self._pipeline.model)
+        if not self._is_registered:
+            self._store.register_model(self._pipeline.model)
+            self._is_registered = True
         self._take_in()
         if not self._ready:
             self._reporting.look()

@@ -1,4 +1,5 @@
 import datetime as dt
+import errno
 import hashlib
 import os
 import subprocess
@@ -335,3 +336,18 @@ def test_the_path_in_the_spool_says_what_is_urgent(folders, arrive, name, is_urg
     """Whoever finds it after a crash knows too."""
     assert arrive(name).is_urgent is is_urgent
     assert [claimed.is_urgent for claimed in claims_in_spool(folders)] == [is_urgent]
+
+
+def test_bytes_that_cannot_be_written_out_have_not_arrived(folders, drop, find, monkeypatch):
+    """They are on the disk, or it is said that they are not: the database is to know of no others."""
+    drop("x.dcm")
+    claimed = claim(find(), folders)
+
+    def fail(_descriptor):
+        raise OSError(errno.EIO, "made up")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match="made up"):
+            hash_claimed(claimed)
+    assert hash_claimed(claimed) is not None
