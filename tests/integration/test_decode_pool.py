@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -80,6 +81,11 @@ def wait_until_ready(count):
         time.sleep(0.02)
         ready = {pid for pid in worker_pids() if Path(f"/proc/{pid}/fd/2").readlink() == Path(os.devnull)}
     assert len(ready) == count
+
+
+def page_faults(pid):
+    """Return how many pages a process has got from the kernel without reading a disk, see proc(5)."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[7])
 
 
 def limits_of(pid):
@@ -279,6 +285,18 @@ def test_worker_is_replaced_when_it_has_done_its_share(image_file, monkeypatch):
     assert len(set(pids)) == 3
 
 
+def test_the_memory_of_a_film_is_used_again(tmp_path):
+    """A worker that has its memory asks the kernel for hardly a page more, film after film of the same size."""
+    film = write_dicom(tmp_path / "film.dcm", np.zeros((2000, 2000), np.uint16))
+    with one_worker() as worker:
+        for _ in range(3):
+            worker.decode(film)
+        before = page_faults(worker._process.pid)
+        for _ in range(5):
+            worker.decode(film)
+        assert page_faults(worker._process.pid) - before < 5 * film.stat().st_size / resource.getpagesize() / 4
+
+
 def test_environment(monkeypatch):
     """A worker has no secret in its environment, only what its interpreter needs."""
     monkeypatch.setenv("XRAY_BATCH_DATABASE_URL", "postgresql://reader:hunter2@db.example/results")
@@ -291,6 +309,7 @@ def test_environment(monkeypatch):
     assert names <= {
         *("PATH", "PYTHONPATH", "LANG", "LC_ALL", "TZ", "TMPDIR"),
         *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PYTHONDONTWRITEBYTECODE"),
+        *("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"),
     }
 
 
