@@ -8,10 +8,11 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from fault_checker import check, expected
 from fault_drops import Burst
 from installed_command import WatchedFolder
 from postgresql_server import free_port
+
+from xray_batch.database import open_database
+from xray_batch.store import Store
 
 SEED = int(os.environ.get("FAULT_SEED", "20261130"))
 
@@ -79,6 +83,29 @@ def drop(burst: Burst, count: int) -> None:
         pass
 
 
+def workers_of(process: subprocess.Popen[bytes]) -> set[int]:
+    """Return the decode workers of a service; it has no other children."""
+    tasks = Path(f"/proc/{process.pid}/task").glob("*/children")
+    return {int(pid) for children in tasks for pid in children.read_text().split()}
+
+
+def hang_in_the_middle(service: WatchedFolder, share: Share, burst: Burst) -> set[int]:
+    """Drop files, and stop the share before the decode workers can open the first of them; return the workers."""
+    (process,) = service.processes
+    service.wait_until(lambda: len(workers_of(process)) == 2)
+    workers = workers_of(process)
+    for worker in workers:
+        os.kill(worker, signal.SIGSTOP)
+    drop(burst, 30)
+    with closing(Store(open_database(service.database_url))) as store:
+        service.wait_until(lambda: store.queue_status().leased)
+    time.sleep(1)  # from the lease to the worker's queue it is milliseconds; should it take longer, the loop hangs, too
+    share.hang()
+    for worker in workers:
+        os.kill(worker, signal.SIGCONT)
+    return workers
+
+
 def readiness(port: int) -> tuple[int, str]:
     """Ask whether the service is ready."""
     try:
@@ -89,7 +116,10 @@ def readiness(port: int) -> tuple[int, str]:
 
 
 def test_a_share_that_hangs(service, share, tmp_path):
-    """In the middle of a burst: the service says so and beats on; back again, every file has its answer."""
+    """In the middle of a burst: the service says so and beats on; back again, every file has its answer.
+
+    Decode workers that wait for the share are ended meanwhile, and no film is given up for it.
+    """
     port = free_port()
     burst = Burst(service.home, SEED)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
@@ -99,11 +129,13 @@ def test_a_share_that_hangs(service, share, tmp_path):
             NOTIFY_SOCKET=str(tmp_path / "notify"),
             WATCHDOG_USEC="8000000",
             XRAY_BATCH_HEALTH_ADDRESS=f"127.0.0.1:{port}",
+            XRAY_BATCH_DECODE_SECONDS="10",
+            XRAY_BATCH_MAX_ATTEMPTS="1",
         )
         service.wait_until_ready()
-        drop(burst, 40)
-        share.hang()
+        workers = hang_in_the_middle(service, share, burst)
         service.wait_until(lambda: '"the folders do not answer"' in service.log)
+        service.wait_until(lambda: workers - workers_of(process))
         systemd.setblocking(False)
         with suppress(BlockingIOError):
             while systemd.recv(100):
@@ -115,7 +147,7 @@ def test_a_share_that_hangs(service, share, tmp_path):
     share.answer()
     drop(burst, 10)
     service.wait_until(lambda: service.accounting() == expected(burst))
-    service.wait_until_idle(50)
+    service.wait_until_idle(burst.dropped.total())
     service.wait_until(lambda: readiness(port)[0] == 200)
     assert '"the folders answer again"' in service.log
     assert process.poll() is None
@@ -130,14 +162,15 @@ def test_told_to_stop_while_the_share_hangs(service, share):
     burst = Burst(service.home, SEED)
     process = service.start(XRAY_BATCH_DRAIN_SECONDS="1")
     service.wait_until_ready()
-    share.hang()
+    hang_in_the_middle(service, share, burst)
     service.wait_until(lambda: '"the folders do not answer"' in service.log)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 0
+    assert process.wait(100) == 0
+    with closing(Store(open_database(service.database_url))) as store:
+        assert not store.queue_status().leased
     share.answer()
-    drop(burst, 20)
     service.start()
     service.wait_until(lambda: service.accounting() == expected(burst))
-    service.wait_until_idle(20)
+    service.wait_until_idle(burst.dropped.total())
     assert service.stop() == 0
     check(burst, service.database_url, [service.log])

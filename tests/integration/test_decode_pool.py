@@ -24,8 +24,9 @@ from xray_batch.pipeline import pool as pool_module
 from xray_batch.pipeline import worker_process
 from xray_batch.pipeline.environment import worker_environment
 from xray_batch.pipeline.pool import DecodePool, DecodeWorker
+from xray_batch.pipeline.worker import Reply
 from xray_batch.pipeline.worker_process import WorkerLimits
-from xray_batch.records import ImageWarning, SourceFormat
+from xray_batch.records import ImageWarning, Rejection, SourceFormat
 from xray_batch.standardize import prepare
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -295,6 +296,25 @@ def test_the_memory_of_a_film_is_used_again(tmp_path):
         for _ in range(5):
             worker.decode(film)
         assert page_faults(worker._process.pid) - before < 5 * film.stat().st_size / resource.getpagesize() / 4
+
+
+def test_a_film_too_large_for_a_used_worker_gets_a_new_one(image_file, monkeypatch):
+    """What other films left in a worker's memory is not held against one; alone in a worker, it is."""
+    decode, pids = DecodeWorker.decode, []
+
+    def decode_with_little_memory(worker, path):
+        reply, pixels = decode(worker, path)
+        pids.append(worker._process.pid)
+        return (short, None) if worker._files > 1 or path.name == "always" else (reply, pixels)
+
+    message = "Decoding the file takes more memory than a decode worker may have."
+    rejection = Rejection(reason_code=ReasonCode.TOO_LARGE, reason=message)
+    short = Reply(seconds=0.1, rejection=rejection, short_of_memory=True)
+    monkeypatch.setattr(DecodeWorker, "decode", decode_with_little_memory)
+    with started() as pool:
+        assert [decode_one(pool, image_file).reply.rejection for _ in range(2)] == [None, None]
+        assert pids[0] == pids[1] != pids[2]
+        assert decode_one(pool, image_file.rename(image_file.with_name("always"))).reply.rejection == rejection
 
 
 def test_environment(monkeypatch):

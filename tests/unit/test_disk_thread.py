@@ -20,13 +20,13 @@ def answering():
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(disk_thread_module, "_HANGS_SECONDS", 0.02)
+    monkeypatch.setattr(disk_thread_module, "_LONG_SECONDS", 0.02)
     monkeypatch.setattr(disk_thread_module, "_BEAT_SECONDS", 0.01)
 
 
 def make(beat=None, hangs=None, stop_at=lambda: float("inf")):
     """Make a thread whose loop does nothing of its own."""
-    return DiskThread(beat=beat or Mock(), hangs=hangs or Mock(), stop_at=stop_at)
+    return DiskThread(beat=beat or Mock(), hangs=hangs or Mock(), stop_at=stop_at, hang_seconds=0.02)
 
 
 def test_what_a_call_returns_and_raises():

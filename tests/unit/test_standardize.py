@@ -1,6 +1,8 @@
 """Resize and standardize: known values, and the same ones in training and in service."""
 
+import hashlib
 import io
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -202,7 +204,9 @@ def test_training_and_service_see_the_same(spec, image_file):
 def test_decode_worker_sees_the_same(image_file):
     """A decode worker hands over, bit for bit, what `prepare` gives, and what is known of the image."""
     slot = np.empty((SPEC.rows, SPEC.columns), dtype=np.float32)
-    reply = worker.answer(image_file, SPEC, slot)
+    with ThreadPoolExecutor(1) as hasher:
+        reply = worker.answer(image_file, SPEC, slot, hasher)
+    assert reply.content_sha256 == hashlib.sha256(image_file.read_bytes()).hexdigest()
     served = prepare(decode_file(image_file), SPEC)
     assert slot.tobytes() == served.pixels.tobytes()
     assert (reply.header, reply.rendering, reply.warnings) == (served.header, served.rendering, served.warnings)

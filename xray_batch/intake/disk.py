@@ -96,7 +96,7 @@ def synced(descriptor: int) -> Iterator[None]:
     Raises
     ------
     OSError
-        On leaving, if they could not be written.
+        On leaving, if they could not be written; on entering, if the system has no thread to spare.
     """
     failed: list[OSError] = []
 
@@ -107,7 +107,10 @@ def synced(descriptor: int) -> Iterator[None]:
             failed.append(error)
 
     syncing = threading.Thread(target=sync, name="sync", daemon=True)  # one that hangs cannot be joined
-    syncing.start()
+    try:
+        syncing.start()
+    except RuntimeError as error:  # no more threads now
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from error
     try:
         yield
     finally:

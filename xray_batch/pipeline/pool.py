@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Final, Generic, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from xray_batch.pipeline.worker_process import WorkerLimits, WorkerProcess
 from xray_batch.records import InputSpec
 
 T = TypeVar("T")
+
+#: Longer than the end of a worker takes.
+_JOIN_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +95,7 @@ class DecodePool(Generic[T]):
         self._decoded: queue.SimpleQueue[Decoded[T] | DecoderDiedError] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._busy: set[DecodeWorker | Unpacking] = set()
-        self._threads = [threading.Thread(target=self._serve, name=f"decode-{n}") for n in range(workers)]
+        self._threads = [threading.Thread(target=self._serve, name=f"decode-{n}", daemon=True) for n in range(workers)]
 
     def __enter__(self) -> Self:
         """Start the workers; they are ready when the first result comes."""
@@ -103,14 +106,14 @@ class DecodePool(Generic[T]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the workers; what is inside is given up."""
+        """End the workers; what is inside is given up, and so is a thread that waits for a share that hangs."""
         self._closing.set()
         for _ in self._threads:
             self._jobs.put(None)
         for process in self._busy.copy():
             process.kill()
         for thread in self._threads:
-            thread.join()
+            thread.join(_JOIN_SECONDS)
 
     def submit(self, job: T, path: Path, unpack_in: Path | None = None) -> None:
         """Hand over one file; its result comes from :meth:`take`.
@@ -151,6 +154,9 @@ class DecodePool(Generic[T]):
                     decoded = self._decode(request, worker)
                 finally:
                     self._busy.discard(worker)
+                if decoded.reply.short_of_memory and worker.retire():
+                    self._jobs.put(request)
+                    continue
                 rejection = decoded.reply.rejection
                 if request.unpack_in and rejection and rejection.reason_code is ReasonCode.ZIP_ARCHIVE:
                     decoded = self._unpack(decoded, Unpacking(request.path, request.unpack_in))

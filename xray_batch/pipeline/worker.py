@@ -56,6 +56,7 @@ class Reply:
     rejection: Rejection | None = None
     failure: str | None = None  #: name of an exception's class: neither prepared nor rejected
     transient: bool = False  #: of a failure: the system's fault, not to be held against the file
+    short_of_memory: bool = False  #: of a rejection: a worker that holds nothing of other films may do it
 
 
 REPLY: Final = TypeAdapter(Reply)
@@ -111,7 +112,7 @@ def answer(
     source: Source | None = None
     rejection: Rejection | None = None
     failure: str | None = None
-    transient = False
+    transient = short_of_memory = False
     image: GrayscaleImage | None = None
     prepared: ModelInput | None = None
     rendered: PixelFacts | None = None
@@ -128,7 +129,7 @@ def answer(
         rejection = Rejection(reason_code=error.reason_code, reason=str(error))
     except MemoryError:
         message = "Decoding the file takes more memory than a decode worker may have."
-        rejection = Rejection(reason_code=ReasonCode.TOO_LARGE, reason=message)
+        rejection, short_of_memory = Rejection(reason_code=ReasonCode.TOO_LARGE, reason=message), True
     except TransientError as error:
         failure, transient = type(error).__name__, True
     except Exception as error:  # noqa: BLE001 - the job boundary: a bug in decoding costs one attempt of one file
@@ -150,6 +151,7 @@ def answer(
         rejection=rejection,
         failure=failure,
         transient=transient,
+        short_of_memory=short_of_memory,
     )
 
 

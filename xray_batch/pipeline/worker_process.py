@@ -100,6 +100,12 @@ class WorkerProcess:
         """Whether the next file is for another worker: this one has done its share, or is dead."""
         return self._files >= FILES_PER_WORKER or self._process.poll() is not None
 
+    def retire(self) -> bool:
+        """Leave the next file to another worker; tell whether this one had any before its last."""
+        had_others = self._files > 1
+        self._files = FILES_PER_WORKER
+        return had_others
+
     def ask(self, request: bytes, reply: TypeAdapter[R]) -> R:
         """Have one file worked on, and return what the worker says, as far as that is a reply at all.
 

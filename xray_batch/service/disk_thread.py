@@ -17,8 +17,8 @@ from xray_batch.logs import get_logger
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: A call that takes longer hangs, or reads a file of gigabytes.
-_HANGS_SECONDS: Final = 10.0
+#: Of a call that takes longer something is said: it hangs, or reads a file of gigabytes.
+_LONG_SECONDS: Final = 10.0
 
 #: Between two beats while a call lasts.
 _BEAT_SECONDS: Final = 1.0
@@ -35,12 +35,21 @@ class DiskThread:
         Called once, when a call takes very long.
     stop_at
         When nobody waits any longer, on the clock of :func:`time.monotonic`; asked again and again.
+    hang_seconds
+        For :meth:`hung_within`: a call that takes longer hangs.
     """
 
-    def __init__(self, beat: Callable[[], None], hangs: Callable[[], None], stop_at: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        beat: Callable[[], None],
+        hangs: Callable[[], None],
+        stop_at: Callable[[], float],
+        hang_seconds: float = float("inf"),
+    ) -> None:
         self._beat = beat
         self._hangs = hangs
         self._stop_at = stop_at
+        self._hang_seconds = hang_seconds
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="disk", daemon=True)  # one that hangs cannot be joined
         self._given_up = False
@@ -48,7 +57,8 @@ class DiskThread:
         self._log = get_logger()
 
     def stop(self) -> None:
-        """End the thread, which began with the first call; one that hangs goes with the process."""
+        """End the thread, which began with the first call, and take no more; one that hangs goes with the process."""
+        self._given_up = True
         self._calls.put(None)
 
     def do(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -74,11 +84,11 @@ class DiskThread:
             self._thread.start()
         begun = time.monotonic()
         self._calls.put(call)
-        says_so_at = begun + _HANGS_SECONDS
+        says_so_at = begun + _LONG_SECONDS
         while not self._comes(answer):
             now = time.monotonic()
             self._beat()
-            if now > begun + _HANGS_SECONDS:
+            if now > begun + self._hang_seconds:
                 self._hung_at = now
             if now > says_so_at:
                 self._log.error("the folders do not answer", seconds=round(now - begun))
@@ -87,12 +97,12 @@ class DiskThread:
             if now > self._stop_at():
                 self._given_up = True
                 raise FoldersHangError("the folders do not answer, and the service is to stop")
-        if self._hung_at > begun:
+        if says_so_at == float("inf"):
             self._log.info("the folders answer again", seconds=round(time.monotonic() - begun))
         return answer.result()
 
     def hung_within(self, seconds: float) -> bool:
-        """Tell whether a call hung at some time within the last so many seconds."""
+        """Tell whether a call hung, for so long that it told, at some time within the last so many seconds."""
         return time.monotonic() - self._hung_at < seconds
 
     @staticmethod

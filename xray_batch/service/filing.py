@@ -3,7 +3,7 @@
 import os
 import time
 import uuid
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from typing import Final
 
@@ -46,7 +46,10 @@ class Filing:
         while done := self._store.unfiled(_GROUP, after):
             after = done[-1].arrival_id
             with self._metrics.stages.labels("file_away").time():
-                filed = self._disk.do(self._file_all, done)
+                filed: dict[uuid.UUID, str] = {}
+                for unfiled in done:
+                    if unfiled.arrival_id not in self._stuck:
+                        self._disk.do(self._file_one, unfiled, filed)
                 self._store.mark_filed(filed)
             yield filed.keys()
 
@@ -55,14 +58,6 @@ class Filing:
         self._archives.clean_up()
         with suppress(OSError):  # an inbox that cannot be read; taking files in says so
             remove_empty_subfolders(self._folders.inbox)
-
-    def _file_all(self, done: Iterable[Unfiled]) -> dict[uuid.UUID, str]:
-        """Move originals, but for those that could not be moved a moment ago; return where they are."""
-        filed: dict[uuid.UUID, str] = {}
-        for unfiled in done:
-            if unfiled.arrival_id not in self._stuck:
-                self._file_one(unfiled, filed)
-        return filed
 
     def _file_one(self, unfiled: Unfiled, filed: dict[uuid.UUID, str]) -> None:
         """Move one original and add where it is to `filed`."""

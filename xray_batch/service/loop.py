@@ -12,6 +12,7 @@ is mended by the next turn of any process::
 Events of the file system only make the next scan come sooner.
 """
 
+import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -62,8 +63,9 @@ _RETRY_SECONDS_AT_MOST: Final = 900.0
 _BACK_OFF_SECONDS: Final = 1.0
 _BACK_OFF_SECONDS_AT_MOST: Final = 10.0
 
-#: For so long after the folders hung no attempt counts: a decode worker that waits for them is ended after a minute.
-_HANG_SECONDS: Final = 120.0
+#: For so long after the folders hung, and that which a decode worker may take, no attempt counts: a worker that waited
+#: for them is ended like one that does not end by itself.
+_AFTER_A_HANG_SECONDS: Final = 60.0
 
 #: A content leased so often without an end may be what ended the service, and is leased alone from then on: decoding
 #: cannot end the service, so most or all of what it had in hand each time was innocent.
@@ -89,7 +91,12 @@ class Service:
         self._pipeline = pipeline
         self._store = store
         self._settings = settings
-        self._disk = DiskThread(beat=self._beat, hangs=self._hangs, stop_at=lambda: self._stop_at)
+        self._disk = DiskThread(
+            beat=self._beat,
+            hangs=self._hangs,
+            stop_at=lambda: self._stop_at,
+            hang_seconds=settings.decode_seconds / 2,
+        )
         self._archives = Archives(folders, settings, self._disk)
         self._metrics = vitals.metrics
         self._filing = Filing(folders, store, self._archives, self._metrics, self._disk)
@@ -174,6 +181,7 @@ class Service:
 
     def _leave(self) -> None:
         notify("STOPPING=1")
+        self._stop_at = min(self._stop_at, time.monotonic() + self._settings.drain_seconds)  # for the folders, too
         with suppress(FoldersHangError):
             self._reporting.stop()
             self._disk.do(self._watcher.stop)
@@ -270,6 +278,7 @@ class Service:
 
     def _lease(self, limit: int, attempts: range, *, urgent: bool | None = None) -> list[Lease]:
         """Lease contents that had so many attempts before, the urgent ones or the others; None for both."""
+        self._keep_alive()  # after a wait for the folders our own leases may have ended, and are not to be taken anew
         seconds = self._settings.lease_seconds
         leases = self._store.lease(limit=limit, lease_seconds=seconds, attempts=attempts, urgent=urgent)
         if leases and not self._leased:
@@ -323,7 +332,8 @@ class Service:
 
     def _may_be_to_blame(self) -> bool:
         """Take note of an attempt that ended abnormally; tell whether it is to be held against the file."""
-        if self._disk.hung_within(_HANG_SECONDS):
+        self._disk.do(os.statvfs, self._folders.home)  # a share that hangs holds this up, too
+        if self._disk.hung_within(self._settings.decode_seconds + _AFTER_A_HANG_SECONDS):
             return False
         in_pause = self._breaker.pause_seconds > 0  # it was taken up before that began
         if self._breaker.failed():
@@ -380,6 +390,7 @@ class Service:
             return
         ((lease, result),) = finished
         self._log.error("answer refused", arrival_id=str(lease.held_by), why=str(error))
+        self._is_registered = False  # the database may be one that was restored
         counted = self._may_be_to_blame()
         if counted and isinstance(result.answer, Prediction) and lease.attempts >= self._settings.max_attempts:
             self._give_up(lease, type(error).__name__)
