@@ -24,8 +24,8 @@ READ_PIXELS = """() => {
 
 @pytest.fixture
 def study(visitor):
-    """Open a film of the samples from the worklist, and wait until it is drawn."""
-    page = visitor.open("/worklist?identifier=DEMO-001")
+    """Open a film of the samples with pneumonia from the worklist, and wait until it is drawn."""
+    page = visitor.open("/worklist?identifier=DEMO-005")
     page.locator(".open").first.click()
     page.wait_for_url(re.compile(r"/results/\d+"))
     expect(page.locator(".viewer")).to_have_attribute("data-state", "shown", timeout=HEAT_MILLISECONDS)

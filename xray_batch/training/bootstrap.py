@@ -106,7 +106,7 @@ class PatientBootstrap:
 
     def percentiles(self, statistic: Statistic) -> tuple[float, float]:
         """Return the bounds from the samples that allow it, however few patients there are."""
-        return _percentiles(self._spread([statistic])[id(statistic)])
+        return _percentiles(self._spread([statistic])[id(statistic)], statistic)
 
     def _spread(self, statistics: Iterable[Statistic]) -> dict[int, Values]:
         """Return, by the id of each statistic and of the shares that it is made of, its value in every sample."""
@@ -147,13 +147,15 @@ class PatientBootstrap:
         finite = int(np.isfinite(values).sum())
         if finite < _LEAST_MEASURED * self.resamples:
             return f"only {finite} of {self.resamples} samples of the patients allow it, too few for an interval"
-        return _percentiles(values)
+        return _percentiles(values, statistic)
 
 
 def _is_certain(share: Statistic) -> bool:
     return share.of(share.unweighted) in (0.0, 1.0)
 
 
-def _percentiles(values: Values) -> tuple[float, float]:
+def _percentiles(values: Values, statistic: Statistic) -> tuple[float, float]:
+    """Return the percentiles, widened to hold the value: all samples of a calibration error near 0 are above it."""
     low, high = np.percentile(values[np.isfinite(values)], _INTERVAL).tolist()
-    return low, high
+    value = statistic.of(statistic.unweighted)
+    return min(low, value), max(high, value)

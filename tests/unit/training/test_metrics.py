@@ -7,7 +7,7 @@ from xray_batch.bundle import OperatingPoint, OperatingPoints, Proportion
 from xray_batch.classify import pool, softmax
 from xray_batch.errors import TrainingDataError
 from xray_batch.records import Finding
-from xray_batch.training import bootstrap
+from xray_batch.training import bootstrap, metrics
 from xray_batch.training.bootstrap import proportion
 from xray_batch.training.metrics import (
     OUTER_TARGET,
@@ -213,3 +213,13 @@ def test_calibration_error_does_not_depend_on_the_order():
     assert expected_calibration_error(positive[order], probability[order]) == pytest.approx(
         expected_calibration_error(positive, probability)
     )
+
+
+def test_the_interval_of_a_calibration_error_holds_it():
+    """Of films that are calibrated by chance all samples are less so; the interval begins with the films themselves."""
+    positive = np.tile([True, False], 30)
+    metric = metrics.calibration_error(
+        "error", "data", positive, np.full(60, 0.5), [str(number) for number in range(60)]
+    )
+    assert (metric.value, metric.low) == (0.0, 0.0)
+    assert metric.high > 0.0
