@@ -77,7 +77,16 @@ def _run_name(run: EndToEnd) -> str:
 def _label(axes: Axes, lengths: Sequence[float], form: str) -> None:
     """Write the number at the end of each bar, first bar on top."""
     for position, length in enumerate(lengths):
-        axes.text(length, position, " " + form.format(length), va="center", fontsize=8, zorder=4)
+        axes.annotate(
+            form.format(length),
+            (length, position),
+            xytext=(3, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            zorder=4,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},  # the line of the ceiling may be behind it
+        )
     axes.set_xlim(0, 1.15 * max(lengths))
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
