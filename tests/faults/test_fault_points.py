@@ -24,7 +24,7 @@ from xray_batch.errors import DatabaseUnavailableError
 from xray_batch.intake import Folders
 from xray_batch.logs import configure_logs
 from xray_batch.service import Service, Vitals
-from xray_batch.service import loop as service_module
+from xray_batch.service import leases as leases_module
 from xray_batch.settings import Settings
 from xray_batch.store import Store
 
@@ -91,7 +91,7 @@ class Site:
 def _no_waiting(monkeypatch):
     """Let nothing be put off, and only count what is synced: a process that dies takes no written byte with it."""
     monkeypatch.setattr(os, "fsync", lambda _descriptor: None)
-    monkeypatch.setattr(service_module, "_RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(leases_module, "_RETRY_SECONDS", 0.0)
     configure_logs("critical", "json")
 
 

@@ -26,6 +26,7 @@ from xray_batch.pipeline.unpack import Unpacking
 from xray_batch.records import Rejection
 from xray_batch.service import Service, Vitals
 from xray_batch.service import filing as filing_module
+from xray_batch.service import leases as leases_module
 from xray_batch.service import loop as service_module
 from xray_batch.settings import Settings
 from xray_batch.store import Store
@@ -69,7 +70,7 @@ class UnpackingPipeline:
 def _settled(monkeypatch):
     """Let nothing be put off, and have the processes import the package that is tested."""
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
-    monkeypatch.setattr(service_module, "_RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(leases_module, "_RETRY_SECONDS", 0.0)
     monkeypatch.setattr(service_module, "_BACK_OFF_SECONDS", 0.05)
     monkeypatch.setattr(filing_module, "_TIDY_SECONDS", 0.0)
     configure_logs("error", "json")

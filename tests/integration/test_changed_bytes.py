@@ -16,7 +16,7 @@ from xray_batch.logs import configure_logs
 from xray_batch.pipeline.engine import Answered
 from xray_batch.records import Accounting, Disposition
 from xray_batch.service import Service, Vitals
-from xray_batch.service import loop as service_module
+from xray_batch.service import leases as leases_module
 from xray_batch.settings import Settings
 from xray_batch.store import Store
 
@@ -120,7 +120,7 @@ class WrittenInto:
 @pytest.mark.parametrize("says_hash", [True, False], ids=["decoded", "refused unread"])
 def test_an_answer_is_never_for_other_bytes(tmp_path, monkeypatch, says_hash):
     """A file written into after its hash is answered once more, under the hash of what it holds."""
-    monkeypatch.setattr(service_module, "_RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(leases_module, "_RETRY_SECONDS", 0.0)
     configure_logs("error", "json")
     folders = Folders(tmp_path / "home")
     folders.create()

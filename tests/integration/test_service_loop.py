@@ -22,6 +22,7 @@ from xray_batch.pipeline.room import Room
 from xray_batch.service import Service, Vitals
 from xray_batch.service import breaker as breaker_module
 from xray_batch.service import intake as intake_module
+from xray_batch.service import leases as leases_module
 from xray_batch.service import loop as service_module
 from xray_batch.service import reporting as reporting_module
 from xray_batch.service.disk_thread import DiskThread
@@ -55,7 +56,7 @@ class ScriptedPipeline:
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch):
     """Let nothing be put off: no test here is about time."""
-    monkeypatch.setattr(service_module, "_RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(leases_module, "_RETRY_SECONDS", 0.0)
     configure_logs("error", "json")
 
 
@@ -308,7 +309,7 @@ def test_stopping_gives_back_what_is_not_done(home):
 def test_a_broken_service_gives_up_no_films(home, monkeypatch):
     """While every attempt fails, nothing is held against the files; when the cause is gone, all are answered."""
     monkeypatch.setattr(breaker_module, "_PAUSE_SECONDS", 0.2)
-    monkeypatch.setattr(service_module, "_RETRY_SECONDS", 3.0)
+    monkeypatch.setattr(leases_module, "_RETRY_SECONDS", 3.0)
     for number in range(60):
         (home.inbox / f"{number}.png").write_text(f"content {number}")
 

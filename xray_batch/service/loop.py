@@ -40,6 +40,7 @@ from xray_batch.service.filing import Filing
 from xray_batch.service.health import Vitals
 from xray_batch.service.intake import Intake
 from xray_batch.service.lanes import in_turn
+from xray_batch.service.leases import Leases
 from xray_batch.service.reporting import Reporting
 from xray_batch.settings import Settings
 from xray_batch.store import ANY_ATTEMPTS, Store
@@ -54,10 +55,6 @@ _EVENT_SECONDS: Final = 0.01
 
 #: Between two scans that events ask for while there is work: a scan of a full inbox takes as long as a film.
 _SCANS_APART_SECONDS: Final = 0.25
-
-#: Before a file is tried again; doubled with each attempt.
-_RETRY_SECONDS: Final = 5.0
-_RETRY_SECONDS_AT_MOST: Final = 900.0
 
 #: Before the service goes on after the database or the disk failed; doubled while it goes on failing.
 _BACK_OFF_SECONDS: Final = 1.0
@@ -120,9 +117,7 @@ class Service:
         self._breaker = CircuitBreaker()
         self._is_registered = False  #: whether the database knows the model
         self._ready = False
-        self._leased: dict[str, Lease] = {}
-        self._found_work = False  #: whether anything was leased since the last look
-        self._extend_at = float("inf")
+        self._leases = Leases(store, self._metrics, lease_seconds=settings.lease_seconds)
         self._reporting = Reporting(
             folders,
             store,
@@ -155,7 +150,7 @@ class Service:
         except ConfigurationError:  # a damaged database; to be started anew would not mend it
             raise
         except Exception as error:  # noqa: BLE001 - the process's own boundary: what it says may quote a file
-            self._leased.clear()  # not given back: a file that ends the service each time must be found out
+            self._leases.abandon()  # a file that ends the service each time must be found out
             self._log.critical("ended by an error", error=type(error).__name__, at=own_frames(error))
             message = f"the service ended by an error ({type(error).__name__}); its log says where"
             raise ServiceFailedError(message) from None
@@ -187,7 +182,7 @@ class Service:
             self._disk.do(self._watcher.stop)
         self._disk.stop()
         with suppress(DatabaseUnavailableError):  # then the leases expire by themselves
-            self._give_back()
+            self._leases.give_back()
 
     def stop(self, _signal: int = 0, _frame: FrameType | None = None) -> None:
         """End :meth:`run` soon, told twice at once; also a signal handler."""
@@ -211,7 +206,7 @@ class Service:
         """Do all that can be done now."""
         self._reporting.beat()
         self._intake.look_for_room()  # first of all: a full disk may be why the database refuses what comes next
-        self._give_back()
+        self._leases.give_back()
         if not self._is_registered:
             self._store.register_model(self._pipeline.model)
             self._is_registered = True
@@ -228,7 +223,6 @@ class Service:
 
     def _work(self) -> bool:
         """Answer what can be leased together; tell whether there was anything."""
-        self._found_work = False
         with closing(self._pipeline.run(self._lease_jobs())) as groups:
             for group in groups:
                 self._record(group)
@@ -240,7 +234,7 @@ class Service:
                     self._reporting.look()
                 if time.monotonic() > self._stop_at:
                     break
-        return self._found_work
+        return self._leases.has_taken()
 
     # -- in -----------------------------------------------------------------------------------------
 
@@ -264,9 +258,9 @@ class Service:
         if not self._intake.room.for_work or self._breaker.pause_seconds:
             return
         if self._breaker.is_open:  # a file that has had no attempt yet tells best whether it was the files
-            yield from self._jobs(self._lease(1, range(1)) or self._lease(1, ANY_ATTEMPTS))
+            yield from self._jobs(self._leases.take(1, range(1)) or self._leases.take(1, ANY_ATTEMPTS))
             return
-        suspect = self._lease(1, range(_LEASES_TOGETHER, ANY_ATTEMPTS.stop))
+        suspect = self._leases.take(1, range(_LEASES_TOGETHER, ANY_ATTEMPTS.stop))
         yield from self._jobs(suspect)
         if not suspect:
             yield from self._jobs(in_turn(self._lease_more, self._settings.batch_size, self._intake.urgent_came))
@@ -274,19 +268,7 @@ class Service:
     def _lease_more(self, limit: int, urgent: bool) -> list[Lease]:
         if self._stopping.is_set() or self._breaker.is_open:
             return []
-        return self._lease(limit, range(_LEASES_TOGETHER), urgent=urgent)
-
-    def _lease(self, limit: int, attempts: range, *, urgent: bool | None = None) -> list[Lease]:
-        """Lease contents that had so many attempts before, the urgent ones or the others; None for both."""
-        self._keep_alive()  # after a wait for the folders our own leases may have ended, and are not to be taken anew
-        seconds = self._settings.lease_seconds
-        leases = self._store.lease(limit=limit, lease_seconds=seconds, attempts=attempts, urgent=urgent)
-        if leases and not self._leased:
-            self._extend_at = time.monotonic() + self._settings.lease_seconds / 3
-        self._metrics.expired.inc(sum(lease.expired for lease in leases))
-        self._leased |= {lease.content_sha256: lease for lease in leases}
-        self._found_work |= bool(leases)
-        return leases
+        return self._leases.take(limit, range(_LEASES_TOGETHER), urgent=urgent)
 
     def _jobs(self, leases: Iterable[Lease]) -> Iterator[Job[Lease]]:
         """Find the files of leased contents; what has none, or too many attempts, ends here."""
@@ -295,7 +277,7 @@ class Service:
                 path = self._disk.do(find_original, self._folders, lease.original)
             except OSError as error:  # the disk's fault, for as long as it takes
                 self._log.error("original cannot be read", arrival_id=str(lease.held_by), why=why(error))
-                self._retry(lease, counted=False)
+                self._leases.retry(lease, counted=False)
                 continue
             if lease.attempts > _LEASES_AT_MOST:
                 self._give_up(lease, "the end of the service")
@@ -308,9 +290,9 @@ class Service:
     def _missing(self, lease: Lease) -> None:
         """Look again later; in the end, what was requeued keeps its answer: nothing better will come."""
         if lease.attempts >= self._settings.max_attempts and self._store.withdraw(lease):
-            self._forget(lease)
+            self._leases.ended(lease)
         else:
-            self._retry(lease, counted=True)
+            self._leases.retry(lease, counted=True)
 
     def _record(self, group: Sequence[Answered[Lease]]) -> None:
         """Store a group's answers in one transaction; what failed is tried later."""
@@ -327,7 +309,7 @@ class Service:
                     finished.append((lease, give_up(result)))
                 else:
                     self._log.warning("attempt failed", arrival_id=str(lease.held_by), error=result.error)
-                    self._retry(lease, counted=counted)
+                    self._leases.retry(lease, counted=counted)
         self._finish(finished)
 
     def _may_be_to_blame(self) -> bool:
@@ -353,7 +335,7 @@ class Service:
         """Try again later: what is in the spool will settle; a filed original of other bytes was changed for good."""
         lease = answered.job.context
         if answered.job.path.is_relative_to(self._folders.spool):
-            self._retry(lease, counted=False)
+            self._leases.retry(lease, counted=False)
         else:
             self._log.error("original is not what was filed", arrival_id=str(lease.held_by))
             self._missing(lease)
@@ -369,7 +351,7 @@ class Service:
             return
         tokens = {lease.token for lease in accepted}
         for lease, result in finished:
-            self._forget(lease)
+            self._leases.ended(lease)
             if lease.token in tokens:
                 self._reporting.finished(result)
             if not is_given_up(result):
@@ -395,20 +377,10 @@ class Service:
         if counted and isinstance(result.answer, Prediction) and lease.attempts >= self._settings.max_attempts:
             self._give_up(lease, type(error).__name__)
         else:
-            self._retry(lease, counted=counted)
+            self._leases.retry(lease, counted=counted)
 
     def _give_up(self, lease: Lease, error: str) -> None:
         self._finish([(lease, give_up(Failure(error=error, transient=False)))])
-
-    def _retry(self, lease: Lease, *, counted: bool) -> None:
-        delay = min(_RETRY_SECONDS * 2 ** min(lease.attempts - 1, 10), _RETRY_SECONDS_AT_MOST)
-        self._store.retry_later(lease, delay, counted=counted)
-        self._metrics.retries.labels("counted" if counted else "transient").inc()
-        self._forget(lease)
-
-    def _forget(self, lease: Lease) -> None:
-        if self._leased.get(lease.content_sha256) == lease:
-            del self._leased[lease.content_sha256]
 
     def _beat(self) -> None:
         self._reporting.beat()
@@ -419,16 +391,7 @@ class Service:
     def _keep_alive(self) -> None:
         """Say that the service gets on: to systemd, and to those who would take its leases for those of a dead one."""
         self._reporting.beat()
-        if time.monotonic() > self._extend_at and self._leased:
-            held = self._store.extend(list(self._leased.values()), self._settings.lease_seconds)
-            self._leased = {lease.content_sha256: lease for lease in held}
-            self._extend_at = time.monotonic() + self._settings.lease_seconds / 3
-
-    def _give_back(self) -> None:
-        """Return what is leased and will not be finished; the attempt does not count."""
-        if self._leased:
-            self._store.release(list(self._leased.values()))
-            self._leased.clear()
+        self._leases.keep()
 
     # -- out ----------------------------------------------------------------------------------------
 
