@@ -17,7 +17,7 @@ class PlayedPipeline:
     def __init__(self) -> None:
         self.model = make_model()
 
-    def run(self, jobs: Iterable[Job[Any]]) -> Iterator[list[Answered[Any]]]:
+    def run(self, jobs: Iterable[Job[Any]], *, wait_seconds: float = 0.0) -> Iterator[list[Answered[Any]]]:
         """Answer each job in a group of its own."""
         for job in jobs:
             end = make_rejected() if job.path.read_bytes().startswith(b"bad") else make_analysed(sop_instance_uid=None)

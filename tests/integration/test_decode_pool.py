@@ -472,3 +472,12 @@ def test_warnings_survive_the_way(tmp_path):
     Image.fromarray((RAMP.stored >> 4).astype(np.uint8)).convert("RGB").save(path)
     with started() as pool:
         assert decode_one(pool, path).reply.warnings == (ImageWarning.GRAY_AS_COLOR,)
+
+
+def test_what_is_urgent_is_decoded_first(image_file):
+    """It goes before what was handed over earlier and still waits for a worker."""
+    with started() as pool:
+        for job in ("first", "second"):
+            pool.submit(job, image_file)
+        pool.submit("urgent", image_file, urgent=True)
+        assert [take(pool).job for _ in range(3)] == ["urgent", "first", "second"]

@@ -25,7 +25,7 @@ class Tampering:
         self._tamper = tamper
         self._digest = digest
 
-    def run(self, jobs):
+    def run(self, jobs, *, wait_seconds):
         """Answer each job for the bytes that it is scripted to have read."""
         for job in jobs:
             self._tamper(job.path)

@@ -5,7 +5,6 @@ import torch
 from PIL import Image
 
 from xray_batch.bundle import Bundle
-from xray_batch.pipeline import engine
 from xray_batch.pipeline.engine import Job, Pipeline
 from xray_batch.settings import Settings
 
@@ -21,12 +20,43 @@ def films(tmp_path):
 
 
 @pytest.mark.parametrize(("device", "most"), [("cpu", 1), ("cuda", 4)])
-def test_films_together(device, most, bundle_folder, films, tmp_path, monkeypatch):
+def test_films_together(device, most, bundle_folder, films, tmp_path):
     """On a CPU whose passes take too long films go one by one; on a GPU one takes as long as all, and they do not."""
-    monkeypatch.setattr(engine, "PASS_SECONDS", 1e-9)
     settings = Settings(home=tmp_path, batch_size=4, decode_workers=1, device="cpu")
     with Pipeline(Bundle(bundle_folder), settings) as pipeline:
         pipeline.device = torch.device(device)  # of which there is none here: the networks stay where they are
         for path in films[:1]:
-            list(pipeline.run([Job(path=path, context=None)]))
+            list(pipeline.run([Job(path=path, context=None)], wait_seconds=1e-9))
         assert pipeline._together == most
+
+
+@pytest.fixture
+def pipeline(bundle_folder, tmp_path):
+    """Give a pipeline with one decode worker, which takes longer to start than jobs to be handed over."""
+    settings = Settings(home=tmp_path, batch_size=4, decode_workers=1, device="cpu")
+    with Pipeline(Bundle(bundle_folder), settings) as pipeline:
+        yield pipeline
+
+
+def groups_of(pipeline, jobs, wait_seconds):
+    """Run jobs; return their names as they came together."""
+    groups = pipeline.run(jobs, wait_seconds=wait_seconds)
+    return [[answered.job.path.stem for answered in group] for group in groups if group]
+
+
+def test_films_wait_for_each_other(pipeline, films):
+    """A film that is ready waits for those that are being decoded: they are classified and recorded together."""
+    assert groups_of(pipeline, [Job(path=path, context=None) for path in films], 60) == [
+        ["0", "1", "2", "3"],
+        ["4", "5", "6", "7"],
+        ["8"],
+    ]
+
+
+def test_an_urgent_film_goes_first_and_waits_for_none(pipeline, films):
+    """It is decoded before what was handed over earlier, and classified at once with what is ready."""
+    jobs = [Job(path=path, context=None, is_urgent=path.stem == "5") for path in films]
+    first, *others = groups_of(pipeline, jobs, 60)
+    assert first[0] == "5"
+    assert len(first) < 4
+    assert sorted(sum(others, first)) == [path.stem for path in films]

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Final, Generic, Self, TypeVar
 
 from xray_batch.bundle import Bundle
 from xray_batch.classify import Ensemble, describe_device, select_device, select_dtype
@@ -24,12 +24,13 @@ from xray_batch.standardize import check_resize_rule, find_least_side, preproces
 
 T = TypeVar("T")
 
-#: Longest time without a group of answers, empty or not.
+#: Longest time without a group of answers, empty or not, but for what a film may wait for others.
 TICK_SECONDS = 1.0
 
-#: On a CPU a forward pass takes no more images than fit into this time, but at least one: whatever is urgent waits for
-#: it, and more images at once are hardly faster.  On a GPU a pass takes as long for one image as for a full batch.
-PASS_SECONDS = 0.25
+#: What a film that is ready may wait for others that are being decoded, and what a forward pass of more than one film
+#: may take on a CPU: eight films together cost the networks half of what they do one by one, and the database less.
+PROMPT_SECONDS: Final = 0.25  #: where somebody waits for the answer, or something urgent may come
+ARCHIVE_SECONDS: Final = 1.0  #: where nobody does
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,7 @@ class Job(Generic[T]):
     path: Path
     context: T
     unpack_in: Path | None = None  #: where a zip archive is unpacked; None has it refused
+    is_urgent: bool = False  #: goes before what waits for a decoder, and waits for no other film
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,12 +112,18 @@ class Pipeline:
         self._pool = None
         self._workers.close()
 
-    def run(self, jobs: Iterable[Job[T]]) -> Generator[list[Answered[T]]]:
+    def run(self, jobs: Iterable[Job[T]], *, wait_seconds: float = PROMPT_SECONDS) -> Generator[list[Answered[T]]]:
         """Answer jobs, in no particular order.
 
         `jobs` is read only as far as the work in hand needs: at most two forward passes and one file per worker
         are inside.  A group comes at least every :data:`TICK_SECONDS`, if need be an empty one, so that the
         caller can see to other things, or close the generator: what is inside is then given up.
+
+        Parameters
+        ----------
+        wait_seconds
+            What a film may wait for others, and what a forward pass may take on a CPU, so that films are classified
+            and recorded together.  On a GPU a pass takes as long for one as for a full batch.
         """
         pool = self._pool or self._start_workers()
         source = iter(jobs)
@@ -128,25 +136,28 @@ class Pipeline:
                     if job is None:
                         exhausted = True
                     else:
-                        pool.submit(job, job.path, job.unpack_in)
+                        pool.submit(job, job.path, job.unpack_in, urgent=job.is_urgent)
                         inside += 1
-                group = self._take_group(pool) if inside else []
+                group = self._take_group(pool, inside, wait_seconds) if inside else []
                 inside -= len(group)
-                yield self._answer(group)
+                yield self._answer(group, wait_seconds)
         finally:
             if inside:  # their results must not turn up in the next run, which starts new workers
                 self._end_workers()
 
-    def _take_group(self, pool: DecodePool[Job[Any]]) -> list[Decoded[Job[Any]]]:
-        """Wait for one decoded file, then take what else is there, up to a forward pass."""
-        group = []
-        decoded = pool.take(TICK_SECONDS)
+    def _take_group(self, pool: DecodePool[Job[Any]], inside: int, wait_seconds: float) -> list[Decoded[Job[Any]]]:
+        """Wait for one decoded file, then for others of those `inside`, up to a forward pass; none waits if urgent."""
+        group: list[Decoded[Job[Any]]] = []
+        decoded, until = pool.take(TICK_SECONDS), time.monotonic() + wait_seconds
         while decoded is not None:
             group.append(decoded)
-            decoded = pool.take(0) if len(group) < self._together else None
+            if len(group) >= min(inside, self._together):
+                break
+            waits = not any(taken.job.is_urgent for taken in group)
+            decoded = pool.take(max(0.0, until - time.monotonic()) if waits else 0.0)
         return group
 
-    def _answer(self, group: Sequence[Decoded[Job[T]]]) -> list[Answered[T]]:
+    def _answer(self, group: Sequence[Decoded[Job[T]]], wait_seconds: float) -> list[Answered[T]]:
         group = [self._judge_age(decoded) for decoded in group]
         inputs = [as_model_input(decoded) for decoded in group]
         start = time.perf_counter()
@@ -154,7 +165,7 @@ class Pipeline:
         seen = sum(prepared is not None for prepared in inputs)
         seconds = (time.perf_counter() - start) / max(1, seen)
         if seen and self.device.type == "cpu":
-            self._together = max(1, min(self._settings.batch_size, int(PASS_SECONDS / seconds)))
+            self._together = max(1, min(self._settings.batch_size, int(wait_seconds / seconds)))
         together = replace(self._computation, batch_images=seen)
         return [
             Answered(

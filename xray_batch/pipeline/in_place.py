@@ -22,7 +22,7 @@ from typing import Final
 from xray_batch.decode import is_zip
 from xray_batch.errors import DatabaseRefusedError
 from xray_batch.intake import UnpackFolder, is_ignored, printable
-from xray_batch.pipeline.engine import Failure, Job, Pipeline, give_up, not_analysed
+from xray_batch.pipeline.engine import ARCHIVE_SECONDS, Failure, Job, Pipeline, give_up, not_analysed
 from xray_batch.pipeline.regular_file import open_regular_file
 from xray_batch.pipeline.unpack import UnpackEnd, Unpacking
 from xray_batch.records import Arrival, Disposition, Finished, Outcome, ResultRecord
@@ -247,7 +247,7 @@ class _Run:
         """Answer `work`; return what ended abnormally and is worth another attempt."""
         again: list[_Work] = []
         jobs = (Job(path=item.path, context=item) for item in work)
-        with closing(self._pipeline.run(jobs)) as groups:
+        with closing(self._pipeline.run(jobs, wait_seconds=ARCHIVE_SECONDS)) as groups:
             for group in groups:
                 finished: list[tuple[_Work, Finished]] = []
                 for answered in group:

@@ -1,5 +1,6 @@
 """A pool of decode workers that survives what happens to them."""
 
+import itertools
 import os
 import queue
 import threading
@@ -63,6 +64,12 @@ class DecodeWorker(WorkerProcess):
         return reply, np.frombuffer(self._memory, dtype=np.float32).reshape(shape).copy()
 
 
+#: Ranks of what waits for a worker.
+_URGENT: Final = 0
+_ROUTINE: Final = 1
+_END: Final = 2
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Request(Generic[T]):
     """One file on its way to a worker."""
@@ -91,7 +98,9 @@ class DecodePool(Generic[T]):
         measure: bool = False,
     ) -> None:
         self._start_worker = partial(DecodeWorker, spec, limits, least_side=least_side, measure=measure)
-        self._jobs: queue.SimpleQueue[_Request[T] | None] = queue.SimpleQueue()
+        #: By rank, and then in the order of coming; None ends a thread.
+        self._jobs: queue.PriorityQueue[tuple[int, int, _Request[T] | None]] = queue.PriorityQueue()
+        self._numbers = itertools.count()
         self._decoded: queue.SimpleQueue[Decoded[T] | DecoderDiedError] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._busy: set[DecodeWorker | Unpacking] = set()
@@ -109,18 +118,22 @@ class DecodePool(Generic[T]):
         """End the workers; what is inside is given up, and so is a thread that waits for a share that hangs."""
         self._closing.set()
         for _ in self._threads:
-            self._jobs.put(None)
+            self._put(_END, None)
         for process in self._busy.copy():
             process.kill()
         for thread in self._threads:
             thread.join(_JOIN_SECONDS)
 
-    def submit(self, job: T, path: Path, unpack_in: Path | None = None) -> None:
+    def submit(self, job: T, path: Path, unpack_in: Path | None = None, *, urgent: bool = False) -> None:
         """Hand over one file; its result comes from :meth:`take`.
 
-        A zip archive is unpacked to a folder in `unpack_in`, if that is given.
+        A zip archive is unpacked to a folder in `unpack_in`, if that is given.  What is urgent is decoded before
+        what was handed over earlier and still waits for a worker.
         """
-        self._jobs.put(_Request(job=job, path=path, unpack_in=unpack_in))
+        self._put(_URGENT if urgent else _ROUTINE, _Request(job=job, path=path, unpack_in=unpack_in))
+
+    def _put(self, rank: int, request: _Request[T] | None) -> None:
+        self._jobs.put((rank, next(self._numbers), request))
 
     def take(self, timeout: float) -> Decoded[T] | None:
         """Return the next result, or None if there is none within `timeout` seconds.
@@ -142,7 +155,7 @@ class DecodePool(Generic[T]):
         worker: DecodeWorker | None = None
         try:
             worker = self._start_worker()
-            while (request := self._jobs.get()) is not None and not self._closing.is_set():
+            while (request := self._jobs.get()[2]) is not None and not self._closing.is_set():
                 if worker.is_used_up:
                     worker.close()
                     worker = None  # a closed one must not be closed again, should the next not start
@@ -155,7 +168,7 @@ class DecodePool(Generic[T]):
                 finally:
                     self._busy.discard(worker)
                 if decoded.reply.short_of_memory and worker.retire():
-                    self._jobs.put(request)
+                    self._put(_URGENT, request)  # it had its turn
                     continue
                 rejection = decoded.reply.rejection
                 if request.unpack_in and rejection and rejection.reason_code is ReasonCode.ZIP_ARCHIVE:

@@ -31,7 +31,8 @@ class Archives:
     def job(self, path: Path, lease: Lease) -> Job[Lease]:
         """Return the job for a claimed file; an archive out of an archive is not unpacked."""
         unpacks = self._unpacks and not is_unpacked(lease.source_name)
-        return Job(path=path, context=lease, unpack_in=self._folders.spool if unpacks else None)
+        unpack_in = self._folders.spool if unpacks else None
+        return Job(path=path, context=lease, unpack_in=unpack_in, is_urgent=lease.is_urgent)
 
     def to_unpack(self, claims: Iterable[Claimed]) -> list[Claimed]:
         """Choose the archives that are to be unpacked, whether or not their bytes have an answer.
