@@ -200,6 +200,11 @@ def upgrade_database(url: str) -> str:
     """Bring a database to the newest revision and return that; safe to run twice at once.
 
     The whole upgrade is one transaction: after a crash the old revision is still there.
+
+    Raises
+    ------
+    ConfigurationError
+        If the tables would go into another schema of PostgreSQL than `public`: the triggers look for them there.
     """
     engine = make_engine(url, migrating=True)
     with translated_errors(), engine.execution_options(**{BEGIN_MODE: "EXCLUSIVE"}).begin() as connection:
@@ -209,12 +214,23 @@ def upgrade_database(url: str) -> str:
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
             # Rather give up than make every reader and writer queue behind a waiting ALTER TABLE.
             connection.execute(sa.text("SET LOCAL lock_timeout = '5s'"))
+            _refuse_other_schema(connection.scalar(sa.text("SELECT current_schema()")))
         found = revision_on(connection)
         head = head_revision()
         if found != head:
             _refuse_unknown_revision(found)
             command.upgrade(_alembic_config(connection), "head")
     return head
+
+
+def _refuse_other_schema(schema: str | None) -> None:
+    if schema != "public":
+        where = "no schema of this database may be used" if schema is None else f"here they would go into {schema!r}"
+        message = (
+            f"the tables belong in the schema public of a database, but {where}: "
+            "take a database of their own, and leave the search_path of its roles as it is"
+        )
+        raise ConfigurationError(message)
 
 
 def check_database(url: str) -> None:

@@ -236,6 +236,20 @@ class TestOpening:
         assert upgrade_database(empty_postgresql_url) == head_revision()
         open_database(empty_postgresql_url).dispose()
 
+    @pytest.mark.parametrize(
+        ("search_path", "named"),
+        [("ward,public", "here they would go into 'ward'"), ("nowhere", "no schema of this database may be used")],
+    )
+    def test_another_schema_is_refused(self, empty_postgresql_url, search_path, named):
+        """Triggers look for their tables in `public`: elsewhere they would fail at the first film."""
+        with make_engine(empty_postgresql_url, migrating=True).begin() as connection:
+            connection.execute(sa.text("CREATE SCHEMA ward"))
+        url = f"{empty_postgresql_url}?options=-csearch_path%3D{search_path}"
+        with pytest.raises(ConfigurationError, match=f"belong in the schema public of a database, but {named}"):
+            upgrade_database(url)
+        assert current_revision(empty_postgresql_url) is None
+        assert upgrade_database(empty_postgresql_url) == head_revision()
+
     def test_unknown_revision_is_refused(self, database_url):
         """A database of a newer version is neither opened nor upgraded, and the revision is named."""
         execute(database_url, "UPDATE alembic_version SET version_num = '9999'")
