@@ -95,7 +95,7 @@ def test_work_begins_while_files_are_still_being_found(tmp_path, store):
     pipeline = Tampering(lambda _path: None, None)
     with pytest.raises(Stopped):
         process_in_place(files(), pipeline, store, max_attempts=1, on_answers=stop, on_failure=lambda *_: None)
-    assert next(found) <= 2 * in_place._CHUNK
+    assert next(found) <= 2 * in_place._FIRST_CHUNK < in_place._CHUNK
 
 
 class TestRepeatedRun:

@@ -53,6 +53,16 @@ def test_films_wait_for_each_other(pipeline, films):
     ]
 
 
+def test_films_wait_only_while_every_worker_is_busy(bundle_folder, films, tmp_path):
+    """Where a core has nothing to decode, it may as well classify."""
+    slow = tmp_path / "slow.png"
+    Image.effect_noise((5000, 5000), 60).save(slow)
+    settings = Settings(home=tmp_path, batch_size=4, decode_workers=2, device="cpu")
+    with Pipeline(Bundle(bundle_folder), settings) as pipeline:
+        jobs = [Job(path=path, context=None) for path in (*films[:2], slow)]
+        assert [sorted(group) for group in groups_of(pipeline, jobs, 60)] == [["0", "1"], ["slow"]]
+
+
 def test_an_urgent_film_goes_first_and_waits_for_none(pipeline, films):
     """It is decoded before what was handed over earlier, and classified at once with what is ready."""
     jobs = [Job(path=path, context=None, is_urgent=path.stem == "5") for path in films]

@@ -122,8 +122,8 @@ class Pipeline:
         Parameters
         ----------
         wait_seconds
-            What a film may wait for others, and what a forward pass may take on a CPU, so that films are classified
-            and recorded together.  On a GPU a pass takes as long for one as for a full batch.
+            What a film may wait for others, while every worker is busy, and what a forward pass may take on a CPU, so
+            that films are classified and recorded together.  On a GPU a pass takes as long for one as for a full batch.
         """
         pool = self._pool or self._start_workers()
         source = iter(jobs)
@@ -146,14 +146,16 @@ class Pipeline:
                 self._end_workers()
 
     def _take_group(self, pool: DecodePool[Job[Any]], inside: int, wait_seconds: float) -> list[Decoded[Job[Any]]]:
-        """Wait for one decoded file, then for others of those `inside`, up to a forward pass; none waits if urgent."""
+        """Wait for one decoded file, and for others, up to a forward pass, while every worker has one in hand."""
         group: list[Decoded[Job[Any]]] = []
         decoded, until = pool.take(TICK_SECONDS), time.monotonic() + wait_seconds
         while decoded is not None:
             group.append(decoded)
-            if len(group) >= min(inside, self._together):
+            if len(group) == self._together:
                 break
-            waits = not any(taken.job.is_urgent for taken in group)
+            waits = inside - len(group) >= self._settings.decode_workers and not any(
+                taken.job.is_urgent for taken in group
+            )
             decoded = pool.take(max(0.0, until - time.monotonic()) if waits else 0.0)
         return group
 

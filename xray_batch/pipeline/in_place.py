@@ -30,8 +30,10 @@ from xray_batch.store import Store
 
 _CHANGED: Final = "the file changed while it was being read"
 
-#: Files hashed, and looked up in the database, at a time.
-_CHUNK = 64
+#: Files hashed, and looked up in the database, at a time: few at first, for the workers wait for them, then twice as
+#: many each time.
+_CHUNK: Final = 64
+_FIRST_CHUNK: Final = 4
 
 #: Names of one folder held and put in order at a time: a folder may have more files than memory should hold.
 _NAMES: Final = 1024
@@ -233,8 +235,9 @@ class _Run:
 
     def new_work(self, items: Iterable[_Work]) -> Iterator[_Work]:
         """Yield what has no answer; what has one is recorded at once."""
-        iterator = iter(items)
-        while chunk := list(islice(iterator, _CHUNK)):
+        iterator, size = iter(items), _FIRST_CHUNK
+        while chunk := list(islice(iterator, size)):
+            size = min(2 * size, _CHUNK)
             known = self._store.known_answers([item.arrival.content_sha256 for item in chunk], self._pipeline.model)
             seen = [item for item in chunk if item.arrival.content_sha256 in known]
             if seen:
