@@ -228,7 +228,7 @@ def _refuse_other_schema(schema: str | None) -> None:
         where = "no schema of this database may be used" if schema is None else f"here they would go into {schema!r}"
         message = (
             f"the tables belong in the schema public of a database, but {where}: "
-            "take a database of their own, and leave the search_path of its roles as it is"
+            "take a database of their own, and ALTER ROLE ... SET search_path = public"
         )
         raise ConfigurationError(message)
 

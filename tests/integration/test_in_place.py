@@ -77,7 +77,7 @@ def test_a_file_that_does_not_change_is_recorded(tmp_path, store):
 
 
 def test_work_begins_while_files_are_still_being_found(tmp_path, store):
-    """The first answer is there when a few files have been asked for, however many there will be."""
+    """The first file is handed over when a few have been asked for, however many there will be."""
     found = itertools.count()
 
     def files():

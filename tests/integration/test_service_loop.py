@@ -201,6 +201,26 @@ def test_a_spool_that_cannot_be_read_is_not_held_against_the_file(home, monkeypa
     assert {row["outcome"] for row in rows.values()} == {"pneumonia"}
 
 
+def test_it_beats_while_no_original_can_be_read(home, monkeypatch):
+    """Looking for the files of a long queue in vain is no standstill: systemd is told between any two of them."""
+    real_find, real_beat, happened = service_module.find_original, reporting_module.Reporting.beat, []
+
+    def find_original(folders, original):
+        happened.append("look")
+        if happened.count("look") <= 12:
+            raise OSError(5, "Input/output error")
+        return real_find(folders, original)
+
+    def beat(reporting):
+        happened.append("beat")
+        real_beat(reporting)
+
+    monkeypatch.setattr(service_module, "find_original", find_original)
+    monkeypatch.setattr(reporting_module.Reporting, "beat", beat)
+    assert set(run_until_idle(home, ScriptedPipeline({}))) == {"a.png", "b.png", "c.png"}
+    assert ("look", "look") not in set(itertools.pairwise(happened))
+
+
 def test_links_are_left_in_the_inbox(home, tmp_path, capsys):
     """A link in the inbox is left alone and counted in the log, without its name; real files go on."""
     secret = tmp_path / "secret"

@@ -40,7 +40,7 @@ class Job(Generic[T]):
     path: Path
     context: T
     unpack_in: Path | None = None  #: where a zip archive is unpacked; None has it refused
-    is_urgent: bool = False  #: goes before what waits for a decoder, and waits for no other film
+    is_urgent: bool = False  #: goes before what waits for a decoder or the networks, and waits for no other film
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,8 +116,9 @@ class Pipeline:
         """Answer jobs, in no particular order.
 
         `jobs` is read only as far as the work in hand needs: at most two forward passes and one file per worker
-        are inside.  A group comes at least every :data:`TICK_SECONDS`, if need be an empty one, so that the
-        caller can see to other things, or close the generator: what is inside is then given up.
+        are inside.  A group comes at least every :data:`TICK_SECONDS`, and `wait_seconds` more if films are to wait,
+        if need be an empty one, so that the caller can see to other things, or close the generator: what is inside
+        is then given up.
 
         Parameters
         ----------

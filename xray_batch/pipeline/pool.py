@@ -20,6 +20,7 @@ from xray_batch.pipeline.worker_process import WorkerLimits, WorkerProcess
 from xray_batch.records import InputSpec
 
 T = TypeVar("T")
+L = TypeVar("L")
 
 #: Longer than the end of a worker takes.
 _JOIN_SECONDS: Final = 30.0
@@ -64,10 +65,19 @@ class DecodeWorker(WorkerProcess):
         return reply, np.frombuffer(self._memory, dtype=np.float32).reshape(shape).copy()
 
 
-#: Ranks of what waits for a worker.
-_URGENT: Final = 0
-_ROUTINE: Final = 1
-_END: Final = 2
+class _Line(Generic[L]):
+    """A queue in which the urgent go first, and otherwise first come is first served."""
+
+    def __init__(self) -> None:
+        self._queue: queue.PriorityQueue[tuple[bool, int, L]] = queue.PriorityQueue()
+        self._numbers = itertools.count()  # no two are equal, so that what waits is never compared
+
+    def put(self, item: L, *, urgent: bool) -> None:
+        self._queue.put((not urgent, next(self._numbers), item))
+
+    def get(self, timeout: float | None = None) -> L:
+        """Wait for the next, without end if `timeout` is None, not at all if it is 0; else raise queue.Empty."""
+        return self._queue.get(block=timeout != 0, timeout=timeout)[2]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,10 +87,11 @@ class _Request(Generic[T]):
     job: T
     path: Path
     unpack_in: Path | None
+    urgent: bool
 
 
 class DecodePool(Generic[T]):
-    """Decode jobs in several processes; results come in the order in which they are ready.
+    """Decode jobs in several processes; results come in the order in which they are ready, urgent ones first.
 
     One thread per worker keeps it busy, replaces it when it is used up or dies, and hands results over.
     Memory is bounded by the caller: at most `submit` calls minus `take` results are inside.  With `least_side`
@@ -98,10 +109,8 @@ class DecodePool(Generic[T]):
         measure: bool = False,
     ) -> None:
         self._start_worker = partial(DecodeWorker, spec, limits, least_side=least_side, measure=measure)
-        #: By rank, and then in the order of coming; None ends a thread.
-        self._jobs: queue.PriorityQueue[tuple[int, int, _Request[T] | None]] = queue.PriorityQueue()
-        self._numbers = itertools.count()
-        self._decoded: queue.SimpleQueue[Decoded[T] | DecoderDiedError] = queue.SimpleQueue()
+        self._jobs: _Line[_Request[T] | None] = _Line()  #: None ends a thread
+        self._decoded: _Line[Decoded[T] | DecoderDiedError] = _Line()
         self._closing = threading.Event()
         self._busy: set[DecodeWorker | Unpacking] = set()
         self._threads = [threading.Thread(target=self._serve, name=f"decode-{n}", daemon=True) for n in range(workers)]
@@ -118,7 +127,7 @@ class DecodePool(Generic[T]):
         """End the workers; what is inside is given up, and so is a thread that waits for a share that hangs."""
         self._closing.set()
         for _ in self._threads:
-            self._put(_END, None)
+            self._jobs.put(None, urgent=True)
         for process in self._busy.copy():
             process.kill()
         for thread in self._threads:
@@ -127,13 +136,10 @@ class DecodePool(Generic[T]):
     def submit(self, job: T, path: Path, unpack_in: Path | None = None, *, urgent: bool = False) -> None:
         """Hand over one file; its result comes from :meth:`take`.
 
-        A zip archive is unpacked to a folder in `unpack_in`, if that is given.  What is urgent is decoded before
-        what was handed over earlier and still waits for a worker.
+        A zip archive is unpacked to a folder in `unpack_in`, if that is given.  What is urgent is decoded, and
+        taken, before what was handed over earlier and still waits.
         """
-        self._put(_URGENT if urgent else _ROUTINE, _Request(job=job, path=path, unpack_in=unpack_in))
-
-    def _put(self, rank: int, request: _Request[T] | None) -> None:
-        self._jobs.put((rank, next(self._numbers), request))
+        self._jobs.put(_Request(job=job, path=path, unpack_in=unpack_in, urgent=urgent), urgent=urgent)
 
     def take(self, timeout: float) -> Decoded[T] | None:
         """Return the next result, or None if there is none within `timeout` seconds.
@@ -144,7 +150,7 @@ class DecodePool(Generic[T]):
             If workers cannot even be started: nothing can be decoded here.
         """
         try:
-            decoded = self._decoded.get(timeout=timeout) if timeout else self._decoded.get_nowait()
+            decoded = self._decoded.get(timeout)
         except queue.Empty:
             return None
         if isinstance(decoded, DecoderDiedError):
@@ -155,7 +161,7 @@ class DecodePool(Generic[T]):
         worker: DecodeWorker | None = None
         try:
             worker = self._start_worker()
-            while (request := self._jobs.get()[2]) is not None and not self._closing.is_set():
+            while (request := self._jobs.get()) is not None and not self._closing.is_set():
                 if worker.is_used_up:
                     worker.close()
                     worker = None  # a closed one must not be closed again, should the next not start
@@ -168,14 +174,14 @@ class DecodePool(Generic[T]):
                 finally:
                     self._busy.discard(worker)
                 if decoded.reply.short_of_memory and worker.retire():
-                    self._put(_URGENT, request)  # it had its turn
+                    self._jobs.put(request, urgent=True)  # it had its turn
                     continue
                 rejection = decoded.reply.rejection
                 if request.unpack_in and rejection and rejection.reason_code is ReasonCode.ZIP_ARCHIVE:
                     decoded = self._unpack(decoded, Unpacking(request.path, request.unpack_in))
-                self._decoded.put(decoded)
+                self._decoded.put(decoded, urgent=request.urgent)
         except Exception as error:  # noqa: BLE001 - a thread that dies in silence would leave its caller waiting
-            self._decoded.put(DecoderDiedError(f"decode workers cannot be used: {error}"))
+            self._decoded.put(DecoderDiedError(f"decode workers cannot be used: {error}"), urgent=True)
         finally:
             if worker is not None:
                 worker.close()

@@ -273,6 +273,7 @@ class Service:
     def _jobs(self, leases: Iterable[Lease]) -> Iterator[Job[Lease]]:
         """Find the files of leased contents; what has none, or too many attempts, ends here."""
         for lease in leases:
+            self._keep_alive()  # thousands may have none
             try:
                 path = self._disk.do(find_original, self._folders, lease.original)
             except OSError as error:  # the disk's fault, for as long as it takes
