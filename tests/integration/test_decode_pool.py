@@ -481,3 +481,18 @@ def test_what_is_urgent_is_decoded_first(image_file):
             pool.submit(job, image_file)
         pool.submit("urgent", image_file, urgent=True)
         assert [take(pool).job for _ in range(3)] == ["urgent", "first", "second"]
+
+
+def test_what_is_urgent_is_taken_first(image_file):
+    """Decoded, it goes before what was decoded earlier and waits to be taken: the networks may be the narrow place."""
+    with started() as pool:
+        for job in ("first", "second", "urgent"):
+            pool.submit(job, image_file, urgent=job == "urgent")
+        deadline = time.monotonic() + PATIENCE
+        while pool._decoded._queue.qsize() < 3 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        pool.submit("late", image_file, urgent=True)
+        assert take(pool).job == "urgent"
+        while pool._decoded._queue.qsize() < 3 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert [take(pool).job for _ in range(3)] == ["late", "first", "second"]
