@@ -89,8 +89,8 @@ class Service:
         self._store = store
         self._settings = settings
         self._disk = DiskThread(
-            beat=self._beat,
-            hangs=self._hangs,
+            beat=lambda: self._reporting.beat(),
+            hangs=lambda: self._reporting.folders_hang(),
             stop_at=lambda: self._stop_at,
             hang_seconds=settings.decode_seconds / 2,
         )
@@ -382,12 +382,6 @@ class Service:
 
     def _give_up(self, lease: Lease, error: str) -> None:
         self._finish([(lease, give_up(Failure(error=error, transient=False)))])
-
-    def _beat(self) -> None:
-        self._reporting.beat()
-
-    def _hangs(self) -> None:
-        self._reporting.folders_hang()
 
     def _keep_alive(self) -> None:
         """Say that the service gets on: to systemd, and to those who would take its leases for those of a dead one."""
