@@ -1,6 +1,6 @@
 """Alembic's environment, for the product and for developers.
 
-The product calls Alembic with an open connection (`xray_batch/database.py`).  A developer's
+The product calls Alembic with an open connection (`xray_batch/revisions.py`).  A developer's
 `alembic revision --autogenerate` and `alembic check` work on the database of the environment
 variable XRAY_BATCH_DATABASE_URL, which must be at the newest revision.
 """

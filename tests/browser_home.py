@@ -11,9 +11,9 @@ from installed_command import run_command
 from pydicom import dcmread
 from store_records import START, make_analysed, make_arrival, make_model
 
-from xray_batch.database import open_database
 from xray_batch.demo import sample_files
 from xray_batch.records import Outcome
+from xray_batch.revisions import open_database
 from xray_batch.store import Store
 
 #: Set by a page that ran what it should have shown.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from postgresql_server import SERVER_OPTIONS, PostgreSQLServer, running_postgresql
 
-from xray_batch.database import upgrade_database
+from xray_batch.revisions import upgrade_database
 
 # Read when torch is first loaded, here and in every process that a test starts: with two tests at a time on two
 # cores, threads of theirs would only wait for each other.

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from fault_drops import MARKER, Burst
 from installed_command import files_below
 
-from xray_batch.database import check_database, open_database
 from xray_batch.records import Accounting
+from xray_batch.revisions import check_database, open_database
 from xray_batch.store import Store
 
 #: What may follow what in the work on one content; its duplicates come and go meanwhile.

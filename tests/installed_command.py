@@ -18,9 +18,9 @@ from typing import IO, Any
 from dicom_factory import RAMP, chest_dataset, save, write_dicom
 from PIL import Image
 
-from xray_batch.database import open_database
 from xray_batch.demo import sample_files
 from xray_batch.records import Accounting
+from xray_batch.revisions import open_database
 from xray_batch.store import Store
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"

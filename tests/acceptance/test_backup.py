@@ -14,8 +14,8 @@ import sqlalchemy as sa
 from installed_command import WatchedFolder, files_below, make_bad_files, make_films
 from store_records import make_model
 
-from xray_batch.database import open_database
 from xray_batch.intake import Folders, SettleTracker, claim, claims_in_spool, hash_claimed, scan
+from xray_batch.revisions import open_database
 from xray_batch.store import Store
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -10,8 +10,8 @@ from installed_command import run_command
 from xray_batch.bundle import PACKAGED_BUNDLES
 from xray_batch.cli.doctor import CHECKS, examine
 from xray_batch.cli.doctor.check import Level
-from xray_batch.database import head_revision
 from xray_batch.decode import transfer_syntaxes
+from xray_batch.revisions import head_revision
 from xray_batch.settings import Settings
 
 

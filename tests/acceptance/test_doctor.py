@@ -11,9 +11,9 @@ from installed_command import make_films, run_command
 
 from xray_batch.cli.doctor import database, folders, machine, service
 from xray_batch.cli.doctor.check import Level
-from xray_batch.database import upgrade_database
 from xray_batch.intake import Folders, InboxWatcher, WatchMode, disk
 from xray_batch.intake import probe as probe_module
+from xray_batch.revisions import upgrade_database
 from xray_batch.settings import Settings
 
 

@@ -9,9 +9,10 @@ import pytest
 from installed_command import make_bad_files, make_films, run_command
 from store_records import make_analysed, make_arrival, make_model
 
-from xray_batch.database import head_revision, open_database, write_transaction
+from xray_batch.database import write_transaction
 from xray_batch.intake import Folders
 from xray_batch.pipeline.service_state import read_service_state, write_service_state
+from xray_batch.revisions import head_revision, open_database
 from xray_batch.store import Store
 
 ACCOUNT = ("arrivals", "results", "rejected", "duplicates", "pending", "lost", "balances", "queued", "leased")

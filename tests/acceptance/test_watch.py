@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from installed_command import files_below, make_bad_files, make_films, run_command
 
-from xray_batch.database import open_database, write_transaction
+from xray_batch.database import write_transaction
 from xray_batch.demo import sample_files
+from xray_batch.revisions import open_database
 
 
 def sha256(path: Path) -> str:

@@ -5,7 +5,7 @@ from playwright.sync_api import expect
 from postgresql_server import SERVER_OPTIONS, running_postgresql
 from web_page import running_web
 
-from xray_batch.database import upgrade_database
+from xray_batch.revisions import upgrade_database
 
 
 def test_database_down(visit, tmp_path):

@@ -11,7 +11,7 @@ from fault_checker import check, expected
 from fault_drops import Burst
 from postgresql_server import SERVER_OPTIONS, running_postgresql
 
-from xray_batch.database import upgrade_database
+from xray_batch.revisions import upgrade_database
 
 SEED = int(os.environ.get("FAULT_SEED", "20261128"))
 

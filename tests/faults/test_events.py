@@ -16,10 +16,10 @@ from health_client import ask
 from installed_command import WatchedFolder, files_below, make_films
 from played_pipeline import PlayedPipeline
 
-from xray_batch.database import open_database
 from xray_batch.intake import Folders, WatchMode
 from xray_batch.intake import watcher as watcher_module
 from xray_batch.logs import configure_logs
+from xray_batch.revisions import open_database
 from xray_batch.service import Service, Vitals
 from xray_batch.settings import Settings
 from xray_batch.store import Store

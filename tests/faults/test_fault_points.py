@@ -19,10 +19,10 @@ from fault_points import FaultPoints, die_at, without_renameat2
 from installed_command import files_below
 from played_pipeline import PlayedPipeline
 
-from xray_batch.database import open_database
 from xray_batch.errors import DatabaseUnavailableError
 from xray_batch.intake import Folders
 from xray_batch.logs import configure_logs
+from xray_batch.revisions import open_database
 from xray_batch.service import Service, Vitals
 from xray_batch.service import leases as leases_module
 from xray_batch.settings import Settings

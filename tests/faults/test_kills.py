@@ -18,7 +18,7 @@ from fault_drops import Burst
 from installed_command import WatchedFolder, catches, run_command
 from postgresql_server import free_port
 
-from xray_batch.database import open_database
+from xray_batch.revisions import open_database
 from xray_batch.store import Store
 
 #: Of the draws of a test; another one by the environment, to look for trouble or to repeat it.

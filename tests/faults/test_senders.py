@@ -15,7 +15,7 @@ from fault_checker import check, expected, sha256_of
 from fault_drops import MARKER, Burst
 from installed_command import WatchedFolder, make_films
 
-from xray_batch.database import open_database
+from xray_batch.revisions import open_database
 
 SEED = int(os.environ.get("FAULT_SEED", "20261132"))
 

@@ -22,7 +22,7 @@ from fault_drops import Burst
 from installed_command import WatchedFolder
 from postgresql_server import free_port
 
-from xray_batch.database import open_database
+from xray_batch.revisions import open_database
 from xray_batch.store import Store
 
 SEED = int(os.environ.get("FAULT_SEED", "20261130"))

@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 from store_records import make_model
 
-from xray_batch.database import open_database
+from xray_batch.revisions import open_database
 from xray_batch.store import Store
 
 

@@ -16,7 +16,6 @@ from installed_command import files_below
 from store_records import make_analysed, make_model
 from zip_factory import make_zip, zip_bytes
 
-from xray_batch.database import open_database
 from xray_batch.decode import open_source
 from xray_batch.errors import RejectedInputError
 from xray_batch.intake import Folders, UnpackFolder
@@ -24,6 +23,7 @@ from xray_batch.logs import configure_logs
 from xray_batch.pipeline.engine import Answered, Failure, not_analysed
 from xray_batch.pipeline.unpack import Unpacking
 from xray_batch.records import Rejection
+from xray_batch.revisions import open_database
 from xray_batch.service import Service, Vitals
 from xray_batch.service import filing as filing_module
 from xray_batch.service import leases as leases_module

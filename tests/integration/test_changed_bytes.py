@@ -10,11 +10,11 @@ import sqlalchemy as sa
 from installed_command import files_below
 from store_records import make_analysed, make_arrival, make_model, sha256_of
 
-from xray_batch.database import open_database
 from xray_batch.intake import Folders
 from xray_batch.logs import configure_logs
 from xray_batch.pipeline.engine import Answered
 from xray_batch.records import Accounting, Disposition
+from xray_batch.revisions import open_database
 from xray_batch.service import Service, Vitals
 from xray_batch.service import leases as leases_module
 from xray_batch.settings import Settings

@@ -13,8 +13,9 @@ import psycopg
 import pytest
 from store_records import START, make_analysed, make_arrival, make_model, make_rejected
 
-from xray_batch.database import open_database, sqlite_path
+from xray_batch.database import sqlite_path
 from xray_batch.records import Finished, ImageWarning, Outcome
+from xray_batch.revisions import open_database
 from xray_batch.store import Store
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from store_records import make_analysed, make_model, sha256_of
 
-from xray_batch.database import open_database
 from xray_batch.pipeline import in_place
 from xray_batch.pipeline.engine import Answered
 from xray_batch.pipeline.in_place import find_files, process_in_place, read_list
 from xray_batch.records import Accounting
+from xray_batch.revisions import open_database
 from xray_batch.store import Store
 
 

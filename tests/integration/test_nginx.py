@@ -21,7 +21,7 @@ from installed_command import PATIENCE_SECONDS
 from postgresql_server import free_port
 from web_page import Answer, running_web
 
-from xray_batch.database import upgrade_database
+from xray_batch.revisions import upgrade_database
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGURATION = REPOSITORY / "deploy" / "nginx" / "xray-batch.conf"

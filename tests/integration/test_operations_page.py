@@ -13,11 +13,12 @@ from store_records import make_analysed, make_arrival, make_model
 from web_page import running_web
 
 from xray_batch.bundle_folders import MANIFEST_NAME, PACKAGED_BUNDLES
-from xray_batch.database import open_database, upgrade_database, write_transaction
+from xray_batch.database import write_transaction
 from xray_batch.errors import ReasonCode
 from xray_batch.intake import Folders
 from xray_batch.pipeline.service_state import write_service_state
 from xray_batch.records import Outcome, Rejection
+from xray_batch.revisions import open_database, upgrade_database
 from xray_batch.service.health import HealthServer, Vitals
 from xray_batch.store import Store
 

@@ -10,7 +10,7 @@ from installed_command import WatchedFolder, make_bad_files, make_films, run_com
 from store_records import make_analysed, make_arrival, make_model, sha256_of
 from web_page import running_web
 
-from xray_batch.database import check_database, open_database, upgrade_database
+from xray_batch.revisions import check_database, open_database, upgrade_database
 from xray_batch.schema import Base
 from xray_batch.store import Store
 

@@ -9,9 +9,10 @@ import sqlalchemy as sa
 from store_records import make_analysed, make_arrival, make_model
 from web_page import running_web
 
-from xray_batch.database import make_engine, open_database, upgrade_database
+from xray_batch.database import make_engine
 from xray_batch.errors import ReasonCode
 from xray_batch.records import Rejection
+from xray_batch.revisions import open_database, upgrade_database
 from xray_batch.store import Store
 from xray_batch.web.worklist import PAGE_ROWS
 

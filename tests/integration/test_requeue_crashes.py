@@ -16,12 +16,13 @@ import pytest
 import sqlalchemy as sa
 from store_records import make_analysed, make_model, make_rejected
 
-from xray_batch.database import make_engine, upgrade_database, write_transaction
+from xray_batch.database import make_engine, write_transaction
 from xray_batch.intake import Folders, claim, claims_in_spool, disk, hash_claimed, scan
 from xray_batch.logs import configure_logs
 from xray_batch.pipeline.requeue import requeue
 from xray_batch.pipeline.retention import prune
 from xray_batch.records import Outcome, Rejection
+from xray_batch.revisions import upgrade_database
 from xray_batch.service.archives import Archives
 from xray_batch.service.disk_thread import DiskThread
 from xray_batch.service.filing import Filing

@@ -12,13 +12,13 @@ import pytest
 from installed_command import files_below
 from store_records import make_analysed, make_model, make_rejected
 
-from xray_batch.database import open_database
 from xray_batch.errors import DatabaseUnavailableError, ServiceFailedError
 from xray_batch.intake import Folders
 from xray_batch.logs import configure_logs
 from xray_batch.pipeline.engine import Answered, Failure
 from xray_batch.pipeline.requeue import requeue
 from xray_batch.pipeline.room import Room
+from xray_batch.revisions import open_database
 from xray_batch.service import Service, Vitals
 from xray_batch.service import breaker as breaker_module
 from xray_batch.service import intake as intake_module

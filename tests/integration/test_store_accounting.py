@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, settings, stateful
 from hypothesis import strategies as st
 from store_records import make_analysed, make_arrival, make_model, make_rejected
 
-from xray_batch.database import open_database
 from xray_batch.records import Accounting, Arrival, Disposition, Lease
+from xray_batch.revisions import open_database
 from xray_batch.store import Store
 
 MODELS = [make_model("1.0.0"), make_model("2.0.0")]

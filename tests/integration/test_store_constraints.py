@@ -5,8 +5,9 @@ import sqlalchemy as sa
 from store_records import make_analysed, make_arrival, make_model, make_rejected, sha256_of
 
 from xray_batch import database
-from xray_batch.database import open_database, read_transaction
+from xray_batch.database import read_transaction
 from xray_batch.errors import DatabaseRefusedError, DatabaseUnavailableError, TransientError
+from xray_batch.revisions import open_database, upgrade_database
 from xray_batch.store import Store
 
 MODEL = make_model()
@@ -128,7 +129,7 @@ class TestErrors:
 
     def test_locked_row_in_postgresql(self, postgresql_server, postgresql_template, empty_postgresql_url):
         """A row locked for longer than lock_timeout is a transient error without its values."""
-        database.upgrade_database(empty_postgresql_url)
+        upgrade_database(empty_postgresql_url)
         engine = open_database(f"{empty_postgresql_url}?options=-c lock_timeout%3D100ms")
         store = Store(engine)
         arrival = make_arrival(source_name="SECRET.dcm")
@@ -145,7 +146,7 @@ class TestErrors:
 
     def test_connection_lost(self, empty_postgresql_url):
         """A connection cut by the server is a transient error, and the next call gets a new one."""
-        database.upgrade_database(empty_postgresql_url)
+        upgrade_database(empty_postgresql_url)
         engine = open_database(empty_postgresql_url)
         with (
             pytest.raises(DatabaseUnavailableError),

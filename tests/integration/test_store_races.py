@@ -16,8 +16,8 @@ from typing import TypeVar
 import pytest
 from store_records import make_analysed, make_arrival, make_model, make_rejected
 
-from xray_batch.database import open_database
 from xray_batch.records import Accounting, Disposition
+from xray_batch.revisions import open_database
 from xray_batch.store import AnswerSelection, Store
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -30,7 +30,7 @@ MODEL = make_model()
 WORKER = """
 import json, sys
 from store_records import make_analysed, make_model
-from xray_batch.database import open_database
+from xray_batch.revisions import open_database
 from xray_batch.store import AnswerSelection, Store
 
 model = make_model()

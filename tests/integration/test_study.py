@@ -17,13 +17,13 @@ from store_records import START, make_analysed, make_arrival, make_model, make_r
 from web_page import running_web
 
 from xray_batch.bundle import PACKAGED_BUNDLES, Bundle
-from xray_batch.database import open_database, upgrade_database
 from xray_batch.decode import decode_file, open_source
 from xray_batch.demo import sample_files
 from xray_batch.heat_map import THORAX
 from xray_batch.pipeline.engine import identify_model
 from xray_batch.pipeline.explain import Explainer
 from xray_batch.records import Outcome
+from xray_batch.revisions import open_database, upgrade_database
 from xray_batch.settings import Settings
 from xray_batch.standardize import prepare
 from xray_batch.store import Prunable, Store

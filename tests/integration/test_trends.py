@@ -7,8 +7,8 @@ import pytest
 import sqlalchemy as sa
 from store_records import START, make_analysed, make_arrival, make_model, make_rejected
 
-from xray_batch.database import open_database
 from xray_batch.records import DriftReference, Outcome, ReferenceBins
+from xray_batch.revisions import open_database
 from xray_batch.store import Store
 
 MODEL, OTHER = make_model("1.0.0"), make_model("2.0.0")

@@ -14,8 +14,8 @@ import pytest
 from store_records import START, make_analysed, make_arrival, make_model, make_rejected
 from web_page import running_web
 
-from xray_batch.database import open_database, upgrade_database
 from xray_batch.records import RESULT_COLUMNS, Outcome
+from xray_batch.revisions import open_database, upgrade_database
 from xray_batch.store import Store
 from xray_batch.web.worklist import IDENTIFYING, PAGE_ROWS
 

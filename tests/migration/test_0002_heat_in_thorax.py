@@ -5,12 +5,12 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.util import CommandError
 
-from xray_batch.database import (
+from xray_batch.database import make_engine
+from xray_batch.revisions import (
     _alembic_config,
     check_database,
     current_revision,
     head_revision,
-    make_engine,
     open_database,
     upgrade_database,
 )

@@ -4,7 +4,8 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 
-from xray_batch.database import _alembic_config, check_database, make_engine, open_database, upgrade_database
+from xray_batch.database import make_engine
+from xray_batch.revisions import _alembic_config, check_database, open_database, upgrade_database
 from xray_batch.store import Store
 
 AT = "'2026-03-01 08:00:00.000000'"

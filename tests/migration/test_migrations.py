@@ -14,18 +14,16 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
 from xray_batch import database, schema
-from xray_batch.database import (
+from xray_batch.database import check_file, make_engine, sqlite_may_use_wal
+from xray_batch.errors import ConfigurationError, DatabaseRevisionError, DatabaseUnavailableError
+from xray_batch.revisions import (
     _alembic_config,
     check_database,
-    check_file,
     current_revision,
     head_revision,
-    make_engine,
     open_database,
-    sqlite_may_use_wal,
     upgrade_database,
 )
-from xray_batch.errors import ConfigurationError, DatabaseRevisionError, DatabaseUnavailableError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -262,7 +260,7 @@ class TestOpening:
         """Processes that use an empty database for the first time at the same time all succeed."""
         use = "open_database(url).dispose()" if empty_url.startswith("sqlite") else "upgrade_database(url)"
         program = (
-            "import sys; from xray_batch.database import *\n"
+            "import sys; from xray_batch.revisions import *\n"
             f"url = sys.argv[1]; sys.stdin.read(); {use}; print(current_revision(url))"
         )
         processes = [

@@ -3,9 +3,9 @@
 import pytest
 
 from xray_batch import mounts
-from xray_batch.database import open_database
 from xray_batch.errors import ConfigurationError
 from xray_batch.mounts import is_network
+from xray_batch.revisions import open_database
 
 
 @pytest.fixture

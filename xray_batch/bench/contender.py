@@ -19,9 +19,9 @@ from xray_batch.bench.baselines import data_loader_loop, naive_loop
 from xray_batch.bench.usage import cpu_seconds
 from xray_batch.bundle import Bundle
 from xray_batch.classify import select_device, select_dtype
-from xray_batch.database import open_database
 from xray_batch.pipeline.engine import Pipeline
 from xray_batch.pipeline.in_place import process_in_place
+from xray_batch.revisions import open_database
 from xray_batch.settings import Settings
 from xray_batch.store import Store
 

@@ -17,7 +17,6 @@ from urllib.parse import urlencode
 from starlette.types import ASGIApp, Message, Scope
 
 from xray_batch.bench.measures import Times, WorklistTimes
-from xray_batch.database import open_database
 from xray_batch.errors import BenchmarkError, ReasonCode
 from xray_batch.intake import Folders
 from xray_batch.records import (
@@ -31,6 +30,7 @@ from xray_batch.records import (
     Rejection,
     SourceFormat,
 )
+from xray_batch.revisions import open_database
 from xray_batch.settings import Settings, load_settings
 from xray_batch.store import Store
 from xray_batch.web.access import AccessControl

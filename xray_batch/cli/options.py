@@ -47,7 +47,8 @@ def open_store(settings: Settings, *, create: bool = True) -> Iterator["Store"]:
     ConfigurationError
         If there is no SQLite file and none may be made: most likely the wrong home folder was named.
     """
-    from xray_batch.database import open_database, sqlite_path
+    from xray_batch.database import sqlite_path
+    from xray_batch.revisions import open_database
     from xray_batch.store import Store
 
     path = sqlite_path(settings.resolved_database_url)

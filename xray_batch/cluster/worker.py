@@ -11,11 +11,11 @@ from typing import Final
 
 from xray_batch import __version__
 from xray_batch.bundle import find_bundle
-from xray_batch.database import open_database
 from xray_batch.errors import ConfigurationError
 from xray_batch.intake import Folders, remove_abandoned
 from xray_batch.pipeline.engine import Pipeline
 from xray_batch.pipeline.in_place import FileAnswer, Summary, process_in_place
+from xray_batch.revisions import open_database
 from xray_batch.settings import Settings
 from xray_batch.store import Store
 

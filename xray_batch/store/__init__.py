@@ -75,7 +75,7 @@ class Store:
     """
 
     def __init__(self, engine: sa.Engine) -> None:
-        """Work with an engine from :func:`xray_batch.database.open_database`."""
+        """Work with an engine from :func:`xray_batch.revisions.open_database`."""
         self._engine = engine
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from xray_batch.database import read_transaction, revision_on
+from xray_batch.database import read_transaction
 from xray_batch.records import (
     RESULT_COLUMNS,
     Accounting,
@@ -24,6 +24,7 @@ from xray_batch.records import (
     StoredModel,
     StoredResult,
 )
+from xray_batch.revisions import revision_on
 from xray_batch.schema import (
     ACCOUNTING,
     IS_OPEN,

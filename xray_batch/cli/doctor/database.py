@@ -16,8 +16,9 @@ def database(settings: Settings) -> tuple[Level, str]:
     """Look whether the database is there, at the right revision, writable, and accounts for every file."""
     from contextlib import closing
 
-    from xray_batch.database import current_revision, head_revision, make_engine, sqlite_path
+    from xray_batch.database import make_engine, sqlite_path
     from xray_batch.mounts import is_network
+    from xray_batch.revisions import current_revision, head_revision
     from xray_batch.store import Store
 
     url = settings.resolved_database_url
