@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -276,14 +277,39 @@ def test_hung_decode_is_ended(image_file):
 
 def test_worker_is_replaced_when_it_has_done_its_share(image_file, monkeypatch):
     """After so many files a worker makes way for a fresh one, without losing a file."""
+    decode, pids = DecodeWorker.decode, []
+
+    def decode_and_tell(worker, path):
+        pids.append(worker._process.pid)
+        return decode(worker, path)
+
     monkeypatch.setattr(worker_process, "FILES_PER_WORKER", 2)
-    pids = []
+    monkeypatch.setattr(DecodeWorker, "decode", decode_and_tell)
     with started() as pool:
         for _ in range(5):
             assert decode_one(pool, image_file).pixels is not None
-            pids += worker_pids()
     assert pids[0] == pids[1] != pids[2] == pids[3] != pids[4]
     assert len(set(pids)) == 3
+
+
+def test_no_film_waits_for_a_worker_that_is_replaced(image_file, monkeypatch):
+    """Workers are not used up at the same time, and what comes while one is replaced is for the others."""
+    monkeypatch.setattr(worker_process, "FILES_PER_WORKER", 4)
+    with started(workers=2) as pool:
+        wait_until_ready(2)
+        start, may_start = pool._start_worker, threading.Event()
+
+        def start_when_told(**options):
+            may_start.wait(PATIENCE)
+            return start(**options)
+
+        pool._start_worker = start_when_told
+        for job in range(7):
+            pool.submit(f"{job}", image_file)
+        assert sorted(take(pool).job for _ in range(6)) == [f"{job}" for job in range(6)]
+        assert pool.take(0.2) is None
+        may_start.set()
+        assert take(pool).job == "6"
 
 
 def test_the_memory_of_a_film_is_used_again(tmp_path):

@@ -40,7 +40,13 @@ class DecodeWorker(WorkerProcess):
     """One decode worker, seen from its parent."""
 
     def __init__(
-        self, spec: InputSpec, limits: WorkerLimits, *, least_side: int | None = None, measure: bool = False
+        self,
+        spec: InputSpec,
+        limits: WorkerLimits,
+        *,
+        least_side: int | None = None,
+        measure: bool = False,
+        share: float = 1.0,
     ) -> None:
         self._spec = spec
         arguments = [
@@ -48,7 +54,7 @@ class DecodeWorker(WorkerProcess):
             *(() if least_side is None else ("--least-side", str(least_side))),
             *(("--measure",) if measure else ()),
         ]
-        super().__init__("xray_batch.pipeline.worker", limits, spec.rows * spec.columns * 4, arguments)
+        super().__init__("xray_batch.pipeline.worker", limits, spec.rows * spec.columns * 4, arguments, share=share)
 
     def decode(self, path: Path) -> tuple[Reply, npt.NDArray[np.float32] | None]:
         """Have one file decoded and prepared.
@@ -113,7 +119,10 @@ class DecodePool(Generic[T]):
         self._decoded: _Line[Decoded[T] | DecoderDiedError] = _Line()
         self._closing = threading.Event()
         self._busy: set[DecodeWorker | Unpacking] = set()
-        self._threads = [threading.Thread(target=self._serve, name=f"decode-{n}", daemon=True) for n in range(workers)]
+        self._threads = [
+            threading.Thread(target=self._serve, args=(n / workers,), name=f"decode-{n}", daemon=True)
+            for n in range(1, workers + 1)
+        ]
 
     def __enter__(self) -> Self:
         """Start the workers; they are ready when the first result comes."""
@@ -157,22 +166,21 @@ class DecodePool(Generic[T]):
             raise decoded
         return decoded
 
-    def _serve(self) -> None:
+    def _serve(self, share: float) -> None:
         worker: DecodeWorker | None = None
         try:
-            worker = self._start_worker()
-            while (request := self._jobs.get()) is not None and not self._closing.is_set():
-                if worker.is_used_up:
+            worker = self._start_worker(share=share)
+            while not self._closing.is_set():
+                if worker.is_used_up:  # before it takes a file: another worker has that while the next one starts
                     worker.close()
                     worker = None  # a closed one must not be closed again, should the next not start
                     worker = self._start_worker()
-                self._busy.add(worker)
-                if self._closing.is_set():  # whoever set it may have looked at the busy ones just before
+                if (request := self._jobs.get()) is None or self._closing.is_set():
                     break
-                try:
-                    decoded = self._decode(request, worker)
-                finally:
-                    self._busy.discard(worker)
+                if worker.is_used_up:  # it has died since
+                    self._jobs.put(request, urgent=True)
+                    continue
+                decoded = self._decode(request, worker)
                 if decoded.reply.short_of_memory and worker.retire():
                     self._jobs.put(request, urgent=True)  # it had its turn
                     continue
@@ -186,13 +194,17 @@ class DecodePool(Generic[T]):
             if worker is not None:
                 worker.close()
 
-    @staticmethod
-    def _decode(request: _Request[T], worker: DecodeWorker) -> Decoded[T]:
+    def _decode(self, request: _Request[T], worker: DecodeWorker) -> Decoded[T]:
+        self._busy.add(worker)
+        if self._closing.is_set():  # whoever set it may have looked at the busy ones just before
+            worker.kill()
         try:
             reply, pixels = worker.decode(request.path)
         except DecoderDiedError as error:
             worker.kill()
             reply, pixels = Reply(seconds=0.0, failure=type(error).__name__), None
+        finally:
+            self._busy.discard(worker)
         return Decoded(job=request.job, reply=reply, pixels=pixels)
 
     def _unpack(self, decoded: Decoded[T], unpacking: Unpacking) -> Decoded[T]:

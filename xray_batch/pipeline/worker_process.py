@@ -1,5 +1,6 @@
 """A process that works on files which may be hostile, and the memory that it shares, seen from its parent."""
 
+import math
 import mmap
 import os
 import socket
@@ -47,6 +48,9 @@ class WorkerProcess:
         Of the shared memory, where it leaves pixels.
     arguments
         Further ones, for it alone.
+    share
+        Of the files that a worker is good for, in (0, 1]: several that start together end one after the other with
+        shares that differ.
 
     Raises
     ------
@@ -54,9 +58,18 @@ class WorkerProcess:
         If it does not start.
     """
 
-    def __init__(self, module: str, limits: WorkerLimits, memory_bytes: int, arguments: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        module: str,
+        limits: WorkerLimits,
+        memory_bytes: int,
+        arguments: Sequence[str] = (),
+        *,
+        share: float = 1.0,
+    ) -> None:
         self._limits = limits
         self._files = 0
+        self._files_at_most = math.ceil(share * FILES_PER_WORKER)
         self._descriptor = os.memfd_create("pixels", os.MFD_CLOEXEC)
         os.ftruncate(self._descriptor, memory_bytes)
         self._memory = mmap.mmap(self._descriptor, memory_bytes)
@@ -98,12 +111,12 @@ class WorkerProcess:
     @property
     def is_used_up(self) -> bool:
         """Whether the next file is for another worker: this one has done its share, or is dead."""
-        return self._files >= FILES_PER_WORKER or self._process.poll() is not None
+        return self._files >= self._files_at_most or self._process.poll() is not None
 
     def retire(self) -> bool:
         """Leave the next file to another worker; tell whether this one had any before its last."""
         had_others = self._files > 1
-        self._files = FILES_PER_WORKER
+        self._files_at_most = 0
         return had_others
 
     def ask(self, request: bytes, reply: TypeAdapter[R]) -> R:
