@@ -243,6 +243,53 @@ def test_a_huge_drop_is_taken_in_groups(home, monkeypatch):
     assert len(run_until_idle(home, ScriptedPipeline({}), arrivals=50)) == 50
 
 
+def test_a_full_spool_is_filled_again_at_a_quarter(home, monkeypatch):
+    """A huge inbox is not looked through for every answer: a scan of it may take as long as many of them."""
+    monkeypatch.setattr(intake_module, "_SPOOL_FILES", 40)
+    scan, scans = intake_module.scan, []
+    monkeypatch.setattr(intake_module, "scan", lambda inbox: (scans.append(inbox), scan(inbox))[1])
+    drop_more(home, 200)
+    settings = Settings(home=home.home, settle_seconds=0, scan_seconds=3600, batch_size=4)
+    with closing(Store(open_database(settings.resolved_database_url))) as store:
+        service = Service(home, ScriptedPipeline({}), store, settings, Vitals())
+        service._turn()
+        assert store.accounting().results == 203
+    assert 17 <= len(scans) <= 30  # 163 films that found no room, ten at least at a time
+
+
+def test_what_is_claimed_is_recorded_before_the_next_scan(home, monkeypatch):
+    """A rename calls for a scan in between, and the spool never has more than its room."""
+    monkeypatch.setattr(intake_module, "_GROUP", 2)
+    monkeypatch.setattr(intake_module, "_SPOOL_FILES", 7)
+    scan, scans = intake_module.scan, []
+    monkeypatch.setattr(intake_module, "scan", lambda inbox: (scans.append(inbox), scan(inbox))[1])
+    drop_more(home, 10)
+    settings = Settings(home=home.home, settle_seconds=0)
+    with closing(Store(open_database(settings.resolved_database_url))) as store:
+        service = Service(home, ScriptedPipeline({}), store, settings, Vitals())
+        for arrivals, looks in ((2, 1), (4, 1)):
+            service._take_in()
+            assert (store.accounting().arrivals, len(scans)) == (arrivals, looks)
+        service._intake.run(["0.png"])
+        assert (store.accounting().arrivals, len(scans)) == (6, 2)
+        assert len(files_below(home.spool)) == 7
+
+
+def test_hashing_makes_way_for_answers(home, monkeypatch):
+    """On a slow disk a group is cut short, urgent ones first, and the rest follows without another scan."""
+    monkeypatch.setattr(intake_module, "_HASH_SECONDS", -1.0)
+    drop_more(home, 1, "urgent")
+    settings = Settings(home=home.home, settle_seconds=0)
+    with closing(Store(open_database(settings.resolved_database_url))) as store:
+        service = Service(home, ScriptedPipeline({}), store, settings, Vitals())
+        service._take_in()
+        assert (store.accounting().arrivals, service._intake.urgent_came()) == (1, True)
+        assert service._next_scan <= service._scanned_at
+        for _ in range(3):
+            service._take_in()
+        assert store.accounting().arrivals == 4
+
+
 def test_files_that_may_not_be_moved_hold_up_no_other(home, monkeypatch, capsys):
     """More unmovable files than a group, all older than the others: the others are taken, those are counted."""
     monkeypatch.setattr(intake_module, "_GROUP", 2)

@@ -11,7 +11,6 @@ from xray_batch.decode import ends_early, has_ended
 from xray_batch.intake import (
     Claimed,
     Folders,
-    InboxFile,
     LeftAlone,
     SettleTracker,
     claim,
@@ -20,7 +19,6 @@ from xray_batch.intake import (
     claims_in_spool,
     content_sha256,
     hash_claimed,
-    is_urgent,
     scan,
 )
 from xray_batch.logs import get_logger
@@ -31,21 +29,27 @@ from xray_batch.service.archives import Archives
 from xray_batch.service.disk_thread import DiskThread
 from xray_batch.service.faults import DISK_ERRNOS, why
 from xray_batch.service.metrics import Metrics
+from xray_batch.service.quota import BESIDE_URGENT, Quota
 from xray_batch.settings import Settings
 from xray_batch.store import Store
 
-#: Files claimed at once, and recorded in one transaction.
+#: Files recorded in one transaction.
 _GROUP: Final = 64
+
+#: What the hashing of a group may take: answers wait meanwhile, and so does what is urgent.
+_HASH_SECONDS: Final = 0.25
 
 #: Files in the spool at most; the others wait in the inbox.  Urgent ones have room of their own, so that neither kind
 #: keeps the other out.
 _SPOOL_FILES: Final = 1024
 _SPOOL_URGENT: Final = 256
 
-#: Routine files claimed together with urgent ones, which wait until these are claimed and hashed too.
-_BESIDE_URGENT: Final = 8
+#: Of that room, so much must be free before a full spool is filled again: a scan of a huge inbox takes a second.
+_REFILL_SHARE: Final = 0.25
 
+#: Between two scans, at least; and so many times what the last one took, for an inbox of 100,000 files.
 _SCAN_SECONDS_AT_LEAST: Final = 0.1
+_SCANS_APART: Final = 10.0
 
 
 class Intake:
@@ -93,14 +97,21 @@ class Intake:
         self.can_read_inbox = False  #: at the last look
         self.room = Room(free_bytes=0, floor_bytes=0)  #: on the disks, at the last look
         self._left_alone: Counter[str] = Counter()
-        self._just_claimed: set[uuid.UUID] = set()  #: by us, since the last look into the spool
+        self._just_claimed: dict[uuid.UUID, bool] = {}  #: by us, and not recorded yet; whether urgent
         self._recorded: dict[uuid.UUID, bool] = {}  #: arrivals in the spool that the database knows; whether urgent
         self._urgent_came = False
+        self._scanned_at = float("-inf")
+        self._more = False  #: at the last scan, more could be claimed
+        self._waiting = False  #: at the last scan, some were not complete, or nothing is known of them
+        self._held_back: set[bool] = set()  #: kinds, urgent or not, for which the spool had no room left then
+        self._is_behind = False  #: some in the spool are not recorded yet
+        self.scan_seconds = 0.0  #: what the last scan took
 
     def run(self, renamed: Collection[str] = ()) -> float:
         """Claim what is complete in the inbox, and record what is in the spool and not recorded.
 
-        One group at a time, so that neither a huge drop nor a full spool keeps the service from its work.
+        Some at a time, so that neither a huge drop nor a full spool keeps the service from its work; what was claimed
+        is recorded before the next scan, unless that is due or a name was given.
         An inbox that cannot be read, a share that is down for instance, stops nothing else.
 
         Parameters
@@ -118,22 +129,31 @@ class Intake:
         OSError
             If the disk takes nothing at all.
         """
-        more = waiting = False
+        if renamed or not self._is_behind or time.monotonic() >= self._scanned_at + self._seconds_to_next():
+            self._claim(renamed)
+        self._is_behind = self._record_claims()
+        return 0.0 if self._is_behind or self._more else self._seconds_to_next()
+
+    def _seconds_to_next(self) -> float:
+        """Return the time between two scans; a file that has not settled is looked at again as soon as it may have."""
+        settings = self._settings
+        seconds = min(settings.settle_seconds, settings.scan_seconds) if self._waiting else settings.scan_seconds
+        return max(seconds, _SCAN_SECONDS_AT_LEAST, _SCANS_APART * self.scan_seconds)
+
+    def _claim(self, renamed: Collection[str]) -> None:
+        self._more = self._waiting = False
+        self._held_back = set()
         self.can_read_inbox = True
         try:
             with self._metrics.stages.labels("claim").time():
-                more, waiting = self._disk.do(self._claim_complete, renamed)
+                self._disk.do(self._claim_complete, renamed)
         except OSError as error:
             if error.errno in DISK_ERRNOS:
                 raise
             self.can_read_inbox = False
             self._log.error("inbox cannot be read", why=why(error))
-        if self._record_claims() or more:
-            return 0.0
-        settings = self._settings
-        # A file that has not settled is looked at again as soon as it may have.
-        seconds = min(settings.settle_seconds, settings.scan_seconds) if waiting else settings.scan_seconds
-        return max(seconds, _SCAN_SECONDS_AT_LEAST)
+        finally:
+            self._scanned_at = time.monotonic()
 
     def look_for_room(self) -> bool:
         """Look whether the disks have room for more, and say when that changes; asks nothing of the database.
@@ -189,52 +209,45 @@ class Intake:
         """For how many seconds the file that waits longest has been in the inbox as it is."""
         return self._tracker.longest_wait
 
-    def forget(self, arrival_ids: Collection[uuid.UUID]) -> None:
-        """Make room: these have left the spool."""
+    def forget(self, arrival_ids: Collection[uuid.UUID]) -> bool:
+        """Make room: these have left the spool; tell whether there is room again for what was held back."""
         for arrival_id in arrival_ids:
             self._recorded.pop(arrival_id, None)
+        places = self._places_in_spool()
+        return any(places[urgent] >= _REFILL_SHARE * _spool_room(urgent) for urgent in self._held_back)
 
     def urgent_came(self) -> bool:
         """Tell whether anything urgent was recorded since the last call."""
         came, self._urgent_came = self._urgent_came, False
         return came
 
-    def _claim_complete(self, renamed: Collection[str]) -> tuple[bool, bool]:
-        """Claim complete files of the inbox; tell whether more can be claimed, and whether some are incomplete."""
+    def _claim_complete(self, renamed: Collection[str]) -> None:
+        """Claim complete files of the inbox, and take note of what is left there."""
         start = time.monotonic()
         found = scan(self._folders.inbox)
-        self._metrics.scanned(time.monotonic() - start)
         self._metrics.inbox.set(len(found.files))
         self._metrics.ignored.set(found.left_alone[LeftAlone.IGNORED_FOR_LONG])
+        self.scan_seconds = time.monotonic() - start
+        self._metrics.scanned(self.scan_seconds)
         if not self._note_room(self._measure_room()):
             self._tracker.complete(found.files, renamed)  # they go on settling
-            return False, False
-        claimed: Counter[bool] = Counter()  #: urgent ones, and others
+            return
         refused: Counter[str] = Counter()
-        places = self._places_in_spool()
-        passed_over: set[bool] = set()  #: kinds of which there may be more than are claimed at once
-
-        def is_wanted(file: InboxFile) -> bool:
-            urgent = is_urgent(file.name)
-            group = _BESIDE_URGENT if claimed[True] and not urgent else _GROUP
-            if claimed[urgent] < min(group, places[urgent]):
-                return True
-            passed_over.add(urgent)
-            return False
-
-        for file in self._tracker.complete(found.files, renamed, is_wanted):
+        quota = Quota(self._places_in_spool())
+        for file in self._tracker.complete(found.files, renamed, quota.wants):
             try:
                 if taken := claim(file, self._folders):
-                    self._just_claimed.add(taken.arrival_id)
-                claimed[is_urgent(file.name)] += 1
+                    self._just_claimed[taken.arrival_id] = taken.is_urgent
+                quota.used(file)
             except OSError as error:
                 if error.errno in DISK_ERRNOS:
                     raise
                 refused[why(error)] += 1
-        if passed_over:  # nothing is known of these
-            return any(places[urgent] for urgent in passed_over), True
-        self._tell_of_left_files(Counter({str(kind): count for kind, count in found.left_alone.items()}) + refused)
-        return False, len(found.files) > claimed.total() + refused.total() + self._tracker.unreadable
+        self._held_back = quota.held_back
+        self._more = self._waiting = quota.passed_over != self._held_back
+        if not quota.passed_over:
+            self._tell_of_left_files(Counter({str(kind): count for kind, count in found.left_alone.items()}) + refused)
+            self._waiting = len(found.files) > quota.files + refused.total() + self._tracker.unreadable
 
     def _tell_of_left_files(self, left: Counter[str]) -> None:
         """Say, when it changes, how many files stay in the inbox, and why."""
@@ -245,27 +258,32 @@ class Intake:
 
     def _places_in_spool(self) -> dict[bool, int]:
         """Return how many more urgent files the spool may take, and how many others."""
-        urgent = sum(self._recorded.values())
-        return {True: max(0, _SPOOL_URGENT - urgent), False: max(0, _SPOOL_FILES - (len(self._recorded) - urgent))}
+        taken = Counter((self._recorded | self._just_claimed).values())
+        return {urgent: max(0, _spool_room(urgent) - taken[urgent]) for urgent in (True, False)}
 
     def _record_claims(self) -> bool:
         """Record one group of what is in the spool and not recorded, urgent first; tell whether there is more."""
         ids = self._disk.do(claim_ids, self._folders)
         for gone in self._recorded.keys() - ids:  # others may have filed some away
             del self._recorded[gone]
-        fresh, self._just_claimed = self._just_claimed, set()  # to record one that another has recorded changes nothing
+        for gone in self._just_claimed.keys() - ids:
+            del self._just_claimed[gone]
         new = self._disk.do(self._look_into, ids - self._recorded.keys())
         new.sort(key=lambda claimed: not claimed.is_urgent)
-        for start in range(0, len(new), _GROUP):
-            group = new[start : start + _GROUP]
-            asked = [claimed.arrival_id for claimed in group if claimed.arrival_id not in fresh]
+        urgent = sum(claimed.is_urgent for claimed in new)
+        size = min(_GROUP, urgent + BESIDE_URGENT) if urgent else _GROUP
+        for start in range(0, len(new), size):
+            group = new[start : start + size]
+            # Our own are not asked for: to record one that another has recorded changes nothing.
+            asked = [claimed.arrival_id for claimed in group if claimed.arrival_id not in self._just_claimed]
             known = self._store.recorded(asked) if asked else ()
             self._recorded |= {
                 claimed.arrival_id: claimed.is_urgent for claimed in group if claimed.arrival_id in known
             }
-            self._record_arrivals([claimed for claimed in group if claimed.arrival_id not in self._recorded])
+            unknown = [claimed for claimed in group if claimed.arrival_id not in self._recorded]
+            looked_at = self._record_arrivals(unknown)
             if any(claimed.arrival_id in self._recorded for claimed in group):
-                return len(new) > start + _GROUP
+                return looked_at < len(unknown) or len(new) > start + size
         return False
 
     def _look_into(self, arrival_ids: Collection[uuid.UUID]) -> list[Claimed]:
@@ -280,14 +298,25 @@ class Intake:
             self._log.error("claimed file cannot be read", arrival_id=str(claimed.arrival_id), why=why(error))
             return None
 
-    def _record_arrivals(self, claims: Sequence[Claimed]) -> None:
-        group = [arrival for claimed in claims if (arrival := self._arrival(claimed)) is not None]
+    def _record_arrivals(self, claims: Sequence[Claimed]) -> int:
+        """Hash as many as there is time for, and record them; return how many that were."""
+        until = time.monotonic() + _HASH_SECONDS
+        group: list[Arrival] = []
+        looked_at = 0
+        for claimed in claims:
+            if group and time.monotonic() > until:
+                break
+            looked_at += 1
+            if (arrival := self._arrival(claimed)) is not None:
+                group.append(arrival)
         if not group:
-            return
+            return looked_at
         archives = {claimed.arrival_id for claimed in self._archives.to_unpack(claims)}
         again = {arrival.content_sha256 for arrival in group if arrival.arrival_id in archives}
         dispositions = self._store.add_arrivals(group, self._model, again)
-        self._recorded |= {arrival.arrival_id: arrival.is_urgent for arrival in group}
+        for arrival in group:
+            self._recorded[arrival.arrival_id] = arrival.is_urgent
+            self._just_claimed.pop(arrival.arrival_id, None)
         self._urgent_came |= any(arrival.is_urgent for arrival in group)
         for arrival in group:
             disposition = dispositions[arrival.arrival_id]
@@ -300,3 +329,8 @@ class Intake:
                 urgent=arrival.is_urgent,
                 size=arrival.size,
             )
+        return looked_at
+
+
+def _spool_room(urgent: bool) -> int:
+    return _SPOOL_URGENT if urgent else _SPOOL_FILES

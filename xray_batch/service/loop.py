@@ -53,8 +53,10 @@ _BEAT_SECONDS: Final = 10.0
 #: still finds it, and what comes at the same moment is seen together.
 _EVENT_SECONDS: Final = 0.01
 
-#: Between two scans that events ask for while there is work: a scan of a full inbox takes as long as a film.
+#: Between two scans that events ask for while there is work, and at least so many times what the last one took: a scan
+#: of a full inbox takes as long as a film, one of 100,000 files a second.
 _SCANS_APART_SECONDS: Final = 0.25
+_SCANS_APART: Final = 4.0
 
 #: Before the service goes on after the database or the disk failed; doubled while it goes on failing.
 _BACK_OFF_SECONDS: Final = 1.0
@@ -241,7 +243,8 @@ class Service:
     def _is_scan_due(self) -> bool:
         """Tell whether to scan in the midst of work: something urgent may have come."""
         now = time.monotonic()
-        return now >= self._next_scan or (self._wake.is_set() and now - self._scanned_at >= _SCANS_APART_SECONDS)
+        apart = max(_SCANS_APART_SECONDS, _SCANS_APART * self._intake.scan_seconds)
+        return now >= self._next_scan or (self._wake.is_set() and now - self._scanned_at >= apart)
 
     def _take_in(self) -> None:
         """Take in what has arrived."""
@@ -392,5 +395,6 @@ class Service:
 
     def _file_away(self) -> None:
         for filed in self._filing.run():
-            self._intake.forget(filed)
+            if self._intake.forget(filed):
+                self._next_scan = 0.0
             self._keep_alive()
