@@ -18,6 +18,7 @@ from pydantic import (
     field_validator,
 )
 
+from xray_batch.cores import usable_cores
 from xray_batch.errors import ConfigurationError
 
 DeviceName: TypeAlias = Literal["auto", "cpu", "cuda"]
@@ -79,7 +80,7 @@ class Settings(BaseModel):
         "exact", description="Whether JPEG 2000 films may be decoded at half or a quarter of their resolution: `fast`"
     )
     decode_workers: int = Field(
-        default_factory=lambda: min(8, os.cpu_count() or 1), ge=1, le=256, description="Decode processes"
+        default_factory=lambda: min(32, usable_cores()), ge=1, le=256, description="Decode processes"
     )
     decode_seconds: float = Field(60.0, gt=0, description="Time that decoding one file may take")
     decode_memory_mb: int = Field(2048, ge=512, description="Address space of one decode process, MiB")

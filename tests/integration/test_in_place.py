@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import threading
 import uuid
 from contextlib import closing
 from pathlib import Path
@@ -77,7 +78,7 @@ def test_a_file_that_does_not_change_is_recorded(tmp_path, store):
 
 
 def test_work_begins_while_files_are_still_being_found(tmp_path, store):
-    """The first file is handed over when a few have been asked for, however many there will be."""
+    """The first file is handed over when some have been asked for, however many there will be."""
     found = itertools.count()
 
     def files():
@@ -95,7 +96,71 @@ def test_work_begins_while_files_are_still_being_found(tmp_path, store):
     pipeline = Tampering(lambda _path: None, None)
     with pytest.raises(Stopped):
         process_in_place(files(), pipeline, store, max_attempts=1, on_answers=stop, on_failure=lambda *_: None)
-    assert next(found) <= 2 * in_place._FIRST_CHUNK < in_place._CHUNK
+    assert next(found) <= in_place._HASHED_AHEAD + in_place._CHUNK
+
+
+class TestHashing:
+    """Files are hashed ahead of the pipeline, several at a time."""
+
+    @pytest.fixture(autouse=True)
+    def _two_cores(self, monkeypatch):
+        monkeypatch.setattr(in_place, "usable_cores", lambda: 2)
+
+    def test_at_the_same_time_and_in_order(self, tmp_path, store, monkeypatch):
+        """Each of two files is hashed while the other is; they go on in their order."""
+        hash_file, both = in_place._hash_file, threading.Barrier(2, timeout=60)
+
+        def hash_together(*arguments):
+            both.wait()
+            return hash_file(*arguments)
+
+        monkeypatch.setattr(in_place, "_hash_file", hash_together)
+        paths = [tmp_path / name for name in ("b.png", "a.png", "d.png", "c.png")]
+        for path in paths:
+            path.write_text(path.name)
+        answered = []
+        process_in_place(
+            paths,
+            Tampering(lambda _path: None, None),
+            store,
+            max_attempts=1,
+            on_answers=lambda answers: answered.extend(answer.path for answer in answers),
+            on_failure=lambda _path, _why: None,
+        )
+        assert answered == paths
+
+    def test_ends_with_the_run(self, tmp_path, store, monkeypatch):
+        """Who breaks a run off does not wait until all that was to be hashed ahead is."""
+        hash_file, may_go_on, begun = in_place._hash_file, threading.Event(), []
+
+        def hash_when_told(name, *arguments):
+            begun.append(name)
+            if name.name != "0.png":
+                may_go_on.wait(60)
+            return hash_file(name, *arguments)
+
+        def interrupt(_path):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(in_place, "_hash_file", hash_when_told)
+        monkeypatch.setattr(in_place, "_FIRST_CHUNK", 1)
+        for number in range(40):
+            (tmp_path / f"{number}.png").write_text(f"{number}")
+        files = [tmp_path / f"{number}.png" for number in range(40)]
+        with pytest.raises(KeyboardInterrupt):
+            process_in_place(
+                files,
+                Tampering(interrupt, None),
+                store,
+                max_attempts=1,
+                on_answers=lambda _: None,
+                on_failure=lambda _path, _why: None,
+            )
+        may_go_on.set()
+        for thread in threading.enumerate():
+            if thread.name.startswith("hash"):
+                thread.join(60)
+        assert len(begun) <= 3
 
 
 class TestRepeatedRun:

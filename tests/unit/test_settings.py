@@ -1,10 +1,10 @@
 """Settings: four sources, each over the one before; a mistake is named, a secret is not."""
 
-import os
 from pathlib import Path
 
 import pytest
 
+from xray_batch import settings as settings_module
 from xray_batch.errors import ConfigurationError
 from xray_batch.settings import Settings, default_home, load_settings, load_training_table
 
@@ -99,9 +99,9 @@ def test_default_home(monkeypatch):
 
 
 def test_decode_workers_follow_the_machine(home, monkeypatch):
-    """There is one decode process per processor, at most eight, unless the setting says otherwise."""
-    for processors, workers in ((1, 1), (2, 2), (64, 8)):
-        monkeypatch.setattr(os, "cpu_count", lambda processors=processors: processors)
+    """There is one decode process per core that is ours, at most 32, unless the setting says otherwise."""
+    for cores, workers in ((1, 1), (2, 2), (64, 32)):
+        monkeypatch.setattr(settings_module, "usable_cores", lambda cores=cores: cores)
         assert Settings(home=home).decode_workers == workers
     assert load_settings({"home": home}, environment={"XRAY_BATCH_DECODE_WORKERS": "3"}).decode_workers == 3
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from xray_batch.bench.measures import Machine
 from xray_batch.classify import describe_device, select_device
+from xray_batch.cores import usable_cores
 from xray_batch.libraries import COMPUTING, versions
 from xray_batch.settings import Settings
 
@@ -28,7 +29,7 @@ def describe_machine(settings: Settings) -> Machine:
         load = None
     return Machine(
         cpu=_cpu_name(),
-        cores=len(os.sched_getaffinity(0)),
+        cores=usable_cores(),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         device=describe_device(select_device(settings.device)),
         load_average=load,

@@ -12,13 +12,17 @@ import datetime as dt
 import hashlib
 import os
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from xray_batch.cores import usable_cores
 from xray_batch.decode import is_zip
 from xray_batch.errors import DatabaseRefusedError
 from xray_batch.intake import UnpackFolder, is_ignored, printable
@@ -34,6 +38,11 @@ _CHANGED: Final = "the file changed while it was being read"
 #: many each time.
 _CHUNK: Final = 64
 _FIRST_CHUNK: Final = 4
+
+#: Threads that hash, and files that they are ahead of the look-up: on many cores one thread, or none beside that of the
+#: networks, keeps the workers waiting.
+_HASHERS: Final = 4
+_HASHED_AHEAD: Final = 64
 
 #: Names of one folder held and put in order at a time: a folder may have more files than memory should hold.
 _NAMES: Final = 1024
@@ -67,6 +76,9 @@ class Summary:
             self.outcomes[outcome] += count
         self.duplicates += other.duplicates
         self.failed += other.failed
+
+
+_Hashed = tuple[Arrival, tuple[int, ...]]  #: and the shape of the file then
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,11 +206,28 @@ class _Run:
         self._on_failure = on_failure
 
     def open(self, files: Iterable[Path], root: Path, run_id: uuid.UUID) -> Iterator[_Work]:
-        """Hash files as they are needed; those that cannot be read have failed and are not yielded."""
-        for number, name in enumerate(files):
-            item = self._open(name, root / name, run_id, str(number))
-            if item is not None:
-                yield item
+        """Hash files some way ahead, in threads; those that cannot be read have failed and are not yielded."""
+        ahead: deque[tuple[Path, Path, Future[_Hashed]]] = deque()
+        hashers = ThreadPoolExecutor(min(_HASHERS, usable_cores()), thread_name_prefix="hash")
+        try:
+            for number, name in enumerate(files):
+                path = root / name
+                ahead.append((name, path, hashers.submit(_hash_file, name, path, run_id, str(number))))
+                while len(ahead) > _HASHED_AHEAD or (ahead and ahead[0][2].done()):
+                    name, path, hashed = ahead.popleft()
+                    yield from self._opened(name, path, hashed.result)
+            for name, path, hashed in ahead:
+                yield from self._opened(name, path, hashed.result)
+        finally:
+            hashers.shutdown(wait=False, cancel_futures=True)
+
+    def _opened(self, name: Path, path: Path, hashed: Callable[[], _Hashed]) -> Iterator[_Work]:
+        try:
+            arrival, shape = hashed()
+        except OSError as error:
+            self._fail(name, error.strerror or type(error).__name__)
+        else:
+            yield _Work(name, path, arrival, shape)
 
     def unpacked(
         self, items: Iterable[_Work], spool: Path, on_unpacked: Callable[[int], None] | None
@@ -220,8 +249,8 @@ class _Run:
             if on_unpacked is not None:
                 on_unpacked(len(end.unpacked.files))
             for path in end.unpacked.files:
-                member = self._open(item.name / path.name, path, item.arrival.arrival_id, path.name)
-                if member is not None:
+                name, family = item.name / path.name, item.arrival.arrival_id
+                for member in self._opened(name, path, partial(_hash_file, name, path, family, path.name)):
                     yield replace(member, folder=end.unpacked.folder)
 
     def _unpack(self, archive: Path, spool: Path) -> UnpackEnd:
@@ -267,14 +296,6 @@ class _Run:
                         finished.append((item, give_up(result)))
                 self._record(finished)
         return again
-
-    def _open(self, name: Path, path: Path, family: uuid.UUID, key: str) -> _Work | None:
-        try:
-            arrival, shape = _hash_file(name, path, family, key)
-        except OSError as error:
-            self._fail(name, error.strerror or type(error).__name__)
-            return None
-        return _Work(name, path, arrival, shape)
 
     def _record(self, finished: Sequence[tuple[_Work, Finished]]) -> None:
         unchanged = []
@@ -322,7 +343,7 @@ class _Run:
         self._on_failure(path, why)
 
 
-def _hash_file(name: Path, path: Path, family: uuid.UUID, key: str) -> tuple[Arrival, tuple[int, ...]]:
+def _hash_file(name: Path, path: Path, family: uuid.UUID, key: str) -> _Hashed:
     with open_regular_file(path) as file:
         status = os.fstat(file.fileno())
         digest = hashlib.file_digest(file, "sha256").hexdigest()

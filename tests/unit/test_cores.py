@@ -1,0 +1,56 @@
+"""How many cores are ours."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from xray_batch import cores
+from xray_batch.cores import usable_cores
+
+
+@pytest.fixture
+def group(tmp_path, monkeypatch):
+    """Put this process into a control group of a tree of our own, on a machine of 64 cores."""
+    (tmp_path / "own").write_text("0::/system.slice/xray-batch.service\n")
+    folder = tmp_path / "groups" / "system.slice" / "xray-batch.service"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(cores, "_OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(cores, "_GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(64)))
+    return folder
+
+
+def test_affinity():
+    """A process that is bound to one core has one, whatever the machine has."""
+    program = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); "
+    program += "from xray_batch.cores import usable_cores; print(usable_cores())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
+
+
+@pytest.mark.parametrize(
+    ("quota", "count"), [("max 100000", 64), ("200000 100000", 2), ("150000 100000", 2), ("10000 100000", 1)]
+)
+def test_quota(group, quota, count):
+    """CPUQuota=200% is two cores; a part of a core counts as one."""
+    (group / "cpu.max").write_text(f"{quota}\n")
+    assert usable_cores() == count
+
+
+def test_quota_of_a_group_above(group):
+    """The least of all counts, also that of a slice."""
+    (group / "cpu.max").write_text("800000 100000\n")
+    (group.parent / "cpu.max").write_text("400000 100000\n")
+    assert usable_cores() == 4
+
+
+@pytest.mark.parametrize("own", ["1:cpu:/docker/1\n", "0::/\n", None])
+def test_no_quota_to_be_seen(group, own):
+    """Version 1, the root of a container's own tree without a limit, and no /proc at all."""
+    if own is None:
+        cores._OWN_GROUPS.unlink()
+    else:
+        cores._OWN_GROUPS.write_text(own)
+    assert usable_cores() == 64
