@@ -85,6 +85,15 @@ def wait_until_ready(count):
     assert len(ready) == count
 
 
+def use_all(pool, count, image_file):
+    """Give so many workers a file each, so that all of them are started, and take the results."""
+    for job in range(count):
+        pool.submit(f"first of {job}", image_file)
+    for _ in range(count):
+        take(pool)
+    wait_until_ready(len(pool._threads))
+
+
 def page_faults(pid):
     """Return how many pages a process has got from the kernel without reading a disk, see proc(5)."""
     return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[7])
@@ -169,6 +178,19 @@ def test_small_copies_of_films(tmp_path):
     assert (decoded.reply.rows, decoded.reply.columns) == (72, 90)
 
 
+def test_workers_are_started_when_there_is_work_for_them(image_file):
+    """One file takes one worker, however many there may be; the next ones come with more files, and stay."""
+    with started(workers=3) as pool:
+        for _ in range(2):
+            decode_one(pool, image_file)
+        assert len(worker_pids()) == 1
+        use_all(pool, 2, image_file)
+        use_all(pool, 1, image_file)
+        assert len(worker_pids()) == 2
+        use_all(pool, 5, image_file)
+        assert len(worker_pids()) == 3
+
+
 def test_every_job_is_answered_once(tmp_path):
     """Several workers answer every job once, each with the pixels of its own file."""
     files = [write_dicom(tmp_path / f"{n}.dcm", RAMP.stored // np.uint16(n + 1)) for n in range(12)]
@@ -249,7 +271,7 @@ def test_killed_worker_costs_its_file_only(image_file):
 def test_other_workers_go_on(image_file):
     """While one worker hangs, the others answer everything else."""
     with started(workers=2) as pool:
-        wait_until_ready(2)
+        use_all(pool, 2, image_file)
         stopped = min(worker_pids())
         os.kill(stopped, signal.SIGSTOP)
         for job in range(6):
@@ -296,11 +318,11 @@ def test_no_film_waits_for_a_worker_that_is_replaced(image_file, monkeypatch):
     """Workers are not used up at the same time, and what comes while one is replaced is for the others."""
     monkeypatch.setattr(worker_process, "FILES_PER_WORKER", 4)
     with started(workers=2) as pool:
-        wait_until_ready(2)
         start, may_start = pool._start_worker, threading.Event()
 
         def start_when_told(**options):
-            may_start.wait(PATIENCE)
+            if "share" not in options:  # it is not one of the first
+                may_start.wait(PATIENCE)
             return start(**options)
 
         pool._start_worker = start_when_told
@@ -389,7 +411,7 @@ def test_limits(image_file):
 def test_leaving_ends_all_workers(image_file):
     """Leaving the pool ends every worker at once, the idle and the hung ones, and gives up the work inside."""
     with started(workers=2) as pool:
-        wait_until_ready(2)
+        use_all(pool, 2, image_file)
         stopped = min(worker_pids())
         os.kill(stopped, signal.SIGSTOP)
         for job in range(20):

@@ -99,7 +99,8 @@ class _Request(Generic[T]):
 class DecodePool(Generic[T]):
     """Decode jobs in several processes; results come in the order in which they are ready, urgent ones first.
 
-    One thread per worker keeps it busy, replaces it when it is used up or dies, and hands results over.
+    One thread per worker keeps it busy, replaces it when it is used up or dies, and hands results over.  The first
+    starts with the pool, each other one when there is more to do than workers: for one file on a large machine, one.
     Memory is bounded by the caller: at most `submit` calls minus `take` results are inside.  With `least_side`
     a small copy in a file will do, see :meth:`xray_batch.decode.Source.render`.  `measure` has the rendered pictures
     measured too.
@@ -119,16 +120,21 @@ class DecodePool(Generic[T]):
         self._decoded: _Line[Decoded[T] | DecoderDiedError] = _Line()
         self._closing = threading.Event()
         self._busy: set[DecodeWorker | Unpacking] = set()
-        self._threads = [
-            threading.Thread(target=self._serve, args=(n / workers,), name=f"decode-{n}", daemon=True)
-            for n in range(1, workers + 1)
-        ]
+        self._workers = workers
+        self._threads: list[threading.Thread] = []
+        self._inside = 0  #: files submitted and not taken
 
     def __enter__(self) -> Self:
-        """Start the workers; they are ready when the first result comes."""
-        for thread in self._threads:
-            thread.start()
+        """Start the first worker; it is ready when the first result comes."""
+        self._start_thread()
         return self
+
+    def _start_thread(self) -> None:
+        number = len(self._threads) + 1
+        share = number / self._workers
+        thread = threading.Thread(target=self._serve, args=(share,), name=f"decode-{number}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -148,6 +154,9 @@ class DecodePool(Generic[T]):
         A zip archive is unpacked to a folder in `unpack_in`, if that is given.  What is urgent is decoded, and
         taken, before what was handed over earlier and still waits.
         """
+        self._inside += 1
+        if len(self._threads) < min(self._inside, self._workers):
+            self._start_thread()
         self._jobs.put(_Request(job=job, path=path, unpack_in=unpack_in, urgent=urgent), urgent=urgent)
 
     def take(self, timeout: float) -> Decoded[T] | None:
@@ -164,6 +173,7 @@ class DecodePool(Generic[T]):
             return None
         if isinstance(decoded, DecoderDiedError):
             raise decoded
+        self._inside -= 1
         return decoded
 
     def _serve(self, share: float) -> None:
