@@ -41,6 +41,7 @@ from xray_batch.training.pixels import load_pixels
 from xray_batch.training.split import (
     Split,
     check_images,
+    check_splits,
     find_test_images,
     has_own_split,
     make_leaking_splits,
@@ -61,6 +62,7 @@ class _Material:
     images: Sequence[LabelledImage]
     pixels: npt.NDArray[np.float32]  #: shape (N, side, side), in [0, 1]
     hashes: ImageHashes
+    groups: npt.NDArray[np.intp]  #: shape (N,): number of each image's patient, or of its copies
     splits: Sequence[Split]  #: those to be trained
     test: npt.NDArray[np.intp]  #: images that nothing is trained or calibrated on
     how_held_out: str  #: for people
@@ -149,6 +151,7 @@ class _Training:
             splits = make_splits(images, groups, folds=parts, seed=options.seed)
         splits = splits[: options.run_folds] if options.folds else splits[:1]
         write_split(self._work / "split.csv", images, groups, splits)
+        check_splits(images, groups, splits)
         held_out = [images[index] for split in splits for index in split.validation]
         check_reference(held_out, options.reference_source)
         self._progress.report(
@@ -159,6 +162,7 @@ class _Training:
             images=images,
             pixels=pixels,
             hashes=hashes,
+            groups=groups,
             splits=splits,
             test=find_test_images(images),
             how_held_out=how_held_out(options, images),

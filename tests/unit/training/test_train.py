@@ -262,6 +262,16 @@ def test_reference_without_both_classes(source, order, make_data):
     assert [path.name for path in (order.out / "training").iterdir()] == ["split.csv"]
 
 
+def test_a_training_side_without_normal_images(order, make_data):
+    """A fold that would train without any normal image is refused before the training."""
+    rows = [(file, label, "P" if label == "normal" else patient, "kids") for file, label, patient, _ in ROWS]
+    rows += [(f"more/{n}.png", "pneumonia", f"M{n}", "kids") for n in range(10)]
+    order = replace(order, data=make_data(rows, "other"), options=options(folds=2))
+    with pytest.raises(TrainingDataError, match=r"^the training side of fold \d has no image of normal: the 30 of "):
+        train(order)
+    assert [path.name for path in (order.out / "training").iterdir()] == ["split.csv"]
+
+
 def test_one_film_with_two_labels(order):
     """A film that is listed as normal and as pneumonia is refused before the training."""
     copy = order.data / "kids" / "b0.png"
