@@ -255,6 +255,7 @@ class _Training:
             members.networks[ARCHITECTURES.index(GATE_ARCHITECTURE)],
             spec,
             [material.images[index] for index in material.splits[0].training],
+            material.groups[material.splits[0].training],
             [material.images[index] for index in material.splits[0].validation],
             path=out / GATE_NAME,
             decoding=self._order.decoding,
