@@ -33,7 +33,7 @@ from xray_batch.training.dataset import CLASSES, LabelledImage, fingerprint, rea
 from xray_batch.training.duplicates import ImageHashes, group_images, hash_images, merge_copies
 from xray_batch.training.gate import GATE_ARCHITECTURE, fit_gate
 from xray_batch.training.held_out import HeldOut, check_reference, is_positive, join, p_pneumonia, write_held_out
-from xray_batch.training.manifest import NO_TWO_OF_ONE_PATIENT, Evidence, calibrate_on, make_manifest
+from xray_batch.training.manifest import NO_TWO_OF_ONE_PATIENT, Evidence, calibrate_on, make_manifest, reference
 from xray_batch.training.model_card import model_card
 from xray_batch.training.optimize import EpochReport, TrainingData, at_side, train_member
 from xray_batch.training.order import Progress, TrainingOptions, TrainingOrder
@@ -133,7 +133,7 @@ class _Training:
         if options.folds and has_own_split(images):
             message = "the list has a split of its own; folds would be another one: leave one of them out"
             raise TrainingDataError(message)
-        _check_out(self._order, images)
+        _check_out(self._order, images, self._notes)
         self._check_backbone()
         self._work.mkdir(parents=True, exist_ok=True)
         pixels = load_pixels(
@@ -315,7 +315,7 @@ def how_held_out(options: TrainingOptions, images: Sequence[LabelledImage]) -> s
     return how if len({image.patient for image in images}) < len(images) else f"{how}, {NO_TWO_OF_ONE_PATIENT}"
 
 
-def _check_out(order: TrainingOrder, images: Sequence[LabelledImage]) -> None:
+def _check_out(order: TrainingOrder, images: Sequence[LabelledImage], notes: str) -> None:
     """Refuse to write over a bundle, unless it is the one that this order made."""
     path = order.out / MANIFEST_NAME
     if not path.exists():
@@ -336,6 +336,11 @@ def _check_out(order: TrainingOrder, images: Sequence[LabelledImage]) -> None:
         ("another picture rule", _picture_rule(found.input_spec), _picture_rule(options.input_spec(0.0, 1.0))),
         ("other images", facts.sha256, fingerprint(images)),
         ("another way to hold images out", facts.held_out, how_held_out(options, images)),
+        ("other starting weights", facts.starting_weights, order.starting_weights),
+        ("another reference source", facts.reference, reference(options)),
+        ("other ages", found.ages, options.intended_ages),
+        ("another licence", found.licence, options.licence),
+        ("other notes", found.notes, notes),
     ):
         if was != asked:
             message = f"{order.out} holds a bundle with {what}; choose another folder with --out"

@@ -121,8 +121,8 @@ class TestFolderWithABundle:
     def facts(self, order):
         """Return the manifest of a bundle that this order could have made."""
         recipes = {name: asdict(recipe) for name, recipe in order.options.recipes.items()}
-        training = {"sha256": fingerprint(read_labels(order.data)), "recipes": recipes}
-        made = manifest(id="tiny-cxr", version="0.1.0")
+        training = {"sha256": fingerprint(read_labels(order.data)), "recipes": recipes, "reference": "kids"}
+        made = manifest(id="tiny-cxr", version="0.1.0", licence="CC0", intended_ages={"youngest": 0, "oldest": 17})
         rule = {"trim_borders": True, "stretch": (0.5, 99.5), "smooth": True}
         return made.model_copy(
             update={"training": made.training.model_copy(update=training), "input": made.input.model_copy(update=rule)}
@@ -157,6 +157,11 @@ class TestFolderWithABundle:
             ("other recipes", "training", {"recipes": {}}),
             ("another way to hold images out", "training", {"held_out": "5 folds by patient"}),
             ("another picture rule", "input", {"stretch": None}),
+            ("other starting weights", "training", {"starting_weights": "ImageNet, by torchvision"}),
+            ("another reference source", "training", {"reference": "all sources"}),
+            ("other ages", None, {"intended_ages": None}),
+            ("another licence", None, {"licence": "not stated"}),
+            ("other notes", None, {"notes": "## Reference standard"}),
         ],
     )
     def test_a_bundle_of_another_order(self, what, place, change, order, facts, refused):
