@@ -87,5 +87,5 @@ def load_pixels(
 def _what_is_wrong(decoded: Decoded[int]) -> str:
     rejection = decoded.reply.rejection
     if rejection is None:
-        return f"decoding ended with {decoded.reply.failure}"
+        return decoded.reply.cause or f"decoding ended with {decoded.reply.failure}"
     return f"{rejection.reason} ({rejection.reason_code})"

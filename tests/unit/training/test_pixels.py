@@ -39,3 +39,16 @@ def test_images_that_cannot_be_decoded(make_data):
     sentence = str(refused.value)
     assert sentence.startswith(f"2 of 5 images cannot be used for training, the first is {images[1].path}: ")
     assert sentence.endswith(f"({ReasonCode.EMPTY_FILE})")
+
+
+def test_a_file_that_cannot_be_read(make_data):
+    """A file that the system does not let be read is refused with what the system says about it."""
+    images = read_labels(make_data(ROWS))
+    images[2].path.unlink()
+    images[2].path.symlink_to("/proc/self/mem")  # a regular file that nobody can read from its start, root neither
+    with pytest.raises(TrainingDataError) as refused:
+        load_pixels(images, make_spec(), decoding=DECODING, progress=lambda images: None)
+    assert str(refused.value) == (
+        f"1 of 5 images cannot be used for training, the first is {images[2].path}: "
+        "The file could not be read: Input/output error."
+    )
