@@ -168,13 +168,20 @@ def _limits(manifest: Manifest) -> str:
             "Thresholds, temperature and shift were chosen on the same held-out images that the figures come from, "
             "so those of the operating points are optimistic."
         )
-    covid19 = sum(n for name, n in manifest.training.images.items() if name.endswith(f": {Finding.COVID19_PNEUMONIA}"))
-    limits.append(
-        f"The COVID-19 class was learned from {covid19} images. A class of few images, or of other sources than the "
-        "normal ones, is no finding."
-        if covid19
-        else "The COVID-19 class was not trained: its probability says nothing."
-    )
+    counts = {
+        finding: sum(n for name, n in manifest.training.images.items() if name.endswith(f": {finding}"))
+        for finding in manifest.classes
+    }
+    if covid19 := counts[Finding.COVID19_PNEUMONIA]:
+        limits.append(
+            f"The COVID-19 class was learned from {covid19} images. A class of few images, or of other sources than "
+            "the normal ones, is no finding."
+        )
+    limits += [
+        f"No image labelled `{finding}` was trained on: the probability of that class says nothing."
+        for finding, count in counts.items()
+        if not count
+    ]
     return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits)
 
 

@@ -126,12 +126,26 @@ def test_limits_of_a_calibrated_bundle():
     assert chosen not in limits_of(calibration=facts)
 
 
+def limits_of_a_training(**images):
+    """Return the limits of a bundle that was trained on so many images of each label of one source."""
+    counts = {f"ward: {label}": count for label, count in images.items()}
+    return limits_of(training=make_manifest().training.model_copy(update={"images": counts}))
+
+
 def test_limits_of_the_covid_19_class():
-    """The card says from how many images the class was learned, or that it was not."""
-    training = make_manifest().training
-    none, some = ({"ward: normal": 30} | images for images in ({}, {"ward: covid19_pneumonia": 7}))
-    assert "was not trained" in limits_of(training=training.model_copy(update={"images": none}))
-    assert "learned from 7 images" in limits_of(training=training.model_copy(update={"images": some}))
+    """The card says from how many images the class was learned."""
+    assert "learned from 7 images" in limits_of_a_training(normal=30, covid19_pneumonia=7)
+
+
+def test_limits_of_findings_that_were_not_trained():
+    """The probability of a finding without an image of its own label says nothing, and the card says so of each."""
+    sentence = "No image labelled `{}` was trained on: the probability of that class says nothing."
+    limits = limits_of_a_training(normal=30, pneumonia=20, viral_pneumonia=5)
+    assert sentence.format("bacterial_pneumonia") in limits
+    assert sentence.format("covid19_pneumonia") in limits
+    assert limits.count("was trained on") == 2
+    every = limits_of_a_training(normal=3, bacterial_pneumonia=3, viral_pneumonia=3, covid19_pneumonia=3)
+    assert "was trained on" not in every
 
 
 def test_network_of_the_gate():
