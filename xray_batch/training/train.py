@@ -118,7 +118,8 @@ class _Training:
         if options.folds and not options.only_cross_validate:
             everything = np.sort(np.concatenate([first.training, first.validation]))
             members = self._train_members(material, everything, np.empty(0, dtype=np.intp), "")
-        tested = self._ask(members, material, material.test, "test side") if len(material.test) else None
+        asked = "test side, members of fold 1" if options.only_cross_validate else "test side"
+        tested = self._ask(members, material, material.test, asked) if len(material.test) else None
         if options.only_cross_validate:
             self._write_figures(held_out, tested)
             return None

@@ -345,20 +345,34 @@ class TestCrossValidation:
         assert told.images.keys() == {"decode", "fold-1 resnet34", "fold-1 resnet50"}
         assert any(line.startswith("AUROC pneumonia, 1 of 4 folds by patient, kids: ") for line in told.lines)
 
-    def test_a_test_side_is_measured(self, order, make_data, monkeypatch):
-        """Images that the list sets aside are trained on nowhere, and measured apart."""
+    @pytest.fixture
+    def order_with_test_side(self, order, make_data, monkeypatch):
+        """Ask for a training on a list that sets eight images aside."""
         monkeypatch.setattr(bootstrap, "RESAMPLES", 20)
         aside = [(f"aside/{n}.png", "normal" if n % 2 else "viral_pneumonia", f"A{n}", "kids") for n in range(8)]
         data = make_data([*ROWS, *aside], "with-test")
         lines = (data / "labels.csv").read_text(encoding="utf-8").splitlines()
         marked = [f"{line},{'test' if line.startswith('aside') else ''}" for line in lines[1:]]
         (data / "labels.csv").write_text("\n".join([f"{lines[0]},split", *marked]), encoding="utf-8")
-        order = replace(order, data=data, options=options(folds=2, run_folds=1))
+        return replace(order, data=data)
+
+    def test_a_test_side_is_measured(self, order_with_test_side):
+        """Images that the list sets aside are trained on nowhere, and measured apart."""
+        order = replace(order_with_test_side, options=options(folds=2, run_folds=1))
         train(order)
         manifest = Bundle(order.out).manifest
         assert sum(manifest.training.images.values()) == len(ROWS)
         (figure,) = [m for m in manifest.metrics if m.name == "AUROC pneumonia" and m.data == "test side, kids"]
         assert figure.n == 8
+
+    def test_a_test_side_of_folds_alone(self, order_with_test_side):
+        """Where no bundle is made, the figures of the side `test` say that they are those of one fold's members."""
+        order = replace(order_with_test_side, options=options(folds=2, run_folds=1, only_cross_validate=True))
+        told = train(order)
+        figures = json.loads((order.out / "training" / "metrics.json").read_text(encoding="utf-8"))
+        tested = {figure["data"] for figure in figures if figure["data"].startswith("test side")}
+        assert tested == {"test side, members of fold 1, kids"}
+        assert any(line.startswith("AUROC pneumonia, test side, members of fold 1, kids: ") for line in told.lines)
 
     @pytest.mark.parametrize("others", [{}, {"split_by": "image", "only_cross_validate": True}])
     def test_a_list_with_its_own_split_has_no_folds(self, others, order):
