@@ -37,7 +37,7 @@ from xray_batch.training.manifest import NO_TWO_OF_ONE_PATIENT, Evidence, calibr
 from xray_batch.training.model_card import model_card
 from xray_batch.training.optimize import EpochReport, TrainingData, at_side, train_member
 from xray_batch.training.order import Progress, TrainingOptions, TrainingOrder
-from xray_batch.training.pixels import load_pixels
+from xray_batch.training.pixels import check_memory, load_pixels
 from xray_batch.training.split import (
     Split,
     check_images,
@@ -135,6 +135,7 @@ class _Training:
             message = "the list has a split of its own; folds would be another one: leave one of them out"
             raise TrainingDataError(message)
         _check_out(self._order, images, self._notes)
+        check_memory(images, options.input_spec(0.0, 1.0))
         self._check_backbone()
         self._work.mkdir(parents=True, exist_ok=True)
         pixels = load_pixels(

@@ -23,7 +23,7 @@ from xray_batch.records import Finding
 from xray_batch.resnet import ARCHITECTURES, ResNet
 from xray_batch.settings import Settings
 from xray_batch.standardize import prepare
-from xray_batch.training import bootstrap
+from xray_batch.training import bootstrap, pixels
 from xray_batch.training.backbone import FileBackbone
 from xray_batch.training.dataset import fingerprint, read_labels
 from xray_batch.training.duplicates import ImageHashes, find_copies, hash_images
@@ -284,6 +284,14 @@ def test_one_film_with_two_labels(order):
     with pytest.raises(TrainingDataError, match=r"b0\.png have the same bytes and not the same label: normal and bact"):
         train(order)
     assert not list((order.out / "training").iterdir())
+
+
+def test_more_images_than_the_memory_holds(order, monkeypatch):
+    """Images that would not fit the memory are refused before anything is decoded."""
+    monkeypatch.setattr(pixels, "available_memory", lambda: 1 << 10)
+    with pytest.raises(TrainingDataError, match=r"^60 images of 32 x 32 pixels take 0\.0 GiB"):
+        train(order)
+    assert not order.out.exists()
 
 
 def test_wrong_starting_weights(order):
