@@ -70,7 +70,12 @@ def calibrate_on(held_out: HeldOut, reference_source: str | None) -> Calibration
         As :func:`xray_batch.training.calibration.fit_calibration`.
     """
     reference = np.flatnonzero(is_of(held_out.images, reference_source))
-    sample = Sample(members=held_out.members, targets=held_out.targets, classes=CLASSES)
+    sample = Sample(
+        members=held_out.members,
+        targets=held_out.targets,
+        classes=CLASSES,
+        patients=[image.patient for image in held_out.images],
+    )
     return fit_calibration(sample.take(reference))
 
 

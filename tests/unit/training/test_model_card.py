@@ -9,6 +9,17 @@ from xray_batch.training.model_card import model_card
 
 CARD = model_card(make_manifest())
 
+CALIBRATION = CalibrationFacts(
+    derived_from="test-cxr-1.2.3",
+    derived_from_sha256="0" * 64,
+    calibrated_at="2026-01-31T12:00:00Z",
+    name="ward",
+    sha256="0" * 64,
+    images={"ward: normal": 50},
+    patients=50,
+    left_out={},
+)
+
 
 def test_disclaimer():
     """The card says that this is no medical device."""
@@ -34,6 +45,12 @@ def test_every_metric_of_another_manifest():
     metrics = tuple(metric.model_copy(update={"name": f"figure {number}"}) for number in range(12))
     card = model_card(make_manifest(metrics=metrics))
     assert all(f"| figure {number} |" in card for number in range(12))
+
+
+def test_intervals():
+    """The card says what its intervals are, and of older figures that their own card does."""
+    assert "percentiles of samples of the patients" in CARD
+    assert "its card says how their intervals were made" in model_card(make_manifest(calibration=CALIBRATION))
 
 
 @pytest.mark.parametrize("row", ["| made-up: normal | 30 | 3 |", "| made-up: viral_pneumonia | 20 | 0 |"])
@@ -113,17 +130,7 @@ def test_limits_of_a_calibrated_bundle():
     """Thresholds of a site's own calibration were not chosen on the images of the cross-fitted figures."""
     chosen = "chosen on the same held-out images"
     assert chosen in limits_of()
-    facts = CalibrationFacts(
-        derived_from="test-cxr-1.2.3",
-        derived_from_sha256="0" * 64,
-        calibrated_at="2026-01-31T12:00:00Z",
-        name="ward",
-        sha256="0" * 64,
-        images={"ward: normal": 50},
-        patients=50,
-        left_out={},
-    )
-    assert chosen not in limits_of(calibration=facts)
+    assert chosen not in limits_of(calibration=CALIBRATION)
 
 
 def limits_of_a_training(**images):
