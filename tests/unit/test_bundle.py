@@ -130,6 +130,16 @@ def test_manifest_round_trip(tmp_path):
     assert (tmp_path / "MODEL_CARD.md").read_text(encoding="utf-8") == MODEL_CARD
 
 
+def test_manifest_is_replaced_in_one_step(tmp_path):
+    """Whoever reads a manifest while another takes its place has the whole of one, and nothing is left over."""
+    write_manifest(tmp_path, make_manifest(version="1.0.0"), MODEL_CARD)
+    with (tmp_path / "manifest.json").open(encoding="utf-8") as old:
+        write_manifest(tmp_path, make_manifest(version="1.1.0"), MODEL_CARD)
+        assert json.load(old)["version"] == "1.0.0"
+    assert json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8"))["version"] == "1.1.0"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["MODEL_CARD.md", "manifest.json"]
+
+
 @pytest.mark.parametrize("place", PLACES, ids=name_of)
 def test_missing_fact(place, tmp_path):
     """Each fact that is missing is refused by its name: nothing falls back to a constant."""

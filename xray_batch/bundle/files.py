@@ -67,10 +67,12 @@ def save_hashes(content: npt.NDArray[np.uint64], picture: npt.NDArray[np.uint8],
 
 
 def write_manifest(folder: Path, manifest: Manifest, model_card: str) -> None:
-    """Write the manifest and the model card beside the weights."""
+    """Write the model card and then, in one step, the manifest: it vouches for all that lies beside it."""
     text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
     (folder / MODEL_CARD_NAME).write_text(model_card, encoding="utf-8")
-    (folder / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
+    partial = folder / f"{MANIFEST_NAME}.part"
+    partial.write_text(text + "\n", encoding="utf-8")
+    partial.replace(folder / MANIFEST_NAME)
 
 
 def member_files(architectures: Sequence[str]) -> list[str]:

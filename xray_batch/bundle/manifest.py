@@ -62,7 +62,11 @@ class InputFacts(_Facts):
 
 
 class Proportion(_Facts):
-    """A share of `n` images, with its 95 % confidence interval (Wilson)."""
+    """A share of `n` images, with its 95 % confidence interval.
+
+    It is from samples of the patients, or Wilson's over the patients where all images are alike or the patients are
+    few; in bundles of before, the packaged one too, Wilson's over the images.
+    """
 
     value: float = Field(ge=0, le=1)
     low: float = Field(ge=0, le=1)

@@ -212,7 +212,7 @@ class DecodePool(Generic[T]):
             reply, pixels = worker.decode(request.path)
         except DecoderDiedError as error:
             worker.kill()
-            reply, pixels = Reply(seconds=0.0, failure=type(error).__name__), None
+            reply, pixels = Reply(seconds=0.0, failure=type(error).__name__, cause=str(error)), None
         finally:
             self._busy.discard(worker)
         return Decoded(job=request.job, reply=reply, pixels=pixels)

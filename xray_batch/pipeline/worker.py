@@ -56,8 +56,13 @@ class Reply:
     rejection: Rejection | None = None
     failure: str | None = None  #: name of an exception's class: neither prepared nor rejected
     transient: bool = False  #: of a failure: the system's fault, not to be held against the file
+    cause: str | None = None  #: of a failure that is no bug: what happened, for people; names no file
     short_of_memory: bool = False  #: of a rejection: a worker that holds nothing of other films may do it
 
+
+_TOO_LARGE: Final = Rejection(
+    reason_code=ReasonCode.TOO_LARGE, reason="Decoding the file takes more memory than a decode worker may have."
+)
 
 REPLY: Final = TypeAdapter(Reply)
 INPUT_SPEC: Final = TypeAdapter(InputSpec)
@@ -112,6 +117,7 @@ def answer(
     source: Source | None = None
     rejection: Rejection | None = None
     failure: str | None = None
+    cause: str | None = None
     transient = short_of_memory = False
     image: GrayscaleImage | None = None
     prepared: ModelInput | None = None
@@ -128,10 +134,9 @@ def answer(
     except RejectedInputError as error:
         rejection = Rejection(reason_code=error.reason_code, reason=str(error))
     except MemoryError:
-        message = "Decoding the file takes more memory than a decode worker may have."
-        rejection, short_of_memory = Rejection(reason_code=ReasonCode.TOO_LARGE, reason=message), True
+        rejection, short_of_memory = _TOO_LARGE, True
     except TransientError as error:
-        failure, transient = type(error).__name__, True
+        failure, cause, transient = type(error).__name__, str(error), True
     except Exception as error:  # noqa: BLE001 - the job boundary: a bug in decoding costs one attempt of one file
         failure = type(error).__name__
     sha256 = digest.result() if digest else None
@@ -151,6 +156,7 @@ def answer(
         rejection=rejection,
         failure=failure,
         transient=transient,
+        cause=cause,
         short_of_memory=short_of_memory,
     )
 

@@ -104,9 +104,18 @@ class PatientBootstrap:
                 estimates[name] = Estimate(value=values[name], low=low, high=high, n=int(statistic.films.sum()))
         return estimates, missing
 
-    def percentiles(self, statistic: Statistic) -> tuple[float, float]:
-        """Return the bounds from the samples that allow it, however few patients there are."""
-        return _percentiles(self._spread([statistic])[id(statistic)], statistic)
+    def bounds(self, statistics: Sequence[Statistic]) -> list[tuple[float, float]]:
+        """Return the interval of each, from the samples that allow it, however few patients there are.
+
+        A share of the films of few patients, and a share of 0 or 1, has Wilson's interval over the patients.
+        """
+        spread = self._spread(statistics)
+        return [
+            self._wilson(statistic)
+            if statistic.is_share and (_is_certain(statistic) or not self.has_enough(statistic.films))
+            else _percentiles(spread[id(statistic)], statistic)
+            for statistic in statistics
+        ]
 
     def _spread(self, statistics: Iterable[Statistic]) -> dict[int, Values]:
         """Return, by the id of each statistic and of the shares that it is made of, its value in every sample."""
@@ -139,15 +148,18 @@ class PatientBootstrap:
             low, high = (statistic.combine(*(each[side] for each in known)) for side in (0, 1))
             return low, high
         if statistic.is_share and _is_certain(statistic):
-            # All films are alike, so all samples are: Wilson's interval over the patients says what that is worth.
-            patients = self._patients(statistic.films)
-            wilson = proportion(round(statistic.of(statistic.unweighted) * patients), patients)
-            return wilson.low, wilson.high
+            return self._wilson(statistic)
         values = spread[id(statistic)]
         finite = int(np.isfinite(values).sum())
         if finite < _LEAST_MEASURED * self.resamples:
             return f"only {finite} of {self.resamples} samples of the patients allow it, too few for an interval"
         return _percentiles(values, statistic)
+
+    def _wilson(self, share: Statistic) -> tuple[float, float]:
+        """Return Wilson's interval over the patients: where all films are alike all samples are, and tell nothing."""
+        patients = self._patients(share.films)
+        wilson = proportion(round(share.of(share.unweighted) * patients), patients)
+        return wilson.low, wilson.high
 
 
 def _is_certain(share: Statistic) -> bool:

@@ -11,8 +11,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from xray_batch.bundle import Manifest, OperatingPoints, Proportion
 from xray_batch.classify import pool
 from xray_batch.records import Finding, Scaling
-from xray_batch.training.bootstrap import proportion
-from xray_batch.training.metrics import fit_scaling, indeterminate_band, measure, operating_points
+from xray_batch.training.metrics import fit_scaling, indeterminate_band, measure, operating_points, rates
 
 #: Parts of the patients in cross-fitting: fitted on all but one, measured on that one.
 FOLDS: Final = 5
@@ -31,6 +30,7 @@ class Sample:
     members: npt.NDArray[np.float64]  #: shape (members, N, classes), each row summing to 1
     targets: npt.NDArray[np.bool_]  #: shape (N, classes): the findings that each label allows
     classes: Sequence[Finding]  #: in the order of both
+    patients: Sequence[str]  #: length N: who each image shows
 
     @property
     def positive(self) -> npt.NDArray[np.bool_]:
@@ -52,7 +52,12 @@ class Sample:
 
     def take(self, chosen: npt.NDArray[np.intp]) -> "Sample":
         """Return some of the images."""
-        return Sample(members=self.members[:, chosen], targets=self.targets[chosen], classes=self.classes)
+        return Sample(
+            members=self.members[:, chosen],
+            targets=self.targets[chosen],
+            classes=self.classes,
+            patients=[self.patients[index] for index in chosen],
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +80,7 @@ def fit_calibration(sample: Sample) -> Calibration:
         If no thresholds can be chosen on it; see :func:`xray_batch.training.metrics.operating_points`.
     """
     scaling = fit_scaling(sample.members, sample.positive, sample.classes)
-    points = operating_points(sample.positive, sample.p_pneumonia(scaling))
+    points = operating_points(sample.positive, sample.p_pneumonia(scaling), sample.patients)
     low, high = indeterminate_band(points)
     return Calibration(
         scaling=scaling,
@@ -88,14 +93,11 @@ def fit_calibration(sample: Sample) -> Calibration:
 
 def measure_calibration(manifest: Manifest, sample: Sample) -> Calibration:
     """Return the calibration of a bundle, its operating points measured on another sample."""
+    thresholds = {name: getattr(manifest.operating_points, name).threshold for name in POINTS}
     p_pneumonia = sample.p_pneumonia(manifest.scaling)
-    points = {
-        name: measure(getattr(manifest.operating_points, name).threshold, sample.positive, p_pneumonia)
-        for name in POINTS
-    }
     return Calibration(
         scaling=manifest.scaling,
-        operating_points=OperatingPoints(**points),
+        operating_points=measure(thresholds, sample.positive, p_pneumonia, sample.patients),
         threshold_low=manifest.threshold_low,
         threshold_high=manifest.threshold_high,
         disagreement_limit=manifest.disagreement_limit,
@@ -112,13 +114,10 @@ class CrossFit:
     specificity: dict[str, Proportion]  #: likewise
 
 
-def cross_fit(sample: Sample, patients: Sequence[str], *, seed: int = 0) -> CrossFit:
+def cross_fit(sample: Sample, *, seed: int = 0) -> CrossFit:
     """Fit to four fifths of the patients and measure on the other fifth, five times.
 
-    Parameters
-    ----------
-    patients
-        Length N; images of one patient are never both fitted to and measured on.
+    Images of one patient are never both fitted to and measured on.
 
     Raises
     ------
@@ -129,19 +128,11 @@ def cross_fit(sample: Sample, patients: Sequence[str], *, seed: int = 0) -> Cros
     p_pneumonia = np.zeros(len(positive))
     called = {name: np.zeros(len(positive), dtype=np.bool_) for name in POINTS}
     splitter = StratifiedGroupKFold(n_splits=FOLDS, shuffle=True, random_state=seed)
-    for fitted_to, measured in splitter.split(positive, positive, groups=np.asarray(patients)):
+    for fitted_to, measured in splitter.split(positive, positive, groups=np.asarray(sample.patients)):
         calibration = fit_calibration(sample.take(fitted_to))
         p_pneumonia[measured] = sample.take(measured).p_pneumonia(calibration.scaling)
         for name in POINTS:
             threshold = getattr(calibration.operating_points, name).threshold
             called[name][measured] = p_pneumonia[measured] >= threshold
-    return CrossFit(
-        p_pneumonia=p_pneumonia,
-        called=called,
-        sensitivity={
-            name: proportion(int(found[positive].sum()), int(positive.sum())) for name, found in called.items()
-        },
-        specificity={
-            name: proportion(int((~found)[~positive].sum()), int((~positive).sum())) for name, found in called.items()
-        },
-    )
+    sensitivity, specificity = rates(called, positive, sample.patients)
+    return CrossFit(p_pneumonia=p_pneumonia, called=called, sensitivity=sensitivity, specificity=specificity)

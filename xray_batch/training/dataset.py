@@ -75,15 +75,16 @@ def read_images(data: Path) -> list[LabelledImage]:
 def read_folders(data: Path) -> list[LabelledImage]:
     """List the files in the folders of `data` that are named for a label, at any depth.
 
-    All are taken for images, for many a DICOM file has no suffix, but lists and what the service ignores.
-    Nothing says who they show, so each file is a patient of its own, named by its path.
+    All are taken for images, for many a DICOM file has no suffix, but lists and what the service ignores by its
+    name.  Nothing says who they show, so each file is a patient of its own, named by its path.
 
     Raises
     ------
     TrainingDataError
         If a folder is not named for a label, or there is no image in any.
     """
-    folders = sorted(path for path in data.iterdir() if path.is_dir()) if data.is_dir() else []
+    listed = sorted(data.iterdir()) if data.is_dir() else []
+    folders = [path for path in listed if path.is_dir() and not is_ignored(path.name)]
     if not folders:
         message = f"{data} holds neither {LIST_NAME} nor folders named for a label: {', '.join(TARGETS)}"
         raise TrainingDataError(message)
@@ -111,8 +112,8 @@ def read_folders(data: Path) -> list[LabelledImage]:
 def read_labels(data: Path) -> list[LabelledImage]:
     """Read `labels.csv` of a folder, or a CSV file, with columns file, label, patient_id and source.
 
-    `file` is relative to the CSV's folder.  A column `split` may say for each image which side it belongs
-    to: training, validation or test.
+    `file` is relative to the CSV's folder; a label may be in upper or lower case.  A column `split`
+    may say for each image which side it belongs to: training, validation or test.
 
     Raises
     ------
@@ -158,9 +159,9 @@ def _rows(lines: Iterable[str], csv_path: Path) -> Iterator[dict[str, str]]:
 
 
 def _labelled_image(row: dict[str, str], csv_path: Path) -> LabelledImage:
-    file, label = row["file"], row["label"]
+    file, label = row["file"], row["label"].lower()
     if label not in TARGETS:
-        message = f"{csv_path}: label of {file} is {label!r}, expected one of {', '.join(TARGETS)}"
+        message = f"{csv_path}: label of {file} is {row['label']!r}, expected one of {', '.join(TARGETS)}"
         raise TrainingDataError(message)
     return LabelledImage(
         path=csv_path.parent / file,

@@ -1,6 +1,6 @@
 """Fit the gate that looks at the picture, choose its limits, and measure it.
 
-Three groups of patients, none in two of them: the layer is fitted to most of the training split, the
+Three parts that share no patient and no copy of a film: the layer is fitted to most of the training split, the
 limits are chosen on a fifth of it, and the rates are measured on the validation split.
 """
 
@@ -60,6 +60,7 @@ def fit_gate(
     network: ResNet,
     spec: InputSpec,
     training: Sequence[LabelledImage],
+    groups: npt.NDArray[np.intp],
     validation: Sequence[LabelledImage],
     *,
     path: Path,
@@ -78,13 +79,16 @@ def fit_gate(
     spec
         Of the bundle.
     training, validation
-        No patient may be in both.
+        No patient, and no copy of an image, may be in both.
+    groups
+        Of `training`, shape (N,): from :func:`xray_batch.training.duplicates.group_images`.
     task
         Announces a piece of work of so many films, each decoded twice, and returns a function to advance it.
     """
     workshop = _Workshop(network, spec, decoding=decoding, device=device, dtype=dtype, seed=seed)
-    fitted_to, limited_by = _hold_out(workshop.choose(training))
-    measured = workshop.choose(validation)
+    chosen = workshop.choose(training)
+    fitted_to, limited_by = _hold_out([training[index] for index in chosen], groups[chosen])
+    measured = [validation[index] for index in workshop.choose(validation)]
     progress = task("gate", 2 * (len(fitted_to) + len(limited_by) + len(measured)))  # in two sizes
     weight, bias = _fit_layer(workshop.make(workshop.load(fitted_to, progress), varied=True))
     no_limits = GateLimits(flag_above=math.inf, refuse_above=math.inf, sharpness_below=-math.inf)
@@ -154,13 +158,12 @@ class _Workshop:
         self._dtype = dtype
         self._random = np.random.default_rng(seed)
 
-    def choose(self, images: Sequence[LabelledImage]) -> list[LabelledImage]:
-        """Choose films at random; those of a source count by one over the square root of its size."""
+    def choose(self, images: Sequence[LabelledImage]) -> npt.NDArray[np.intp]:
+        """Choose films at random, by their indices; those of a source count by one over the square root of its size."""
         sources = [image.source for image in images]
         rare = np.array([1 / sources.count(source) ** 0.5 for source in sources])
         count = min(_FILMS, len(images))
-        chosen = self._random.choice(len(images), count, replace=False, p=rare / rare.sum())
-        return [images[index] for index in sorted(chosen)]
+        return np.sort(self._random.choice(len(images), count, replace=False, p=rare / rare.sum()))
 
     def load(self, images: Sequence[LabelledImage], progress: Callable[[int], None]) -> _Films:
         """Decode films in both sizes, nothing taken away."""
@@ -239,13 +242,14 @@ def _vary_and(spoil: Spoiler, film: Picture, random: np.random.Generator) -> Pic
     return spoil(vary(film, random), random)
 
 
-def _hold_out(images: Sequence[LabelledImage]) -> tuple[list[LabelledImage], list[LabelledImage]]:
-    """Split into four fifths and one fifth, by patient."""
-    patients = sorted({(image.source, image.patient_id) for image in images})
-    held_out = set(patients[::5])
+def _hold_out(
+    images: Sequence[LabelledImage], groups: npt.NDArray[np.intp]
+) -> tuple[list[LabelledImage], list[LabelledImage]]:
+    """Split into four fifths and one fifth, by group."""
+    held_out = np.isin(groups, np.unique(groups)[::5])
     return (
-        [image for image in images if (image.source, image.patient_id) not in held_out],
-        [image for image in images if (image.source, image.patient_id) in held_out],
+        [image for image, is_held_out in zip(images, held_out, strict=True) if not is_held_out],
+        [image for image, is_held_out in zip(images, held_out, strict=True) if is_held_out],
     )
 
 

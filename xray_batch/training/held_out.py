@@ -87,12 +87,13 @@ class HeldOut:
         probability = p_pneumonia(pooled)
         metrics = [
             auroc("AUROC pneumonia", data, positive, probability, patients),
-            share("accuracy pneumonia", data, (probability >= threshold) == positive),
+            share("accuracy pneumonia", data, (probability >= threshold) == positive, np.ones_like(positive), patients),
             calibration_error("expected calibration error", data, positive, probability, patients),
         ]
         fine = targets.sum(axis=1) == 1
         if targets[fine & positive].any(axis=0).sum() > 1:  # else there are no kinds to tell apart
-            metrics.append(share("accuracy finding", data, targets[fine, pooled[fine].argmax(axis=1)]))
+            right = targets[np.arange(len(targets)), pooled.argmax(axis=1)]
+            metrics.append(share("accuracy finding", data, right, fine, patients))
         for architecture, member in zip(ARCHITECTURES, members, strict=True):
             name = f"AUROC pneumonia, {architecture} alone"
             metrics.append(auroc(name, data, positive, p_pneumonia(member), patients))

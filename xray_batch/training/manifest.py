@@ -28,7 +28,7 @@ from xray_batch.resnet import ARCHITECTURES
 from xray_batch.training.calibration import Calibration, Sample, fit_calibration
 from xray_batch.training.dataset import CLASSES, LabelledImage
 from xray_batch.training.held_out import HeldOut, is_of, p_pneumonia
-from xray_batch.training.order import TrainingOrder
+from xray_batch.training.order import TrainingOptions, TrainingOrder
 
 INTENDED_USE: Final = (
     "Research on frontal chest radiographs like those of the training data. "
@@ -56,6 +56,11 @@ class Evidence:
     notes: str  #: for the model card
 
 
+def reference(options: TrainingOptions) -> str:
+    """Name the source that everything is calibrated on."""
+    return options.reference_source or ALL_SOURCES
+
+
 def calibrate_on(held_out: HeldOut, reference_source: str | None) -> Calibration:
     """Fit scaling, thresholds and limits to the held-out images of one source, or all.
 
@@ -65,7 +70,12 @@ def calibrate_on(held_out: HeldOut, reference_source: str | None) -> Calibration
         As :func:`xray_batch.training.calibration.fit_calibration`.
     """
     reference = np.flatnonzero(is_of(held_out.images, reference_source))
-    sample = Sample(members=held_out.members, targets=held_out.targets, classes=CLASSES)
+    sample = Sample(
+        members=held_out.members,
+        targets=held_out.targets,
+        classes=CLASSES,
+        patients=[image.patient for image in held_out.images],
+    )
     return fit_calibration(sample.take(reference))
 
 
@@ -125,8 +135,8 @@ def _training_facts(order: TrainingOrder, evidence: Evidence) -> TrainingFacts:
         held_out=evidence.held_out.name,
         hashes=HashFacts(file=HASHES_NAME, sha256=evidence.hashes_sha256),
         recipes={architecture: asdict(recipe) for architecture, recipe in order.options.recipes.items()},
-        starting_weights="random" if order.backbone is None else order.backbone.description,
-        reference=order.options.reference_source or ALL_SOURCES,
+        starting_weights=order.starting_weights,
+        reference=reference(order.options),
     )
 
 

@@ -1,18 +1,17 @@
 """Figures that say how good the probabilities are, each with a 95 % confidence interval."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 
-from xray_batch.bundle import Metric, OperatingPoint, OperatingPoints
+from xray_batch.bundle import Metric, OperatingPoint, OperatingPoints, Proportion
 from xray_batch.classify import pool
 from xray_batch.errors import TrainingDataError
 from xray_batch.records import Finding, Scaling
 from xray_batch.training import bootstrap, statistics
-from xray_batch.training.bootstrap import proportion
 
 #: Sensitivity and specificity that the outer operating points are chosen for.
 OUTER_TARGET: Final = 0.98
@@ -56,19 +55,61 @@ def calibration_error(
     return _bootstrapped(name, data, statistics.calibration_error(positive, probability), patients, seed=seed)
 
 
+def share(
+    name: str,
+    data: str,
+    right: npt.NDArray[np.bool_],
+    films: npt.NDArray[np.bool_],
+    patients: Sequence[str],
+    *,
+    seed: int = 0,
+) -> Metric:
+    """Measure how many of `films` are `right`, both of shape (N,); the interval is as that of :func:`auroc`."""
+    return _bootstrapped(name, data, statistics.share(right, films, name), patients, seed=seed)
+
+
+def rates(
+    called: Mapping[str, npt.NDArray[np.bool_]],
+    positive: npt.NDArray[np.bool_],
+    patients: Sequence[str],
+    *,
+    seed: int = 0,
+) -> tuple[dict[str, Proportion], dict[str, Proportion]]:
+    """Measure sensitivity and specificity of each way to call images, all on the same samples of the patients.
+
+    Parameters
+    ----------
+    called
+        Shape (N,) each: which images are called pneumonia, by the name of the way.
+    positive
+        Shape (N,); both classes occur.
+    patients
+        As of :func:`auroc`.
+    """
+    measured = {
+        (kind, name): statistics.share(right, films, kind)
+        for name, each in called.items()
+        for kind, right, films in (("with pneumonia", each, positive), ("without pneumonia", ~each, ~positive))
+    }
+    bounds = _bootstrap(patients, seed).bounds(list(measured.values()))
+    found: dict[str, dict[str, Proportion]] = {"with pneumonia": {}, "without pneumonia": {}}
+    for ((kind, name), statistic), (low, high) in zip(measured.items(), bounds, strict=True):
+        value, n = statistic.of(statistic.unweighted), int(statistic.films.sum())
+        found[kind][name] = Proportion(value=value, low=low, high=high, n=n)
+    return found["with pneumonia"], found["without pneumonia"]
+
+
 def _bootstrapped(
     name: str, data: str, statistic: statistics.Statistic, patients: Sequence[str], *, seed: int
 ) -> Metric:
     """Measure a statistic, and its spread over samples of the patients drawn with replacement."""
-    low, high = bootstrap.PatientBootstrap(patients, resamples=bootstrap.RESAMPLES, seed=seed).percentiles(statistic)
+    ((low, high),) = _bootstrap(patients, seed).bounds([statistic])
     value = statistic.of(statistic.unweighted)
-    return Metric(name=name, data=data, value=value, low=low, high=high, n=len(patients))
+    return Metric(name=name, data=data, value=value, low=low, high=high, n=int(statistic.films.sum()))
 
 
-def share(name: str, data: str, correct: npt.NDArray[np.bool_]) -> Metric:
-    """Report how many of some images are right, with a Wilson interval."""
-    result = proportion(int(correct.sum()), len(correct))
-    return Metric(name=name, data=data, value=result.value, low=result.low, high=result.high, n=result.n)
+def _bootstrap(patients: Sequence[str], seed: int) -> bootstrap.PatientBootstrap:
+    return bootstrap.PatientBootstrap(patients, resamples=bootstrap.RESAMPLES, seed=seed)
 
 
 def fit_scaling(
@@ -100,8 +141,12 @@ def fit_scaling(
     return scaling(minimize(negative_log_likelihood, np.zeros(2), method="L-BFGS-B", bounds=bounds, tol=1e-12).x)
 
 
-def operating_points(positive: npt.NDArray[np.bool_], probability: npt.NDArray[np.float64]) -> OperatingPoints:
+def operating_points(
+    positive: npt.NDArray[np.bool_], probability: npt.NDArray[np.float64], patients: Sequence[str]
+) -> OperatingPoints:
     """Choose the three thresholds on P(pneumonia), and measure them on the data they were chosen on.
+
+    Parameters are those of :func:`auroc`.
 
     Raises
     ------
@@ -122,14 +167,12 @@ def operating_points(positive: npt.NDArray[np.bool_], probability: npt.NDArray[n
             f"{1 - specificity.max():.1%} of the images without pneumonia are certain to have it"
         )
         raise TrainingDataError(message)
-    balanced = candidates[np.argmax(sensitivity + specificity)]
-    high_sensitivity = candidates[sensitivity >= OUTER_TARGET].max()
-    high_specificity = candidates[specificity >= OUTER_TARGET].min()
-    return OperatingPoints(
-        balanced=measure(balanced, positive, probability),
-        high_sensitivity=measure(high_sensitivity, positive, probability),
-        high_specificity=measure(high_specificity, positive, probability),
-    )
+    chosen = {
+        "balanced": float(candidates[np.argmax(sensitivity + specificity)]),
+        "high_sensitivity": float(candidates[sensitivity >= OUTER_TARGET].max()),
+        "high_specificity": float(candidates[specificity >= OUTER_TARGET].min()),
+    }
+    return measure(chosen, positive, probability, patients)
 
 
 def indeterminate_band(points: OperatingPoints) -> tuple[float, float]:
@@ -144,10 +187,21 @@ def indeterminate_band(points: OperatingPoints) -> tuple[float, float]:
     return low, high
 
 
-def measure(threshold: float, positive: npt.NDArray[np.bool_], probability: npt.NDArray[np.float64]) -> OperatingPoint:
-    """Measure what a threshold on P(pneumonia) achieves; both classes occur in `positive`, shape (N,)."""
-    return OperatingPoint(
-        threshold=float(threshold),
-        sensitivity=proportion(int((probability[positive] >= threshold).sum()), int(positive.sum())),
-        specificity=proportion(int((probability[~positive] < threshold).sum()), int((~positive).sum())),
+def measure(
+    thresholds: Mapping[str, float],
+    positive: npt.NDArray[np.bool_],
+    probability: npt.NDArray[np.float64],
+    patients: Sequence[str],
+) -> OperatingPoints:
+    """Measure what thresholds on P(pneumonia), by the names of the points, achieve; both classes occur.
+
+    The other parameters, and the intervals, are those of :func:`auroc`.
+    """
+    called = {name: probability >= threshold for name, threshold in thresholds.items()}
+    sensitivity, specificity = rates(called, positive, patients)
+    return OperatingPoints(
+        **{
+            name: OperatingPoint(threshold=threshold, sensitivity=sensitivity[name], specificity=specificity[name])
+            for name, threshold in thresholds.items()
+        }
     )

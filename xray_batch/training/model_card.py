@@ -4,6 +4,7 @@ from xray_batch import DISCLAIMER
 from xray_batch.bundle import CalibrationFacts, DriftFacts, GateRate, Manifest, OperatingPoint
 from xray_batch.drift import BINS, least_results
 from xray_batch.records import DRIFT_COLUMNS, Finding
+from xray_batch.training.bootstrap import LEAST_PATIENTS
 from xray_batch.training.manifest import NO_TWO_OF_ONE_PATIENT
 
 
@@ -79,7 +80,11 @@ def _figures(manifest: Manifest) -> str:
         for metric in manifest.metrics
     ]
     table = "\n".join(["| figure | data | value | 95 % CI | n |", "|---|---|---|---|---|", *rows])
-    return f"## Figures\n\n{table}"
+    how = (
+        "Intervals here and under Thresholds: percentiles of samples of the patients. A share of all or none of the "
+        f"films, or of films of fewer than {LEAST_PATIENTS} patients, has Wilson's interval over the patients."
+    )
+    return f"## Figures\n\n{how}\n\n{table}"
 
 
 def _thresholds(manifest: Manifest) -> str:
@@ -114,7 +119,8 @@ def _calibration(facts: CalibrationFacts) -> str:
         f"decoder refused, and that were left out: {left_out or 'none'}.\n\n"
         "The table of thresholds is measured on the images that they were fitted to, which flatters. The local "
         "figures above are not: each fifth of the patients was measured with a calibration fitted to the others. "
-        f"Figures as {facts.derived_from} were measured before, with other thresholds and another temperature.\n\n"
+        f"Figures as {facts.derived_from} were measured before, with other thresholds and another temperature; "
+        "its card says how their intervals were made.\n\n"
         f"| source: label | images |\n|---|---|\n{rows}"
     )
 
@@ -168,13 +174,20 @@ def _limits(manifest: Manifest) -> str:
             "Thresholds, temperature and shift were chosen on the same held-out images that the figures come from, "
             "so those of the operating points are optimistic."
         )
-    covid19 = sum(n for name, n in manifest.training.images.items() if name.endswith(f": {Finding.COVID19_PNEUMONIA}"))
-    limits.append(
-        f"The COVID-19 class was learned from {covid19} images. A class of few images, or of other sources than the "
-        "normal ones, is no finding."
-        if covid19
-        else "The COVID-19 class was not trained: its probability says nothing."
-    )
+    counts = {
+        finding: sum(n for name, n in manifest.training.images.items() if name.endswith(f": {finding}"))
+        for finding in manifest.classes
+    }
+    if covid19 := counts[Finding.COVID19_PNEUMONIA]:
+        limits.append(
+            f"The COVID-19 class was learned from {covid19} images. A class of few images, or of other sources than "
+            "the normal ones, is no finding."
+        )
+    limits += [
+        f"No image labelled `{finding}` was trained on: the probability of that class says nothing."
+        for finding, count in counts.items()
+        if not count
+    ]
     return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits)
 
 

@@ -47,6 +47,11 @@ class TrainingOrder:
     decoding: Decoding
     backbone: BackboneSource | None  #: starting weights; None: random
 
+    @property
+    def starting_weights(self) -> str:
+        """What the manifest says of them."""
+        return "random" if self.backbone is None else self.backbone.description
+
 
 class TrainingOptions(BaseModel):
     """Every option of a training; the table `[train]` of a configuration file has these names."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -15,6 +16,9 @@ from xray_batch.settings import Settings
 from xray_batch.training.dataset import LabelledImage
 
 _WAIT_SECONDS: Final = 1.0
+
+#: How often a training holds each picture: as it was decoded, and once more on its side of the split.
+_COPIES: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +38,30 @@ class Decoding:
 def picture_spec(spec: InputSpec) -> InputSpec:
     """Return the same preprocessing but for the last step: what is made by it is in [0, 1]."""
     return replace(spec, mean=0.0, std=1.0)
+
+
+def check_memory(images: Sequence[LabelledImage], spec: InputSpec) -> None:
+    """Refuse, before anything is decoded, more pictures than a training could hold in memory.
+
+    Raises
+    ------
+    TrainingDataError
+        If they take more than is available; the message says how much, and what to do.
+    """
+    needed, available = _COPIES * len(images) * spec.rows * spec.columns * 4, available_memory()
+    if needed > available:
+        message = (
+            f"{len(images)} images of {spec.rows} x {spec.columns} pixels take {needed / 2**30:.1f} GiB of memory in a "
+            f"training, and {available / 2**30:.1f} GiB are available; let the stages end at a smaller side, or list "
+            "fewer images"
+        )
+        raise TrainingDataError(message)
+
+
+def available_memory() -> int:
+    """Return how many bytes can be had without swapping: MemAvailable of proc(5)."""
+    facts = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
+    return int(facts["MemAvailable"].removesuffix("kB")) << 10
 
 
 def load_pixels(
@@ -87,5 +115,5 @@ def load_pixels(
 def _what_is_wrong(decoded: Decoded[int]) -> str:
     rejection = decoded.reply.rejection
     if rejection is None:
-        return f"decoding ended with {decoded.reply.failure}"
+        return decoded.reply.cause or f"decoding ended with {decoded.reply.failure}"
     return f"{rejection.reason} ({rejection.reason_code})"

@@ -109,21 +109,20 @@ def recalibrate(
     check_size(images, not_asked)
     answered = _answer(images, bundle, settings, task)
     check_size(answered.images, not_asked | answered.left_out)
+    patients = [image.patient for image in answered.images]
     sample = Sample(
         members=answered.members,
         targets=np.stack([image.target for image in answered.images])[
             :, [CLASSES.index(finding) for finding in bundle.manifest.classes]
         ],
         classes=bundle.manifest.classes,
+        patients=patients,
     )
-    patients = [image.patient for image in answered.images]
-    after, crossed = fit_calibration(sample), cross_fit(sample, patients)
+    after, crossed = fit_calibration(sample), cross_fit(sample)
     facts = _facts(bundle, order, answered, len(set(patients)))
-    errors = _errors(sample, bundle.manifest.scaling, after.scaling, crossed, facts.name, patients)
+    errors = _errors(sample, bundle.manifest.scaling, after.scaling, crossed, facts.name)
     drift = DriftFacts.of(facts.name, take_reference(sample.p_pneumonia(after.scaling), answered.inputs))
-    manifest = _manifest(
-        bundle.manifest, version, facts, drift, after, _metrics(sample, crossed, errors, patients, facts.name)
-    )
+    manifest = _manifest(bundle.manifest, version, facts, drift, after, _metrics(sample, crossed, errors, facts.name))
     return Recalibrated(
         bundle=_write(bundle, manifest, order.out),
         set_aside=set_aside,
@@ -284,9 +283,7 @@ def _facts(bundle: Bundle, order: CalibrationOrder, answered: _Answered, patient
     )
 
 
-def _errors(
-    sample: Sample, old: Scaling, new: Scaling, crossed: CrossFit, name: str, patients: Sequence[str]
-) -> dict[str, Metric]:
+def _errors(sample: Sample, old: Scaling, new: Scaling, crossed: CrossFit, name: str) -> dict[str, Metric]:
     """Measure the calibration error with the old scaling, with the new one, and cross-fitted."""
     probabilities = {
         "before": sample.p_pneumonia(old),
@@ -294,7 +291,7 @@ def _errors(
         "cross_fitted": crossed.p_pneumonia,
     }
     return {
-        key: calibration_error("expected calibration error", _data(name), sample.positive, p_pneumonia, patients)
+        key: calibration_error("expected calibration error", _data(name), sample.positive, p_pneumonia, sample.patients)
         for key, p_pneumonia in probabilities.items()
     }
 
@@ -303,20 +300,19 @@ def _data(name: str) -> str:
     return f"{name}, each fifth of the patients calibrated on the others"
 
 
-def _metrics(
-    sample: Sample, crossed: CrossFit, errors: dict[str, Metric], patients: Sequence[str], name: str
-) -> list[Metric]:
+def _metrics(sample: Sample, crossed: CrossFit, errors: dict[str, Metric], name: str) -> list[Metric]:
     """Return the figures of the new bundle, all of them cross-fitted."""
-    positive, data = sample.positive, _data(name)
+    positive, patients, data = sample.positive, sample.patients, _data(name)
+    right = crossed.called["balanced"] == positive
     metrics = [
         auroc("AUROC pneumonia", data, positive, crossed.p_pneumonia, patients),
-        share("accuracy pneumonia", data, crossed.called["balanced"] == positive),
+        share("accuracy pneumonia", data, right, np.ones_like(positive), patients),
         errors["cross_fitted"],
     ]
-    for point, called in crossed.called.items():
+    for point in crossed.called:
         label = point.replace("_", " ")
-        metrics.append(share(f"sensitivity, {label} threshold", data, called[positive]))
-        metrics.append(share(f"specificity, {label} threshold", data, ~called[~positive]))
+        for kind, found in (("sensitivity", crossed.sensitivity), ("specificity", crossed.specificity)):
+            metrics.append(Metric(name=f"{kind}, {label} threshold", data=data, **found[point].model_dump()))
     return metrics
 
 

@@ -116,6 +116,35 @@ def make_splits(images: Sequence[LabelledImage], groups: npt.NDArray[np.intp], *
         ]
 
 
+def check_splits(images: Sequence[LabelledImage], groups: npt.NDArray[np.intp], splits: Sequence[Split]) -> None:
+    """Refuse, before anything is trained, a training side without any image of normal, or of pneumonia.
+
+    Groups stay whole, so that happens where one of both has few of them.  A single validation side needs both,
+    too; parts that are held out in turn are put together.
+
+    Raises
+    ------
+    TrainingDataError
+        If such a side lacks one; the message says which, and how many groups have it.
+    """
+    normal = np.array([image.label == Finding.NORMAL for image in images])
+    is_single = len(splits) == 1
+    for number, split in enumerate(splits, start=1):
+        name = "the split" if is_single else f"fold {number}"
+        sides = {"training": split.training} | ({"validation": split.validation} if is_single else {})
+        everything = np.concatenate([split.training, split.validation])
+        for what, chosen in (("normal", normal), ("pneumonia", ~normal)):
+            lacking = next((side for side, indices in sides.items() if not chosen[indices].any()), None)
+            if lacking is not None:
+                found = groups[everything[chosen[everything]]]
+                message = (
+                    f"the {lacking} side of {name} has no image of {what}: the {len(found)} of the list are of too few "
+                    f"patients (copies of one image count as one patient: {len(np.unique(found))}), and none may be on "
+                    "both sides; add images of other patients"
+                )
+                raise TrainingDataError(message)
+
+
 def make_leaking_splits(images: Sequence[LabelledImage], *, folds: int, seed: int) -> list[Split]:
     """Make `folds` splits by image, as older work did: other films of a held-out patient are in training.
 

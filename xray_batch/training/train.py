@@ -33,14 +33,15 @@ from xray_batch.training.dataset import CLASSES, LabelledImage, fingerprint, rea
 from xray_batch.training.duplicates import ImageHashes, group_images, hash_images, merge_copies
 from xray_batch.training.gate import GATE_ARCHITECTURE, fit_gate
 from xray_batch.training.held_out import HeldOut, check_reference, is_positive, join, p_pneumonia, write_held_out
-from xray_batch.training.manifest import NO_TWO_OF_ONE_PATIENT, Evidence, calibrate_on, make_manifest
+from xray_batch.training.manifest import NO_TWO_OF_ONE_PATIENT, Evidence, calibrate_on, make_manifest, reference
 from xray_batch.training.model_card import model_card
 from xray_batch.training.optimize import EpochReport, TrainingData, at_side, train_member
 from xray_batch.training.order import Progress, TrainingOptions, TrainingOrder
-from xray_batch.training.pixels import load_pixels
+from xray_batch.training.pixels import check_memory, load_pixels
 from xray_batch.training.split import (
     Split,
     check_images,
+    check_splits,
     find_test_images,
     has_own_split,
     make_leaking_splits,
@@ -61,6 +62,7 @@ class _Material:
     images: Sequence[LabelledImage]
     pixels: npt.NDArray[np.float32]  #: shape (N, side, side), in [0, 1]
     hashes: ImageHashes
+    groups: npt.NDArray[np.intp]  #: shape (N,): number of each image's patient, or of its copies
     splits: Sequence[Split]  #: those to be trained
     test: npt.NDArray[np.intp]  #: images that nothing is trained or calibrated on
     how_held_out: str  #: for people
@@ -116,7 +118,8 @@ class _Training:
         if options.folds and not options.only_cross_validate:
             everything = np.sort(np.concatenate([first.training, first.validation]))
             members = self._train_members(material, everything, np.empty(0, dtype=np.intp), "")
-        tested = self._ask(members, material, material.test, "test side") if len(material.test) else None
+        asked = "test side, members of fold 1" if options.only_cross_validate else "test side"
+        tested = self._ask(members, material, material.test, asked) if len(material.test) else None
         if options.only_cross_validate:
             self._write_figures(held_out, tested)
             return None
@@ -131,7 +134,8 @@ class _Training:
         if options.folds and has_own_split(images):
             message = "the list has a split of its own; folds would be another one: leave one of them out"
             raise TrainingDataError(message)
-        _check_out(self._order, images)
+        _check_out(self._order, images, self._notes)
+        check_memory(images, options.input_spec(0.0, 1.0))
         self._check_backbone()
         self._work.mkdir(parents=True, exist_ok=True)
         pixels = load_pixels(
@@ -149,6 +153,7 @@ class _Training:
             splits = make_splits(images, groups, folds=parts, seed=options.seed)
         splits = splits[: options.run_folds] if options.folds else splits[:1]
         write_split(self._work / "split.csv", images, groups, splits)
+        check_splits(images, groups, splits)
         held_out = [images[index] for split in splits for index in split.validation]
         check_reference(held_out, options.reference_source)
         self._progress.report(
@@ -159,6 +164,7 @@ class _Training:
             images=images,
             pixels=pixels,
             hashes=hashes,
+            groups=groups,
             splits=splits,
             test=find_test_images(images),
             how_held_out=how_held_out(options, images),
@@ -251,6 +257,7 @@ class _Training:
             members.networks[ARCHITECTURES.index(GATE_ARCHITECTURE)],
             spec,
             [material.images[index] for index in material.splits[0].training],
+            material.groups[material.splits[0].training],
             [material.images[index] for index in material.splits[0].validation],
             path=out / GATE_NAME,
             decoding=self._order.decoding,
@@ -310,7 +317,7 @@ def how_held_out(options: TrainingOptions, images: Sequence[LabelledImage]) -> s
     return how if len({image.patient for image in images}) < len(images) else f"{how}, {NO_TWO_OF_ONE_PATIENT}"
 
 
-def _check_out(order: TrainingOrder, images: Sequence[LabelledImage]) -> None:
+def _check_out(order: TrainingOrder, images: Sequence[LabelledImage], notes: str) -> None:
     """Refuse to write over a bundle, unless it is the one that this order made."""
     path = order.out / MANIFEST_NAME
     if not path.exists():
@@ -331,6 +338,11 @@ def _check_out(order: TrainingOrder, images: Sequence[LabelledImage]) -> None:
         ("another picture rule", _picture_rule(found.input_spec), _picture_rule(options.input_spec(0.0, 1.0))),
         ("other images", facts.sha256, fingerprint(images)),
         ("another way to hold images out", facts.held_out, how_held_out(options, images)),
+        ("other starting weights", facts.starting_weights, order.starting_weights),
+        ("another reference source", facts.reference, reference(options)),
+        ("other ages", found.ages, options.intended_ages),
+        ("another licence", found.licence, options.licence),
+        ("other notes", found.notes, notes),
     ):
         if was != asked:
             message = f"{order.out} holds a bundle with {what}; choose another folder with --out"

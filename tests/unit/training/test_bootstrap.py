@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from xray_batch.training.bootstrap import LEAST_PATIENTS, PatientBootstrap
+from xray_batch.training.bootstrap import LEAST_PATIENTS, PatientBootstrap, proportion
 from xray_batch.training.statistics import area_under_roc, predictive_values, recalibration, share
 
 
@@ -61,6 +61,22 @@ def test_all_right_is_not_certain():
     found, _ = bootstrap(patients).estimate({"right": share(everything, everything, "at all")})
     assert (found["right"].value, found["right"].high) == (1, 1)
     assert found["right"].low == pytest.approx(20 / (20 + 1.96**2), abs=1e-3)
+
+
+def test_bounds_of_few_patients():
+    """Bounds are those of the estimates; shares of few patients, too few for an estimate, have Wilson's over these."""
+    number = np.arange(120)
+    drawn = bootstrap([str(n) for n in number // 3])
+    half, none, everything = number % 2 == 0, number < 0, number >= 0
+    many, certain, few = (
+        share(right, films, "at all") for right, films in ((half, everything), (none, everything), (half, number < 12))
+    )
+    found, missing = drawn.estimate({"many": many, "certain": certain, "few": few})
+    bounds = drawn.bounds([many, certain, few])
+    assert bounds[:2] == [(each.low, each.high) for each in found.values()]
+    assert "few" in missing
+    wilson = proportion(2, 4)
+    assert bounds[2] == (wilson.low, wilson.high)
 
 
 def predictive(called, positive, prevalence=0.2):

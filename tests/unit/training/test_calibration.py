@@ -1,5 +1,6 @@
 """Temperature, thresholds and limit of disagreement, on samples whose right answer is known."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +10,6 @@ from calibration_errors import expected_calibration_error
 from xray_batch.classify import softmax
 from xray_batch.records import Finding, Scaling
 from xray_batch.training import calibration
-from xray_batch.training.bootstrap import proportion
 from xray_batch.training.calibration import (
     POINTS,
     Sample,
@@ -17,6 +17,7 @@ from xray_batch.training.calibration import (
     fit_calibration,
     measure_calibration,
 )
+from xray_batch.training.metrics import rates
 
 CLASSES = tuple(Finding)
 
@@ -30,7 +31,12 @@ def make_sample(count, *, sharpened=1.0, seed=0):
     truth = softmax(logits)
     drawn = (truth.cumsum(axis=1) < random.random((count, 1))).sum(axis=1)
     member = softmax(logits * sharpened)
-    return Sample(members=np.stack([member, member]), targets=np.eye(len(CLASSES), dtype=bool)[drawn], classes=CLASSES)
+    return Sample(
+        members=np.stack([member, member]),
+        targets=np.eye(len(CLASSES), dtype=bool)[drawn],
+        classes=CLASSES,
+        patients=[f"P{number}" for number in range(count)],
+    )
 
 
 def test_calibration_error_falls_on_held_out_images():
@@ -51,7 +57,7 @@ def test_answers_that_lean_to_one_side_are_moved_back():
 
     def leaning(seed):
         sample = make_sample(1500, seed=seed)
-        return Sample(members=softmax(np.log(sample.members) + lean), targets=sample.targets, classes=CLASSES)
+        return replace(sample, members=softmax(np.log(sample.members) + lean))
 
     fitted, held_out = fit_calibration(leaning(0)), leaning(1)
     before, after = (
@@ -67,7 +73,7 @@ def test_band_and_limit():
     sample = make_sample(1000)
     members = sample.members.copy()
     members[1] = members[1, ::-1]
-    sample = Sample(members=members, targets=sample.targets, classes=CLASSES)
+    sample = replace(sample, members=members)
     fitted = fit_calibration(sample)
     points = fitted.operating_points
     assert (fitted.threshold_low, fitted.threshold_high) == (
@@ -83,7 +89,8 @@ def test_order_of_classes_does_not_matter():
     """A bundle with other classes first gets the same calibration from the same images."""
     sample = make_sample(600)
     order = [2, 0, 3, 1]
-    other = Sample(
+    other = replace(
+        sample,
         members=sample.members[:, :, order],
         targets=sample.targets[:, order],
         classes=[CLASSES[index] for index in order],
@@ -112,14 +119,28 @@ def test_old_thresholds_are_measured_on_the_sample():
     called = sample.p_pneumonia(old.scaling) >= 0.5
     balanced = measured.operating_points.balanced
     assert balanced.threshold == 0.5
-    assert balanced.sensitivity == proportion(int(called[sample.positive].sum()), int(sample.positive.sum()))
-    assert balanced.specificity == proportion(int((~called)[~sample.positive].sum()), int((~sample.positive).sum()))
+    assert balanced.sensitivity.value == called[sample.positive].mean()
+    assert balanced.specificity.value == (~called)[~sample.positive].mean()
+
+
+def test_intervals_are_of_patients():
+    """Four copies of every image of a patient make no interval narrower; cross-fitted rates have theirs likewise."""
+    once = make_sample(200)
+    four_times = once.take(np.tile(np.arange(200), 4))
+    fitted, again = (fit_calibration(sample).operating_points.balanced for sample in (once, four_times))
+    assert again.sensitivity.n == 4 * fitted.sensitivity.n
+    for name in ("sensitivity", "specificity"):
+        one, four = (getattr(point, name) for point in (fitted, again))
+        assert (four.low, four.high) == pytest.approx((one.low, one.high))
+    crossed = cross_fit(four_times)
+    found = rates(crossed.called, four_times.positive, four_times.patients)
+    assert (crossed.sensitivity, crossed.specificity) == found
 
 
 def test_cross_fitting_never_measures_on_a_patient_it_was_fitted_to(monkeypatch):
     """Each image is measured once, by a calibration whose sample has no image of its patient."""
-    sample = make_sample(300)
     patients = [f"P{number // 3}" for number in range(300)]
+    sample = replace(make_sample(300), patients=patients)
     fitted_to = []
 
     def spy(part):
@@ -127,7 +148,7 @@ def test_cross_fitting_never_measures_on_a_patient_it_was_fitted_to(monkeypatch)
         return fit_calibration(part)
 
     monkeypatch.setattr(calibration, "fit_calibration", spy)
-    crossed = cross_fit(sample, patients)
+    crossed = cross_fit(sample)
     assert len(fitted_to) == 5
     measured = [set(patients) - part for part in fitted_to]
     assert sorted(patient for part in measured for patient in part) == sorted(set(patients))
@@ -148,8 +169,8 @@ def test_cross_fitting_is_less_flattering():
     random = np.random.default_rng(0)
     members = softmax(random.normal(size=(1, 120, len(CLASSES))))
     targets = np.eye(len(CLASSES), dtype=bool)[random.integers(0, len(CLASSES), 120)]
-    sample = Sample(members=members, targets=targets, classes=CLASSES)
+    sample = Sample(members=members, targets=targets, classes=CLASSES, patients=[f"{number}" for number in range(120)])
     fitted = fit_calibration(sample).operating_points.balanced
-    crossed = cross_fit(sample, [f"{number}" for number in range(120)])
+    crossed = cross_fit(sample)
     balance = crossed.sensitivity["balanced"].value + crossed.specificity["balanced"].value
     assert balance < fitted.sensitivity.value + fitted.specificity.value

@@ -69,6 +69,12 @@ def test_blanks_around_cells(make_data):
     ]
 
 
+def test_case_of_a_label(make_data):
+    """A label is one in whatever case, as a folder's name is."""
+    data = make_data([("1.png", "NORMAL", "P1", "clinic"), ("2.png", "Viral_Pneumonia", "P2", "clinic")])
+    assert [image.label for image in read_labels(data)] == ["normal", "viral_pneumonia"]
+
+
 def test_no_list(tmp_path):
     """A folder without `labels.csv` is refused by the name that was looked for."""
     assert refusal(read_labels, tmp_path) == (
@@ -126,9 +132,9 @@ def test_file_or_patient_is_not_named(row, cell, make_data):
 
 def test_unknown_label(make_data):
     """An unknown label is refused with its image and the labels that there are."""
-    data = make_data([*ROWS, ("4.png", "tuberculosis", "P4", "clinic")])
+    data = make_data([*ROWS, ("4.png", "Tuberculosis", "P4", "clinic")])
     assert refusal(read_labels, data) == (
-        f"{data}/labels.csv: label of 4.png is 'tuberculosis', expected one of "
+        f"{data}/labels.csv: label of 4.png is 'Tuberculosis', expected one of "
         "normal, bacterial_pneumonia, viral_pneumonia, covid19_pneumonia, pneumonia"
     )
 
@@ -191,9 +197,10 @@ class TestFolders:
 
     @pytest.fixture
     def folders(self, tmp_path):
-        """Make such folders, with hidden files and a list beside the images."""
+        """Make such folders, with hidden files and folders, and a list beside the images."""
         for file in (
             *("NORMAL/1.png", "NORMAL/deep/2.JPG", "NORMAL/IM0001", "Bacterial_Pneumonia/3.dcm"),
+            *(".ipynb_checkpoints/1.png", "@eaDir/1.png"),
             *("NORMAL/.DS_Store", "NORMAL/.thumbnails/1.png", "NORMAL/labels.csv", "NORMAL/Thumbs.db", "NORMAL/x.part"),
         ):
             path = tmp_path / "set" / file

@@ -126,12 +126,14 @@ def test_sharpness_is_that_of_the_service(tmp_path):
 
 
 def test_limits_are_chosen_on_other_patients(tmp_path):
-    """A fifth of the patients, with all of their films, is held out for the limits."""
+    """A fifth of the groups is held out for the limits, with all films of its patients and all copies of them."""
     images = [
         LabelledImage(path=tmp_path / f"{n}.png", label="normal", patient_id=f"P{n // 2}", source="kids")
         for n in range(60)
     ]
-    fitted_to, limited_by = _hold_out(images)
-    assert len(limited_by) == 12
+    groups = np.arange(60) // 2
+    groups[groups == 29] = 0  # the last patient's films are copies of the first one's
+    fitted_to, limited_by = _hold_out(images, groups)
+    assert [image.patient_id for image in limited_by[::2]] == ["P0", "P5", "P10", "P15", "P20", "P25", "P29"]
     assert not {image.patient_id for image in fitted_to} & {image.patient_id for image in limited_by}
     assert len(fitted_to) + len(limited_by) == 60

@@ -15,6 +15,7 @@ from xray_batch.training.metrics import (
     fit_scaling,
     indeterminate_band,
     operating_points,
+    rates,
     share,
 )
 from xray_batch.training.statistics import calibration_error
@@ -74,11 +75,32 @@ def test_wilson_interval_of_all():
     assert (result.low, result.high) == pytest.approx((0.7224672, 1.0), abs=1e-6)
 
 
-def test_share():
-    """A share of correct answers has the Wilson interval of its counts."""
-    metric = share("accuracy", "ten", np.array([True] * 8 + [False] * 2))
-    assert (metric.name, metric.data, metric.value, metric.n) == ("accuracy", "ten", 0.8, 10)
-    assert (metric.low, metric.high) == pytest.approx((0.4901625, 0.9433178), abs=1e-6)
+def each_its_own(count):
+    """Name a patient for each of so many images."""
+    return [f"{number:06}" for number in range(count)]
+
+
+def test_share(few_resamples):
+    """A share is of the films that are asked about; films of one patient are drawn together."""
+    right = np.arange(400) % 4 > 0
+    films = np.arange(400) < 200
+    alone = share("accuracy", "half", right, films, each_its_own(400))
+    assert (alone.name, alone.data, alone.value, alone.n) == ("accuracy", "half", 0.75, 200)
+    assert alone.low < 0.75 < alone.high
+    copies = share("accuracy", "half", np.repeat(right, 4), np.repeat(films, 4), list(np.repeat(each_its_own(400), 4)))
+    assert (copies.value, copies.low, copies.high) == pytest.approx((alone.value, alone.low, alone.high))
+    assert copies.n == 800
+
+
+def test_rates_are_of_patients(few_resamples):
+    """Sensitivity and specificity have wider intervals where few patients have many films that are alike."""
+    positive, called = np.arange(400) % 2 == 0, {"balanced": np.arange(400) % 40 < 30}
+    widths = []
+    for patients in (each_its_own(400), [str(number // 10) for number in range(400)]):
+        sensitivity, specificity = (found["balanced"] for found in rates(called, positive, patients))
+        assert (sensitivity.value, sensitivity.n, specificity.value, specificity.n) == (0.75, 200, 0.25, 200)
+        widths.append(sensitivity.high - sensitivity.low)
+    assert widths[1] > 2 * widths[0]
 
 
 NEGATIVE, POSITIVE = [0.1, 0.2, 0.3, 0.6], [0.4, 0.7, 0.8, 0.9]
@@ -86,7 +108,8 @@ NEGATIVE, POSITIVE = [0.1, 0.2, 0.3, 0.6], [0.4, 0.7, 0.8, 0.9]
 
 def known_points(negative=NEGATIVE, positive=POSITIVE):
     """Choose the thresholds of known probabilities."""
-    return operating_points(np.array([False] * len(negative) + [True] * len(positive)), np.array(negative + positive))
+    truth = np.array([False] * len(negative) + [True] * len(positive))
+    return operating_points(truth, np.array(negative + positive), each_its_own(len(truth)))
 
 
 def test_operating_points():
@@ -97,13 +120,13 @@ def test_operating_points():
     assert points.high_specificity.threshold == pytest.approx(0.65)
     assert (points.high_sensitivity.sensitivity.value, points.high_sensitivity.specificity.value) == (1.0, 0.75)
     assert (points.high_specificity.sensitivity.value, points.high_specificity.specificity.value) == (0.75, 1.0)
-    assert points.high_specificity.sensitivity == proportion(3, 4)
+    assert points.high_specificity.sensitivity == proportion(3, 4)  # Wilson's: four patients are few
 
 
-def test_operating_points_meet_their_targets():
+def test_operating_points_meet_their_targets(few_resamples):
     """On many images the outer points meet their targets, and no other threshold does with less loss."""
-    positive, probability, _ = two_beta(2000)
-    points = operating_points(positive, probability)
+    positive, probability, patients = two_beta(2000)
+    points = operating_points(positive, probability, patients)
 
     def measure(threshold):
         return (probability[positive] >= threshold).mean(), (probability[~positive] < threshold).mean()
@@ -122,7 +145,7 @@ def test_operating_points_meet_their_targets():
 def test_operating_points_of_one_class(positive):
     """Without images of both classes there are no thresholds."""
     with pytest.raises(TrainingDataError, match=r"^thresholds need images with and without pneumonia"):
-        operating_points(np.full(4, positive), np.linspace(0.2, 0.8, 4))
+        operating_points(np.full(4, positive), np.linspace(0.2, 0.8, 4), each_its_own(4))
 
 
 def test_indeterminate_band():

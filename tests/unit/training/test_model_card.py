@@ -9,6 +9,17 @@ from xray_batch.training.model_card import model_card
 
 CARD = model_card(make_manifest())
 
+CALIBRATION = CalibrationFacts(
+    derived_from="test-cxr-1.2.3",
+    derived_from_sha256="0" * 64,
+    calibrated_at="2026-01-31T12:00:00Z",
+    name="ward",
+    sha256="0" * 64,
+    images={"ward: normal": 50},
+    patients=50,
+    left_out={},
+)
+
 
 def test_disclaimer():
     """The card says that this is no medical device."""
@@ -34,6 +45,12 @@ def test_every_metric_of_another_manifest():
     metrics = tuple(metric.model_copy(update={"name": f"figure {number}"}) for number in range(12))
     card = model_card(make_manifest(metrics=metrics))
     assert all(f"| figure {number} |" in card for number in range(12))
+
+
+def test_intervals():
+    """The card says what its intervals are, and of older figures that their own card does."""
+    assert "percentiles of samples of the patients" in CARD
+    assert "its card says how their intervals were made" in model_card(make_manifest(calibration=CALIBRATION))
 
 
 @pytest.mark.parametrize("row", ["| made-up: normal | 30 | 3 |", "| made-up: viral_pneumonia | 20 | 0 |"])
@@ -113,25 +130,29 @@ def test_limits_of_a_calibrated_bundle():
     """Thresholds of a site's own calibration were not chosen on the images of the cross-fitted figures."""
     chosen = "chosen on the same held-out images"
     assert chosen in limits_of()
-    facts = CalibrationFacts(
-        derived_from="test-cxr-1.2.3",
-        derived_from_sha256="0" * 64,
-        calibrated_at="2026-01-31T12:00:00Z",
-        name="ward",
-        sha256="0" * 64,
-        images={"ward: normal": 50},
-        patients=50,
-        left_out={},
-    )
-    assert chosen not in limits_of(calibration=facts)
+    assert chosen not in limits_of(calibration=CALIBRATION)
+
+
+def limits_of_a_training(**images):
+    """Return the limits of a bundle that was trained on so many images of each label of one source."""
+    counts = {f"ward: {label}": count for label, count in images.items()}
+    return limits_of(training=make_manifest().training.model_copy(update={"images": counts}))
 
 
 def test_limits_of_the_covid_19_class():
-    """The card says from how many images the class was learned, or that it was not."""
-    training = make_manifest().training
-    none, some = ({"ward: normal": 30} | images for images in ({}, {"ward: covid19_pneumonia": 7}))
-    assert "was not trained" in limits_of(training=training.model_copy(update={"images": none}))
-    assert "learned from 7 images" in limits_of(training=training.model_copy(update={"images": some}))
+    """The card says from how many images the class was learned."""
+    assert "learned from 7 images" in limits_of_a_training(normal=30, covid19_pneumonia=7)
+
+
+def test_limits_of_findings_that_were_not_trained():
+    """The probability of a finding without an image of its own label says nothing, and the card says so of each."""
+    sentence = "No image labelled `{}` was trained on: the probability of that class says nothing."
+    limits = limits_of_a_training(normal=30, pneumonia=20, viral_pneumonia=5)
+    assert sentence.format("bacterial_pneumonia") in limits
+    assert sentence.format("covid19_pneumonia") in limits
+    assert limits.count("was trained on") == 2
+    every = limits_of_a_training(normal=3, bacterial_pneumonia=3, viral_pneumonia=3, covid19_pneumonia=3)
+    assert "was trained on" not in every
 
 
 def test_network_of_the_gate():

@@ -1,5 +1,7 @@
 """Pictures of labelled images: made by the service's workers, or refused with its reasons."""
 
+import os
+
 import numpy as np
 import pytest
 from input_specs import make_spec
@@ -8,8 +10,9 @@ from xray_batch.decode import decode_file
 from xray_batch.errors import ReasonCode, TrainingDataError
 from xray_batch.settings import Settings
 from xray_batch.standardize import make_picture
+from xray_batch.training import pixels as module
 from xray_batch.training.dataset import read_labels
-from xray_batch.training.pixels import Decoding, load_pixels
+from xray_batch.training.pixels import Decoding, available_memory, check_memory, load_pixels
 
 ROWS = [(f"{number}.png", "normal", f"P{number}", "clinic") for number in range(5)]
 
@@ -39,3 +42,36 @@ def test_images_that_cannot_be_decoded(make_data):
     sentence = str(refused.value)
     assert sentence.startswith(f"2 of 5 images cannot be used for training, the first is {images[1].path}: ")
     assert sentence.endswith(f"({ReasonCode.EMPTY_FILE})")
+
+
+def test_a_file_that_cannot_be_read(make_data):
+    """A file that the system does not let be read is refused with what the system says about it."""
+    images = read_labels(make_data(ROWS))
+    images[2].path.unlink()
+    images[2].path.symlink_to("/proc/self/mem")  # a regular file that nobody can read from its start, root neither
+    with pytest.raises(TrainingDataError) as refused:
+        load_pixels(images, make_spec(), decoding=DECODING, progress=lambda images: None)
+    assert str(refused.value) == (
+        f"1 of 5 images cannot be used for training, the first is {images[2].path}: "
+        "The file could not be read: Input/output error."
+    )
+
+
+def test_more_pictures_than_the_memory_holds(make_data, monkeypatch):
+    """Twice four bytes a pixel must be available; the refusal says what is needed, what there is, and what to do."""
+    images = read_labels(make_data(ROWS)) * 10_000
+    needed = 50_000 * 224 * 224 * 4 * 2
+    monkeypatch.setattr(module, "available_memory", lambda: needed)
+    check_memory(images, make_spec(224, 224))
+    monkeypatch.setattr(module, "available_memory", lambda: 3 << 30)
+    with pytest.raises(TrainingDataError) as refused:
+        check_memory(images, make_spec(224, 224))
+    assert str(refused.value) == (
+        "50000 images of 224 x 224 pixels take 18.7 GiB of memory in a training, and 3.0 GiB are available; "
+        "let the stages end at a smaller side, or list fewer images"
+    )
+
+
+def test_available_memory():
+    """It is a part of the machine's."""
+    assert 1 << 20 < available_memory() < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

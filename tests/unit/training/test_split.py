@@ -10,7 +10,14 @@ import pytest
 
 from xray_batch.errors import TrainingDataError
 from xray_batch.training.dataset import LabelledImage
-from xray_batch.training.split import check_images, find_test_images, make_leaking_splits, make_splits, write_split
+from xray_batch.training.split import (
+    check_images,
+    check_splits,
+    find_test_images,
+    make_leaking_splits,
+    make_splits,
+    write_split,
+)
 
 
 def labelled(count, *, label="normal", source="made-up", patient="P", images_per_patient=1):
@@ -222,6 +229,52 @@ def test_what_can_be_split():
     check_images([replace(MIXED[0], side="test"), *MIXED[1:]], 10)
     check_images(with_sides({0, 1}), 10)
     check_images(on_side("training", MIXED), 10)
+
+
+def one_patient(label, other):
+    """List 40 images of one label and one patient, and 60 of another label and as many patients: they pass at first."""
+    images = [*labelled(40, label=label, images_per_patient=40), *labelled(60, label=other)]
+    check_images(images, 10)
+    return images
+
+
+@pytest.mark.parametrize(
+    ("label", "other", "what"),
+    [("normal", "pneumonia", "normal"), ("viral_pneumonia", "normal", "pneumonia")],
+)
+def test_a_class_of_one_patient(label, other, what):
+    """A class of which one patient has all images is missing on one side, whichever that is, and in one fold."""
+    images = one_patient(label, other)
+    groups = by_patient(images)
+    splits = make_splits(images, groups, folds=5, seed=0)
+    lacking = next(n for n, split in enumerate(splits) if not any(images[i].label == label for i in split.training))
+    for chosen, side in (
+        (splits, f"training side of fold {lacking + 1}"),
+        ([splits[lacking]], "training side of the split"),
+        ([splits[lacking - 1]], "validation side of the split"),
+    ):
+        assert refusal(check_splits, images, groups, chosen) == (
+            f"the {side} has no image of {what}: the 40 of the list are of too few patients (copies of one image "
+            "count as one patient: 1), and none may be on both sides; add images of other patients"
+        )
+
+
+def test_a_class_of_copies():
+    """Copies of one picture under many patient IDs are one group; what is set aside for a test does not count."""
+    images = [*labelled(20), *labelled(60, label="pneumonia"), replace(labelled(21)[20], side="test")]
+    groups = by_patient(images)
+    groups[:20] = groups[0]
+    splits = make_splits(images, groups, folds=5, seed=0)
+    sentence = refusal(check_splits, images, groups, splits)
+    assert "no image of normal: the 20 of the list are of too few patients" in sentence
+
+
+def test_sides_with_both():
+    """Folds pass where each training side has both, although a held-out part has none of one label."""
+    images = [*labelled(2), *labelled(60, label="pneumonia")]
+    groups = by_patient(images)
+    check_splits(images, groups, make_splits(images, groups, folds=5, seed=0))
+    check_splits(MIXED, by_patient(MIXED), [split(MIXED)])
 
 
 def test_split_is_written(tmp_path):

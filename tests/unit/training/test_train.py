@@ -23,7 +23,7 @@ from xray_batch.records import Finding
 from xray_batch.resnet import ARCHITECTURES, ResNet
 from xray_batch.settings import Settings
 from xray_batch.standardize import prepare
-from xray_batch.training import bootstrap
+from xray_batch.training import bootstrap, pixels
 from xray_batch.training.backbone import FileBackbone
 from xray_batch.training.dataset import fingerprint, read_labels
 from xray_batch.training.duplicates import ImageHashes, find_copies, hash_images
@@ -121,8 +121,8 @@ class TestFolderWithABundle:
     def facts(self, order):
         """Return the manifest of a bundle that this order could have made."""
         recipes = {name: asdict(recipe) for name, recipe in order.options.recipes.items()}
-        training = {"sha256": fingerprint(read_labels(order.data)), "recipes": recipes}
-        made = manifest(id="tiny-cxr", version="0.1.0")
+        training = {"sha256": fingerprint(read_labels(order.data)), "recipes": recipes, "reference": "kids"}
+        made = manifest(id="tiny-cxr", version="0.1.0", licence="CC0", intended_ages={"youngest": 0, "oldest": 17})
         rule = {"trim_borders": True, "stretch": (0.5, 99.5), "smooth": True}
         return made.model_copy(
             update={"training": made.training.model_copy(update=training), "input": made.input.model_copy(update=rule)}
@@ -157,6 +157,11 @@ class TestFolderWithABundle:
             ("other recipes", "training", {"recipes": {}}),
             ("another way to hold images out", "training", {"held_out": "5 folds by patient"}),
             ("another picture rule", "input", {"stretch": None}),
+            ("other starting weights", "training", {"starting_weights": "ImageNet, by torchvision"}),
+            ("another reference source", "training", {"reference": "all sources"}),
+            ("other ages", None, {"intended_ages": None}),
+            ("another licence", None, {"licence": "not stated"}),
+            ("other notes", None, {"notes": "## Reference standard"}),
         ],
     )
     def test_a_bundle_of_another_order(self, what, place, change, order, facts, refused):
@@ -262,6 +267,16 @@ def test_reference_without_both_classes(source, order, make_data):
     assert [path.name for path in (order.out / "training").iterdir()] == ["split.csv"]
 
 
+def test_a_training_side_without_normal_images(order, make_data):
+    """A fold that would train without any normal image is refused before the training."""
+    rows = [(file, label, "P" if label == "normal" else patient, "kids") for file, label, patient, _ in ROWS]
+    rows += [(f"more/{n}.png", "pneumonia", f"M{n}", "kids") for n in range(10)]
+    order = replace(order, data=make_data(rows, "other"), options=options(folds=2))
+    with pytest.raises(TrainingDataError, match=r"^the training side of fold \d has no image of normal: the 30 of "):
+        train(order)
+    assert [path.name for path in (order.out / "training").iterdir()] == ["split.csv"]
+
+
 def test_one_film_with_two_labels(order):
     """A film that is listed as normal and as pneumonia is refused before the training."""
     copy = order.data / "kids" / "b0.png"
@@ -269,6 +284,14 @@ def test_one_film_with_two_labels(order):
     with pytest.raises(TrainingDataError, match=r"b0\.png have the same bytes and not the same label: normal and bact"):
         train(order)
     assert not list((order.out / "training").iterdir())
+
+
+def test_more_images_than_the_memory_holds(order, monkeypatch):
+    """Images that would not fit the memory are refused before anything is decoded."""
+    monkeypatch.setattr(pixels, "available_memory", lambda: 1 << 10)
+    with pytest.raises(TrainingDataError, match=r"^60 images of 32 x 32 pixels take 0\.0 GiB"):
+        train(order)
+    assert not order.out.exists()
 
 
 def test_wrong_starting_weights(order):
@@ -330,20 +353,34 @@ class TestCrossValidation:
         assert told.images.keys() == {"decode", "fold-1 resnet34", "fold-1 resnet50"}
         assert any(line.startswith("AUROC pneumonia, 1 of 4 folds by patient, kids: ") for line in told.lines)
 
-    def test_a_test_side_is_measured(self, order, make_data, monkeypatch):
-        """Images that the list sets aside are trained on nowhere, and measured apart."""
+    @pytest.fixture
+    def order_with_test_side(self, order, make_data, monkeypatch):
+        """Ask for a training on a list that sets eight images aside."""
         monkeypatch.setattr(bootstrap, "RESAMPLES", 20)
         aside = [(f"aside/{n}.png", "normal" if n % 2 else "viral_pneumonia", f"A{n}", "kids") for n in range(8)]
         data = make_data([*ROWS, *aside], "with-test")
         lines = (data / "labels.csv").read_text(encoding="utf-8").splitlines()
         marked = [f"{line},{'test' if line.startswith('aside') else ''}" for line in lines[1:]]
         (data / "labels.csv").write_text("\n".join([f"{lines[0]},split", *marked]), encoding="utf-8")
-        order = replace(order, data=data, options=options(folds=2, run_folds=1))
+        return replace(order, data=data)
+
+    def test_a_test_side_is_measured(self, order_with_test_side):
+        """Images that the list sets aside are trained on nowhere, and measured apart."""
+        order = replace(order_with_test_side, options=options(folds=2, run_folds=1))
         train(order)
         manifest = Bundle(order.out).manifest
         assert sum(manifest.training.images.values()) == len(ROWS)
         (figure,) = [m for m in manifest.metrics if m.name == "AUROC pneumonia" and m.data == "test side, kids"]
         assert figure.n == 8
+
+    def test_a_test_side_of_folds_alone(self, order_with_test_side):
+        """Where no bundle is made, the figures of the side `test` say that they are those of one fold's members."""
+        order = replace(order_with_test_side, options=options(folds=2, run_folds=1, only_cross_validate=True))
+        told = train(order)
+        figures = json.loads((order.out / "training" / "metrics.json").read_text(encoding="utf-8"))
+        tested = {figure["data"] for figure in figures if figure["data"].startswith("test side")}
+        assert tested == {"test side, members of fold 1, kids"}
+        assert any(line.startswith("AUROC pneumonia, test side, members of fold 1, kids: ") for line in told.lines)
 
     @pytest.mark.parametrize("others", [{}, {"split_by": "image", "only_cross_validate": True}])
     def test_a_list_with_its_own_split_has_no_folds(self, others, order):
