@@ -17,7 +17,7 @@ from xray_batch.classify import Ensemble, describe_device
 from xray_batch.errors import TrainingDataError
 from xray_batch.libraries import COMPUTING, versions
 from xray_batch.training.bootstrap import RESAMPLES
-from xray_batch.training.dataset import fingerprint
+from xray_batch.training.dataset import LabelledImage, fingerprint
 from xray_batch.training.evaluation.facts import REPORT_VERSION, Loss, NotMeasured, Provenance, Report
 from xray_batch.training.evaluation.figures import draw_figures
 from xray_batch.training.evaluation.measurement import headline_films, measure
@@ -163,13 +163,12 @@ def _draw_losses(
 
 def _provenance(order: ReportOrder, predictions: Predictions, bundle: Bundle, ensemble: Ensemble) -> Provenance:
     images = [film.image for film in predictions.films]
-    is_complete = all(image.path.is_file() for image in images)
     return Provenance(
         model_id=bundle.manifest.model_id,
         model_sha256=bundle.sha256,
         members=predictions.architectures,
         data=order.data,
-        data_sha256=fingerprint(images) if is_complete else None,
+        data_sha256=_fingerprint(images),
         predictions=order.predictions,
         seen=_count_seen(predictions),
         created_at=dt.datetime.now(dt.UTC),
@@ -180,6 +179,14 @@ def _provenance(order: ReportOrder, predictions: Predictions, bundle: Bundle, en
         resamples=order.resamples,
         seed=order.seed,
     )
+
+
+def _fingerprint(images: Sequence[LabelledImage]) -> str | None:
+    """Identify the films; None where one is gone, or must not be read, which is no reason to lose the report."""
+    try:
+        return fingerprint(images)
+    except OSError:
+        return None
 
 
 def _count_seen(predictions: Predictions) -> int | None:

@@ -244,6 +244,20 @@ def test_films_that_are_gone(predictions, bundle, ensemble, tmp_path):
     assert "The file cannot be read any more" in text
 
 
+def test_a_film_that_cannot_be_read_any_more(predictions, bundle, ensemble, tmp_path):
+    """One file that exists and cannot be read costs no report: its data are not identified, and the page says so."""
+    locked = tmp_path / "locked.png"
+    locked.symlink_to("/proc/self/mem")  # a regular file whose reading fails, for root too
+    first, *others = predictions.films[:3]
+    films = (replace(first, image=replace(first.image, path=locked)), *others)
+    report = make_report(order(tmp_path / "report"), replace(predictions, films=films), bundle, ensemble, task=silent)
+    assert report.stress.films == 2
+    assert [case.picture is None for case in report.top_losses].count(True) == 1
+    assert report.provenance.data_sha256 is None
+    text = Page((tmp_path / "report" / "report.html").read_text(encoding="utf-8")).text
+    assert "not known: a file cannot be read" in text
+
+
 def test_films_without_finite_numbers(predictions, bundle, ensemble, tmp_path, monkeypatch):
     """Where the networks fail on a film that is changed or drawn, the rest is there, and the page says so."""
 
