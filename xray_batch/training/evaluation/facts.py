@@ -190,6 +190,7 @@ class StressFacts(_Facts):
     films: int
     with_pneumonia: int
     without_pneumonia: int
+    seen: int | None  #: films that the bundle was trained on, or copies of such; null: not known of some
     side: int  #: rows and columns of the films before the bundle's preprocessing
     rows: tuple[StressRow, ...]
 
@@ -203,6 +204,7 @@ class Loss(_Facts):
     outcome: Outcome
     p_pneumonia: float
     loss: float  #: -log of the probability given to what the label says, natural logarithm
+    seen: bool | None  #: whether the bundle, whose heat map it is, was trained on it, or on a copy; null: not known
     picture: str | None  #: in the folder of the report; null where the file cannot be shown
     heat_picture: str | None  #: likewise
 

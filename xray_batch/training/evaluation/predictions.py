@@ -98,6 +98,12 @@ class Analysed:
         """Who each film shows."""
         return [film.image.patient for film in self.films]
 
+    @property
+    def seen(self) -> int | None:
+        """How many of the films the bundle was trained on, or on copies of them; None: not known of some."""
+        seen = [film.seen for film in self.films]
+        return None if None in seen else sum(map(bool, seen))
+
     def take(self, chosen: npt.NDArray[np.bool_]) -> "Analysed":
         """Return some of the films."""
         return Analysed(
