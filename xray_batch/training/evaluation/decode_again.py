@@ -7,7 +7,7 @@ from xray_batch.decode.memory import limited_memory
 from xray_batch.errors import RejectedInputError, TransientError
 from xray_batch.records import GrayscaleImage, InputSpec
 from xray_batch.standardize import prepare
-from xray_batch.training.duplicates import ImageHashes
+from xray_batch.training.duplicates import ImageHashes, hash_images
 from xray_batch.training.evaluation.predictions import FilmPrediction
 from xray_batch.training.seen import find_seen
 
@@ -42,6 +42,7 @@ def is_seen(film: FilmPrediction, image: GrayscaleImage, known: ImageHashes | No
     if film.seen is not None or known is None:
         return film.seen
     try:
-        return bool(find_seen(known, [film.image], prepare(image, spec).pixels[None]).any())
+        hashes = hash_images([film.image.path], prepare(image, spec).pixels[None])
     except OSError:  # the file went away meanwhile
         return None
+    return bool(find_seen(known, hashes)[0])
