@@ -19,11 +19,13 @@ def members_of(p_pneumonia: list[float]) -> np.ndarray:
     return np.stack([row, row])
 
 
-def make_predictions(labels: list[str], p_pneumonia: list[float], **facts: list[str]) -> Predictions:
+def make_predictions(
+    labels: list[str], p_pneumonia: list[float], *, patients: list[str] | None = None, source: str = "ward"
+) -> Predictions:
     """Return predictions of films from one source; each is of a patient of its own unless `patients` are given."""
-    patients = facts.get("patients", [str(number) for number in range(len(labels))])
+    patients = patients or [str(number) for number in range(len(labels))]
     images = [
-        LabelledImage(path=Path(f"/films/{number:03}.png"), label=label, patient_id=patient, source="ward")
+        LabelledImage(path=Path(f"/films/{number:03}.png"), label=label, patient_id=patient, source=source)
         for number, (label, patient) in enumerate(zip(labels, patients, strict=True))
     ]
     return predictions_of(images, members_of(p_pneumonia), architectures=ARCHITECTURES, classes=CLASSES)

@@ -96,6 +96,9 @@ def test_the_json_object_has_both_calibrations(shared_data, tmp_path):
         error = figures["expected_calibration_error"]
         assert error["low"] <= error["value"] <= error["high"]
         assert set(figures["operating_points"]) == {"balanced", "high_sensitivity", "high_specificity"}
+    change = facts["cross_fitted"]["log_loss_change"]
+    assert change["low"] <= change["value"] <= change["high"]
+    assert ("did not fall by more than chance" in facts["note"]) is (change["high"] >= 0)
     assert "Research use only" in facts["note"]
 
 

@@ -1,7 +1,7 @@
 """`xray-batch calibrate`."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -15,6 +15,7 @@ from xray_batch.export import json_line
 if TYPE_CHECKING:
     from xray_batch.bundle import Metric, Proportion
     from xray_batch.settings import Settings
+    from xray_batch.training.bootstrap import Estimate
     from xray_batch.training.calibration import Calibration
     from xray_batch.training.recalibrate import Recalibrated
 
@@ -30,8 +31,9 @@ _HONESTY: Final = (
 )
 
 _NO_BETTER: Final = (
-    "The calibration error did not fall: a temperature and a shift could not mend it, or there was little to mend. The "
-    "thresholds fit your films; do not read the probabilities as frequencies."
+    "Against the old calibration the cross-fitted log loss did not fall by more than chance: a temperature and a shift "
+    "could not mend the probabilities, there was little to mend, or the films are too few to tell. The thresholds fit "
+    "your films; do not read the probabilities as frequencies."
 )
 
 _NOT_CHECKED: Final = (
@@ -102,6 +104,7 @@ def _facts(done: "Recalibrated") -> dict[str, object]:
                 for name in crossed.called
             },
             "expected_calibration_error": _interval_facts(done.errors["cross_fitted"]),
+            "log_loss_change": done.log_loss_change.model_dump(),
         },
         "note": f"{_note(done)} {DISCLAIMER}",
     }
@@ -170,24 +173,26 @@ def _rows(done: "Recalibrated") -> "Iterator[tuple[str, ...]]":
     )
     yield ("limit of disagreement", f"{before.disagreement_limit:.3f}", f"{after.disagreement_limit:.3f}", "")
     yield ("calibration error (ECE)", *(_share(done.errors[key]) for key in ("before", "after", "cross_fitted")))
+    change = done.log_loss_change
+    yield ("change of the log loss", "", "", f"{change.value:+.3f} ({change.low:+.3f} to {change.high:+.3f})")
 
 
-def note(errors: "Mapping[str, Metric]", *, knows_its_training: bool) -> str:
+def note(log_loss_change: "Estimate", *, knows_its_training: bool) -> str:
     """Say how the figures are to be read, what did not get better, and what cannot be checked or told."""
     from xray_batch.drift import least_results
 
     said = [_HONESTY]
-    if errors["cross_fitted"].value >= errors["before"].value:
+    if log_loss_change.high >= 0:
         said.append(_NO_BETTER)
     if not knows_its_training:
         said.append(_NOT_CHECKED)
-    if least_results(errors["after"].n) is None:
+    if least_results(log_loss_change.n) is None:
         said.append(_NO_DRIFT)
     return " ".join(said)
 
 
 def _note(done: "Recalibrated") -> str:
-    return note(done.errors, knows_its_training=done.bundle.manifest.training.hashes is not None)
+    return note(done.log_loss_change, knows_its_training=done.bundle.manifest.training.hashes is not None)
 
 
 def _share(share: "Proportion | Metric") -> str:

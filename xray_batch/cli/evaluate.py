@@ -79,7 +79,7 @@ def evaluate(
         else:
             films = predict(images, found, ensemble, settings, task=task)
         report = make_report(order, films, found, ensemble, task=task)
-    _print_summary(report, out)
+    print_summary(report, out)
 
 
 def _check_out(out: Path) -> None:
@@ -120,13 +120,19 @@ def _command(
     return shlex.join(map(str, [*words, *(word for option in options.items() for word in option)]))
 
 
-def _print_summary(report: "Report", out: Path) -> None:
+def print_summary(report: "Report", out: Path) -> None:
+    """Say how many films were measured, the figures that matter most, and where the report is."""
     pneumonia = report.pneumonia
     listed = sum(tally.films for tally in report.tallies)
     refused = sum(sum(tally.not_analysed.values()) for tally in report.tallies)
     typer.echo(f"{listed} films, {refused} not analysed; {pneumonia.films} measured for pneumonia against normal")
     if report.provenance.seen:
         typer.echo(f"{report.provenance.seen} of them are in the training data: the figures are too good")
+    if report.stress and report.stress.seen:
+        typer.echo(
+            f"{report.stress.seen} of the {report.stress.films} films of the stress set are in the training data: "
+            "its figures are too good"
+        )
     typer.echo(f"AUROC {_text(pneumonia.auroc)}")
     for point in pneumonia.operating_points:
         typer.echo(

@@ -53,6 +53,14 @@ def hash_images(paths: Sequence[Path], pixels: npt.NDArray[np.float32]) -> Image
     return ImageHashes(content=np.array(content, dtype=np.uint64), picture=picture)
 
 
+def join_hashes(parts: Sequence[ImageHashes]) -> ImageHashes:
+    """Put the hashes of several lists of images into one, in their order."""
+    return ImageHashes(
+        content=np.concatenate([part.content for part in parts]),
+        picture=np.concatenate([part.picture for part in parts]),
+    )
+
+
 def _difference_hash(picture: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     """Tell for each of 16 x 16 places whether it is brighter than its left neighbour."""
     small = resize(picture, _SIDE, _SIDE + 1)

@@ -5,12 +5,10 @@ in the thresholds of its answers.
 """
 
 import datetime as dt
-import hashlib
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -20,10 +18,12 @@ import numpy.typing as npt
 from xray_batch.bundle import Bundle, CalibrationFacts, DriftFacts, Manifest, Metric, write_manifest
 from xray_batch.classify import Ensemble, select_device, select_dtype
 from xray_batch.drift import take_reference
-from xray_batch.errors import ConfigurationError, TrainingDataError
+from xray_batch.errors import ConfigurationError
 from xray_batch.pipeline.engine import check_fit
-from xray_batch.records import Finding, Scaling
+from xray_batch.records import Scaling
 from xray_batch.settings import Settings
+from xray_batch.training import bootstrap
+from xray_batch.training.bootstrap import Estimate, PatientBootstrap
 from xray_batch.training.calibration import (
     Calibration,
     CrossFit,
@@ -33,16 +33,20 @@ from xray_batch.training.calibration import (
     measure_calibration,
 )
 from xray_batch.training.dataset import CLASSES, LabelledImage, fingerprint, read_labels
-from xray_batch.training.duplicates import merge_copies
-from xray_batch.training.evaluation.predictions import FilmPrediction, predict
+from xray_batch.training.duplicates import ImageHashes, group_images, join_hashes
+from xray_batch.training.evaluation.predictions import FilmPrediction, Task, predict
+from xray_batch.training.local_sample import (
+    SetAside,
+    check_size,
+    check_test_side,
+    hash_aside,
+    refuse_aside,
+    refuse_seen,
+    without_copies,
+)
 from xray_batch.training.metrics import auroc, calibration_error, share
 from xray_batch.training.model_card import model_card
-
-#: Images of normal, and of pneumonia, without which a threshold at 98 % would be a matter of luck.
-MIN_IMAGES: Final = 50
-
-#: Patients of each, likewise.
-MIN_PATIENTS: Final = 30
+from xray_batch.training.statistics import log_loss, mean
 
 #: In the data of a figure, in front of the bundle that it was measured with.
 _AS: Final = ", as "
@@ -68,6 +72,7 @@ class Recalibrated:
     after: Calibration  #: fitted to the sample, and measured on it
     crossed: CrossFit  #: fitted to four fifths of the patients, measured on the others
     errors: dict[str, Metric]  #: expected calibration error `before`, `after` and `cross_fitted`
+    log_loss_change: Estimate  #: cross-fitted less before, film by film; below 0: better
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,14 +80,20 @@ class _Answered:
     """The images that the bundle answers, and what its members say about them."""
 
     images: list[LabelledImage]
+    hashes: list[ImageHashes]  #: of each image
     members: npt.NDArray[np.float64]  #: shape (members, N, classes)
     inputs: npt.NDArray[np.float64]  #: shape (N, 2): mean and SD of each model input, before it was standardized
     left_out: dict[str, int]  #: files that get no answer, per reason
 
+    def patients(self) -> list[str]:
+        """Say who each image shows; patients with copies of one film are one, however the list names them."""
+        if not self.images:
+            return []
+        groups = group_images([image.patient for image in self.images], join_hashes(self.hashes))
+        return [str(group) for group in groups.tolist()]
 
-def recalibrate(
-    bundle: Bundle, order: CalibrationOrder, settings: Settings, *, task: Callable[[str, int], Callable[[int], None]]
-) -> Recalibrated:
+
+def recalibrate(bundle: Bundle, order: CalibrationOrder, settings: Settings, *, task: Task) -> Recalibrated:
     """Carry out `order` and write the new bundle.
 
     Parameters
@@ -104,12 +115,13 @@ def recalibrate(
     usable = [image for image in listed if image.side != "test"]
     set_aside = len(listed) - len(usable)
     not_asked = {"of the side 'test'": set_aside} if set_aside else {}
-    _check_test_side(listed)
+    check_test_side(listed)
     images = without_copies(usable)
-    check_size(images, not_asked)
-    answered = _answer(images, bundle, settings, task)
-    check_size(answered.images, not_asked | answered.left_out)
-    patients = [image.patient for image in answered.images]
+    check_size(images, [image.patient for image in images], not_asked)
+    aside = hash_aside(listed, bundle.manifest, settings, task)
+    answered = _answer(images, aside, bundle, settings, task)
+    patients = answered.patients()
+    check_size(answered.images, patients, not_asked | answered.left_out)
     sample = Sample(
         members=answered.members,
         targets=np.stack([image.target for image in answered.images])[
@@ -131,6 +143,7 @@ def recalibrate(
         after=after,
         crossed=crossed,
         errors=errors,
+        log_loss_change=_log_loss_change(sample, bundle.manifest.scaling, crossed),
     )
 
 
@@ -161,112 +174,33 @@ def _check_empty(out: Path) -> None:
         raise ConfigurationError(message)
 
 
-def without_copies(images: Sequence[LabelledImage]) -> list[LabelledImage]:
-    """Keep one of the files with the same bytes: a film counts once.
-
-    Raises
-    ------
-    TrainingDataError
-        If their labels contradict each other, or their patients differ.
-    """
-    contents = [_sha256(image.path) for image in images]
-    first: dict[str, LabelledImage] = {}
-    for image, content in zip(images, contents, strict=True):
-        other = first.setdefault(content, image)
-        if image.patient != other.patient:
-            message = (
-                f"{other.path} and {image.path} have the same bytes and not the same patient: "
-                f"{other.patient} and {image.patient}; a film has one patient"
-            )
-            raise TrainingDataError(message)
-    return merge_copies(images, contents)
-
-
-def _check_test_side(images: Sequence[LabelledImage]) -> None:
-    """Refuse what would make a later measurement on the side `test` too good.
-
-    Raises
-    ------
-    TrainingDataError
-        If a patient, or a file's content, is on that side and on another.
-    """
-    aside = [image for image in images if image.side == "test"]
-    patients = {image.patient: image for image in aside}
-    contents = {_sha256(image.path): image for image in aside}
-    for image in images if aside else []:
-        other = patients.get(image.patient) or contents.get(_sha256(image.path))
-        if image.side != "test" and other is not None:
-            why = "show one patient" if image.patient == other.patient else "have the same bytes"
-            message = f"{other.path} (test) and {image.path} {why}: what is set aside would not be independent"
-            raise TrainingDataError(message)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def check_size(images: Sequence[LabelledImage], left_out: dict[str, int]) -> None:
-    """Refuse a sample that is too small to choose thresholds on.
-
-    Raises
-    ------
-    TrainingDataError
-        If there are fewer than :data:`MIN_IMAGES` images, or :data:`MIN_PATIENTS` patients, of normal or of
-        pneumonia; it names `left_out`, the files without an answer per reason.
-    """
-    found = {}
-    for name, is_normal in (("normal", True), ("pneumonia", False)):
-        chosen = [image for image in images if (image.label == Finding.NORMAL) is is_normal]
-        found[name] = (len(chosen), len({image.patient for image in chosen}))
-    if all(count >= MIN_IMAGES and patients >= MIN_PATIENTS for count, patients in found.values()):
-        return
-    counts = " and ".join(
-        f"{count} images of {name} ({patients} patients)" for name, (count, patients) in found.items()
-    )
-    message = f"the sample has {counts}; needed are {MIN_IMAGES} images of each, and {MIN_PATIENTS} patients"
-    if left_out:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
-        message += f"; {sum(left_out.values())} listed files were left out: {reasons}"
-    raise TrainingDataError(message)
-
-
 def _answer(
     images: Sequence[LabelledImage],
+    aside: SetAside | None,
     bundle: Bundle,
     settings: Settings,
-    task: Callable[[str, int], Callable[[int], None]],
+    task: Task,
 ) -> _Answered:
-    """Ask the members about the images as the service does."""
+    """Ask the members about the images as the service does, as long as none of them was seen or is set aside."""
     device = select_device(settings.device)
     dtype = select_dtype(settings.precision, device)
     ensemble = Ensemble(bundle, device=device, dtype=dtype, batch_size=settings.batch_size)
-    predictions = predict(images, bundle, ensemble, settings, task=task, check=partial(refuse_seen, bundle))
+
+    def check(film: FilmPrediction) -> None:
+        refuse_seen(bundle, film)
+        refuse_aside(aside, film)
+
+    predictions = predict(images, bundle, ensemble, settings, task=task, check=check)
     answered = predictions.analysed
     return _Answered(
         images=[film.image for film in answered.films],
+        hashes=[film.hashes for film in answered.films if film.hashes is not None],
         members=answered.members if answered.films else np.empty((0, 0, 0)),
         inputs=np.array([(film.facts.input_mean, film.facts.input_std) for film in answered.films], np.float64),
         left_out=dict(
             sorted(Counter(film.rejection.reason_code.value for film in predictions.films if film.rejection).items())
         ),
     )
-
-
-def refuse_seen(bundle: Bundle, film: FilmPrediction) -> None:
-    """Refuse a film that the bundle was trained on: its answer to it is too good to calibrate on.
-
-    Raises
-    ------
-    TrainingDataError
-        Naming it.
-    """
-    if film.seen:
-        message = (
-            f"{film.image.path} is, or is a copy of, an image that {bundle.manifest.model_id} was trained on; "
-            "calibrate on films that it has not seen"
-        )
-        raise TrainingDataError(message)
 
 
 def _facts(bundle: Bundle, order: CalibrationOrder, answered: _Answered, patients: int) -> CalibrationFacts:
@@ -294,6 +228,14 @@ def _errors(sample: Sample, old: Scaling, new: Scaling, crossed: CrossFit, name:
         key: calibration_error("expected calibration error", _data(name), sample.positive, p_pneumonia, sample.patients)
         for key, p_pneumonia in probabilities.items()
     }
+
+
+def _log_loss_change(sample: Sample, old: Scaling, crossed: CrossFit) -> Estimate:
+    """Measure how the log loss changes, film by film, from the old scaling to one fitted to other patients."""
+    before, now = (log_loss(sample.positive, p) for p in (sample.p_pneumonia(old), crossed.p_pneumonia))
+    change = mean(now - before, np.ones(len(now), np.bool_))
+    [(low, high)] = PatientBootstrap(sample.patients, resamples=bootstrap.RESAMPLES, seed=0).bounds([change])
+    return Estimate(value=float((now - before).mean()), low=low, high=high, n=len(now))
 
 
 def _data(name: str) -> str:

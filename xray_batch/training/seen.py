@@ -1,13 +1,10 @@
 """Recognize images that a bundle was trained on: figures measured on them are too good."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
 from xray_batch.bundle import Bundle
-from xray_batch.training.dataset import LabelledImage
-from xray_batch.training.duplicates import ImageHashes, find_copies, hash_images
+from xray_batch.training.duplicates import ImageHashes, find_copies
 
 
 def training_hashes(bundle: Bundle) -> ImageHashes | None:
@@ -22,22 +19,20 @@ def training_hashes(bundle: Bundle) -> ImageHashes | None:
     return None if known is None else ImageHashes(content=known[0], picture=known[1])
 
 
-def find_seen(
-    known: ImageHashes, images: Sequence[LabelledImage], pixels: npt.NDArray[np.float32]
-) -> npt.NDArray[np.bool_]:
+def find_seen(known: ImageHashes, hashes: ImageHashes) -> npt.NDArray[np.bool_]:
     """Tell which images are, or are copies of, those of `known`.
 
     Parameters
     ----------
-    pixels
-        Shape (N, rows, columns): the pictures as the bundle's preprocessing makes them, standardized or not.
+    hashes
+        Of N images and their pictures as the bundle's preprocessing makes them, standardized or not.
 
     Returns
     -------
     numpy.ndarray
         Shape (N,).
     """
-    copies = find_copies(hash_images([image.path for image in images], pixels), known)
-    seen = np.zeros(len(images), dtype=np.bool_)
+    copies = find_copies(hashes, known)
+    seen = np.zeros(len(hashes), dtype=np.bool_)
     seen[copies[:, 0]] = True
     return seen

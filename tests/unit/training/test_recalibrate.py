@@ -8,6 +8,7 @@ import pytest
 import torch
 from bundle_factory import copy_bundle, know_images, read_facts, write_facts
 from dicom_factory import write_dicom
+from PIL import Image
 
 from xray_batch.bundle import Bundle
 from xray_batch.classify import Ensemble
@@ -18,7 +19,8 @@ from xray_batch.settings import Settings
 from xray_batch.standardize import prepare
 from xray_batch.training import bootstrap
 from xray_batch.training.dataset import fingerprint, read_labels
-from xray_batch.training.recalibrate import CalibrationOrder, next_version, recalibrate, without_copies
+from xray_batch.training.local_sample import without_copies
+from xray_batch.training.recalibrate import CalibrationOrder, next_version, recalibrate
 
 CPU = torch.device("cpu")
 
@@ -161,15 +163,18 @@ def test_the_same_list_gives_the_same_bundle(calibrated, bundle_folder, films, t
 
 def test_refused_files_are_left_out_and_counted(bundle_folder, make_data, tmp_path):
     """What the service would not answer has no part in the calibration; the facts say how many, and why."""
-    bad = [(f"bad{number}.png", "normal", f"X{number}", "ward") for number in range(4)]
+    bad = [(f"bad{number}.png", "normal", f"X{number}", "ward") for number in range(5)]
     data = make_data([*ROWS, *bad])
     (data / "bad0.png").write_bytes((data / "bad0.png").read_bytes()[:-500])
     (data / "bad1.png").write_text("no image")
     write_dicom(data / "bad2.png", ViewPosition="LL")
     write_dicom(data / "bad3.png", PatientAge="090Y")
+    (data / "bad4.png").unlink()
+    (data / "bad4.png").symlink_to("/proc/self/mem")  # a regular file whose reading fails, for root too
     done = run(bundle_folder, data, tmp_path / "new", age_policy="refuse")
     facts = done.bundle.manifest.calibration
-    assert facts.left_out == {"age_out_of_range": 1, "lateral_view": 1, "truncated": 1, "unreadable_file": 1}
+    reasons = {"age_out_of_range", "attempts_exhausted", "lateral_view", "truncated", "unreadable_file"}
+    assert facts.left_out == dict.fromkeys(reasons, 1)
     assert sum(facts.images.values()) == len(ROWS)
     assert "1 lateral_view" in (done.bundle.folder / "MODEL_CARD.md").read_text(encoding="utf-8")
 
@@ -193,20 +198,27 @@ def test_images_of_the_test_side_are_left_out(bundle_folder, make_data, tmp_path
     assert facts.sha256 == fingerprint(read_labels(data)[: len(ROWS)])
 
 
+def encode_anew(source, target):
+    """Write a picture in another encoding: other bytes, nearly the same pixels."""
+    Image.open(source).save(target, format="JPEG", quality=90)
+
+
 @pytest.mark.parametrize(
-    ("row", "content", "why"),
+    ("row", "copy", "why"),
     [
-        (("aside.png", "normal", "N7", "ward"), None, "show one patient"),
-        (("aside.png", "normal", "A1", "ward"), "n3.png", "have the same bytes"),
+        (("aside.png", "normal", "N7", "ward"), None, r"n7\.png show one patient"),
+        (("aside.png", "normal", "A1", "ward"), shutil.copy, r"n3\.png are copies of one film"),
+        (("aside.png", "normal", "A1", "ward"), encode_anew, r"n3\.png are copies of one film"),
     ],
+    ids=["patient", "bytes", "picture"],
 )
-def test_a_test_side_that_is_not_independent(row, content, why, bundle_folder, make_data, tmp_path):
+def test_a_test_side_that_is_not_independent(row, copy, why, bundle_folder, make_data, tmp_path):
     """A patient or a film on the side `test` and on another is refused: figures of that side would flatter."""
     data = make_data([*ROWS, row])
-    if content:
-        shutil.copy(data / content, data / row[0])
+    if copy:
+        copy(data / "n3.png", data / row[0])
     set_aside(data, {row[0]})
-    with pytest.raises(TrainingDataError, match=rf"aside\.png \(test\) and .*\.png {why}: what is set aside would not"):
+    with pytest.raises(TrainingDataError, match=rf"aside\.png \(test\) and .*{why}: what is set aside would not"):
         run(bundle_folder, data, tmp_path / "new")
 
 
@@ -226,6 +238,39 @@ def test_copies_count_once(bundle_folder, make_data, tmp_path):
     done = run(bundle_folder, data, tmp_path / "new")
     assert done.copies == 1
     assert sum(done.bundle.manifest.calibration.images.values()) == len(ROWS)
+
+
+def test_patients_with_copies_of_one_film_are_one(bundle_folder, make_data, tmp_path):
+    """The same picture encoded anew, under another Patient ID, is in the same fifth: no film is fitted and measured."""
+    data = make_data([*ROWS, ("again.png", "normal", "X1", "ward")])
+    encode_anew(data / "n0.png", data / "again.png")
+    facts = run(bundle_folder, data, tmp_path / "new").bundle.manifest.calibration
+    assert sum(facts.images.values()) == len(ROWS) + 1
+    assert facts.patients == 52 + 20 + 10
+
+
+def test_too_few_patients_but_for_copies(bundle_folder, make_data, tmp_path):
+    """Copies under other Patient IDs do not make a sample of too few patients large enough."""
+    again = [(f"again{number}.png", "pneumonia", f"X{number}", "ward") for number in range(2)]
+    data = make_data([*ROWS[:-2], *again])
+    for number in range(2):
+        encode_anew(data / f"p{number}.png", data / f"again{number}.png")
+    with pytest.raises(TrainingDataError, match=r"60 images of pneumonia \(29 patients\); needed are 50"):
+        run(bundle_folder, data, tmp_path / "new")
+
+
+def test_the_change_of_the_log_loss(calibrated, bundle_folder, films):
+    """It is that of each film from the old calibration to one fitted to other patients, with an interval."""
+    old, images = Bundle(bundle_folder), read_labels(films)
+    ensemble = Ensemble(old, device=CPU, dtype=torch.float32, batch_size=8)
+    answers = ensemble.examine([prepare(decode_file(image.path), old.manifest.input_spec) for image in images])
+    positive = np.array([image.label != "normal" for image in images])
+    before, now = np.array([answer.p_pneumonia for answer, _ in answers]), calibrated.crossed.p_pneumonia
+    losses = [-np.log(np.maximum(np.where(positive, p, 1 - p), 1e-6)) for p in (before, now)]
+    change = calibrated.log_loss_change
+    assert change.value == pytest.approx((losses[1] - losses[0]).mean(), abs=1e-3)
+    assert change.low <= change.value <= change.high
+    assert change.n == len(images)
 
 
 def test_the_finer_label_of_a_copy_counts(make_data):

@@ -13,7 +13,7 @@ from xray_batch.records import Finding, Outcome
 from xray_batch.training.bootstrap import Estimate
 
 #: Raised by one when a key changes its name or its meaning.
-REPORT_VERSION: Final = 2
+REPORT_VERSION: Final = 3
 
 
 class _Facts(BaseModel):
@@ -34,7 +34,7 @@ class Provenance(_Facts):
     model_sha256: str  #: of the bundle's manifest
     members: tuple[str, ...]  #: architectures
     data: str  #: list of labels, or of predictions
-    data_sha256: str | None  #: of the films and labels, as in a bundle's `training.sha256`; null: a file is gone
+    data_sha256: str | None  #: of the films and labels, as in a bundle's `training.sha256`; null: a file cannot be read
     predictions: str  #: where the members' probabilities come from
     seen: int | None  #: films that the bundle was trained on, or copies of such; null: not known of some
     created_at: AwareDatetime
@@ -112,7 +112,7 @@ class PneumoniaFacts(_Facts):
 
 
 class FindingFacts(_Facts):
-    """Findings told apart, on films whose label names one."""
+    """Findings told apart, on films whose label names one, of sources with bacterial and viral pneumonias."""
 
     classes: tuple[Finding, ...]
     films: int
@@ -190,6 +190,7 @@ class StressFacts(_Facts):
     films: int
     with_pneumonia: int
     without_pneumonia: int
+    seen: int | None  #: films that the bundle was trained on, or copies of such; null: not known of some
     side: int  #: rows and columns of the films before the bundle's preprocessing
     rows: tuple[StressRow, ...]
 
@@ -203,6 +204,7 @@ class Loss(_Facts):
     outcome: Outcome
     p_pneumonia: float
     loss: float  #: -log of the probability given to what the label says, natural logarithm
+    seen: bool | None  #: whether the bundle, whose heat map it is, was trained on it, or on a copy; null: not known
     picture: str | None  #: in the folder of the report; null where the file cannot be shown
     heat_picture: str | None  #: likewise
 

@@ -281,7 +281,8 @@ def _draw_stress(stress: StressFacts) -> Figure:
         axes.set_yticks(places, [row.name for row in rows])
         axes.set(xlim=(0, 1), ylim=(-0.5, len(rows) - 0.5))
         axes.tick_params(axis="y", length=0)
-        axes.set_title(f"{stress.films} films, changed; controls (shaded) ought to fail")
+        seen = f"\n{stress.seen} of them are in the training data: too good" if stress.seen else ""
+        axes.set_title(f"{stress.films} films, changed; controls (shaded) ought to fail{seen}")
         _legend_below(axes, columns=3)
 
     return drawn((7.2, 5.8), draw)

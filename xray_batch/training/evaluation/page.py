@@ -20,7 +20,8 @@ CAPTIONS: Final = {
     "in 10 have pneumonia.",
     "decision-curve": "Net benefit (Vickers and Elkin 2006): films rightly called pneumonia, less those wrongly called "
     "so at the odds of the threshold, per film. Useful where the model is above both other lines.",
-    "findings": "Films whose label names a finding. COVID-19 is not among the answers here.",
+    "findings": "Films whose label names a finding, of sources with bacterial and viral pneumonias. COVID-19 is not "
+    "among the answers here.",
     "stress": "The same films changed, at the bundle's balanced threshold, with 95 % intervals.",
     "stress-films": "One film under every stress (black) and control (gray).",
 }

@@ -17,7 +17,7 @@ from xray_batch.pipeline.worker_process import WorkerLimits
 from xray_batch.records import Finding, ModelInput, Outcome, Rejection, SourceFormat
 from xray_batch.settings import Settings
 from xray_batch.training.dataset import LabelledImage
-from xray_batch.training.duplicates import ImageHashes
+from xray_batch.training.duplicates import ImageHashes, hash_images, join_hashes
 from xray_batch.training.seen import find_seen, training_hashes
 
 #: Announces a piece of work of so many films, and returns a function to advance it.
@@ -49,6 +49,7 @@ class FilmPrediction:
     facts: FilmFacts = FilmFacts()
     members: npt.NDArray[np.float64] | None  #: shape (members, classes), not calibrated; None: not analysed
     rejection: Rejection | None = None  #: set where `members` is None
+    hashes: ImageHashes | None = None  #: of the one file and its picture; None: not decoded
     seen: bool | None = None  #: whether the bundle was trained on it, or on a copy of it; None: not known
 
 
@@ -97,6 +98,12 @@ class Analysed:
     def patients(self) -> list[str]:
         """Who each film shows."""
         return [film.image.patient for film in self.films]
+
+    @property
+    def seen(self) -> int | None:
+        """How many of the films the bundle was trained on, or on copies of them; None: not known of some."""
+        seen = [film.seen for film in self.films]
+        return None if None in seen else sum(map(bool, seen))
 
     def take(self, chosen: npt.NDArray[np.bool_]) -> "Analysed":
         """Return some of the films."""
@@ -195,6 +202,24 @@ def predict(
     )
 
 
+def hash_films(
+    images: Sequence[LabelledImage], manifest: Manifest, settings: Settings, *, task: Task
+) -> list[ImageHashes | None]:
+    """Decode films as :func:`predict` does, and hash them; None for each that cannot be decoded.
+
+    Raises
+    ------
+    DecoderDiedError
+        If decode workers cannot even be started.
+    """
+    advance = task("decode the films set aside", len(images))
+    found: list[ImageHashes | None] = []
+    for group in _groups(images, manifest, settings):
+        found += _hashes(group, images[len(found) : len(found) + len(group)])
+        advance(len(group))
+    return found
+
+
 def _groups(images: Sequence[LabelledImage], manifest: Manifest, settings: Settings) -> Iterator[list[Decoded[int]]]:
     """Decode all images in workers, and yield a batch at a time in their order; two batches at most are in memory."""
     limits = WorkerLimits(seconds=settings.decode_seconds, address_space=settings.decode_memory_mb << 20)
@@ -221,23 +246,36 @@ def _answer(
     ensemble: Ensemble,
     settings: Settings,
 ) -> Iterator[FilmPrediction]:
-    seen = _find_seen(group, images, known)
+    hashes = _hashes(group, images)
+    seen = _find_seen(hashes, known)
     prepared = [_prepared(decoded, ensemble.manifest, settings) for decoded in group]
     classified = iter(_classify([found for found in prepared if isinstance(found, ModelInput)], ensemble))
-    for image, decoded, found, is_seen in zip(images, group, prepared, seen, strict=True):
+    for image, decoded, found, hashed, is_seen in zip(images, group, prepared, hashes, seen, strict=True):
         answer = next(classified) if isinstance(found, ModelInput) else found
         members, rejection = (None, answer) if isinstance(answer, Rejection) else (answer, None)
-        yield FilmPrediction(image=image, facts=_facts(decoded), members=members, rejection=rejection, seen=is_seen)
+        yield FilmPrediction(
+            image=image,
+            facts=_facts(decoded),
+            members=members,
+            rejection=rejection,
+            hashes=hashed,
+            seen=is_seen,
+        )
 
 
-def _find_seen(
-    group: Sequence[Decoded[int]], images: Sequence[LabelledImage], known: ImageHashes | None
-) -> list[bool | None]:
+def _hashes(group: Sequence[Decoded[int]], images: Sequence[LabelledImage]) -> list[ImageHashes | None]:
+    return [
+        None if decoded.pixels is None else hash_images([image.path], decoded.pixels[None])
+        for decoded, image in zip(group, images, strict=True)
+    ]
+
+
+def _find_seen(hashes: Sequence[ImageHashes | None], known: ImageHashes | None) -> list[bool | None]:
     """Tell which films are among those of `known`; None for each that was not decoded, and where nothing is known."""
-    seen: list[bool | None] = [None] * len(group)
-    read = [(index, decoded.pixels) for index, decoded in enumerate(group) if decoded.pixels is not None]
+    seen: list[bool | None] = [None] * len(hashes)
+    read = [(index, hashed) for index, hashed in enumerate(hashes) if hashed is not None]
     if known is not None and read:
-        found = find_seen(known, [images[index] for index, _ in read], np.stack([pixels for _, pixels in read]))
+        found = find_seen(known, join_hashes([hashed for _, hashed in read]))
         for (index, _), is_seen in zip(read, found, strict=True):
             seen[index] = bool(is_seen)
     return seen

@@ -17,7 +17,8 @@ from xray_batch.classify import Ensemble, describe_device
 from xray_batch.errors import TrainingDataError
 from xray_batch.libraries import COMPUTING, versions
 from xray_batch.training.bootstrap import RESAMPLES
-from xray_batch.training.dataset import fingerprint
+from xray_batch.training.dataset import LabelledImage, fingerprint
+from xray_batch.training.duplicates import ImageHashes
 from xray_batch.training.evaluation.facts import REPORT_VERSION, Loss, NotMeasured, Provenance, Report
 from xray_batch.training.evaluation.figures import draw_figures
 from xray_batch.training.evaluation.measurement import headline_films, measure
@@ -26,6 +27,7 @@ from xray_batch.training.evaluation.predictions import Predictions, Task
 from xray_batch.training.evaluation.predictions_file import write_predictions
 from xray_batch.training.evaluation.stress_set import StressSet, measure_stress
 from xray_batch.training.evaluation.top_losses import TopLoss, draw_pictures, top_losses
+from xray_batch.training.seen import training_hashes
 
 PREDICTIONS_NAME: Final = "predictions.csv"
 
@@ -83,9 +85,10 @@ def make_report(
     headline = headline_films(predictions.analysed)
     # What took longest is written first: from the predictions a report can be made again.
     _write_predictions(order.out, predictions, bundle)
-    stress, no_stress = _stress(order, predictions, ensemble, task)
+    known = training_hashes(bundle)
+    stress, no_stress = _stress(order, predictions, ensemble, known, task)
     worst = top_losses(headline, bundle.manifest, order.top_losses)
-    losses, pictures = _draw_losses(worst, ensemble, order.address_space)
+    losses, pictures = _draw_losses(worst, ensemble, known, order.address_space)
     report = Report(
         version=REPORT_VERSION,
         disclaimer=DISCLAIMER,
@@ -115,7 +118,7 @@ def _write_predictions(out: Path, predictions: Predictions, bundle: Bundle) -> N
 
 
 def _stress(
-    order: ReportOrder, predictions: Predictions, ensemble: Ensemble, task: Task
+    order: ReportOrder, predictions: Predictions, ensemble: Ensemble, known: ImageHashes | None, task: Task
 ) -> tuple[StressSet | None, tuple[NotMeasured, ...]]:
     """Return the stress set, or why there is none where one is wanted."""
     if not order.stress_films:
@@ -124,6 +127,7 @@ def _stress(
         stress = measure_stress(
             headline_films(predictions.analysed),
             ensemble,
+            known,
             per_class=order.stress_films,
             resamples=order.resamples,
             seed=order.seed,
@@ -137,12 +141,12 @@ def _stress(
 
 
 def _draw_losses(
-    worst: Sequence[TopLoss], ensemble: Ensemble, address_space: int
+    worst: Sequence[TopLoss], ensemble: Ensemble, known: ImageHashes | None, address_space: int
 ) -> tuple[tuple[Loss, ...], dict[str, bytes]]:
     losses: list[Loss] = []
     pictures: dict[str, bytes] = {}
     for number, case in enumerate(worst, start=1):
-        drawn = draw_pictures(case.film.image.path, ensemble, address_space=address_space)
+        drawn = draw_pictures(case.film, ensemble, known, address_space=address_space)
         picture, heat_picture = f"figures/loss-{number:02}.png", f"figures/loss-{number:02}-heat.png"
         if drawn:
             pictures |= {picture: _png(drawn.film), heat_picture: _png(drawn.heat)}
@@ -154,6 +158,7 @@ def _draw_losses(
                 outcome=case.verdict.outcome,
                 p_pneumonia=case.verdict.p_pneumonia,
                 loss=case.loss,
+                seen=drawn.seen if drawn else case.film.seen,
                 picture=picture if drawn else None,
                 heat_picture=heat_picture if drawn else None,
             )
@@ -163,15 +168,14 @@ def _draw_losses(
 
 def _provenance(order: ReportOrder, predictions: Predictions, bundle: Bundle, ensemble: Ensemble) -> Provenance:
     images = [film.image for film in predictions.films]
-    is_complete = all(image.path.is_file() for image in images)
     return Provenance(
         model_id=bundle.manifest.model_id,
         model_sha256=bundle.sha256,
         members=predictions.architectures,
         data=order.data,
-        data_sha256=fingerprint(images) if is_complete else None,
+        data_sha256=_fingerprint(images),
         predictions=order.predictions,
-        seen=_count_seen(predictions),
+        seen=predictions.analysed.seen,
         created_at=dt.datetime.now(dt.UTC),
         command=order.command,
         device=describe_device(ensemble.device),
@@ -182,9 +186,12 @@ def _provenance(order: ReportOrder, predictions: Predictions, bundle: Bundle, en
     )
 
 
-def _count_seen(predictions: Predictions) -> int | None:
-    seen = [film.seen for film in predictions.films if film.members is not None]
-    return None if None in seen else sum(map(bool, seen))
+def _fingerprint(images: Sequence[LabelledImage]) -> str | None:
+    """Identify the films; None where one is gone, or must not be read, which is no reason to lose the report."""
+    try:
+        return fingerprint(images)
+    except OSError:
+        return None
 
 
 def _figure_png(figure: Figure) -> bytes:

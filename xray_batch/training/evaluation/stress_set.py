@@ -1,17 +1,18 @@
 """The stress set: the same films changed in many ways, through the bundle's preprocessing and the ensemble."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from xray_batch.bundle import Manifest
 from xray_batch.classify import Ensemble, pool
-from xray_batch.records import Finding, GrayscaleImage, ImageHeader, SourceFormat
+from xray_batch.records import Finding, GrayscaleImage, ImageHeader, InputSpec, SourceFormat
 from xray_batch.standardize import prepare, resize
 from xray_batch.training.bootstrap import PatientBootstrap
-from xray_batch.training.evaluation.decode_again import decode_again
+from xray_batch.training.duplicates import ImageHashes
+from xray_batch.training.evaluation.decode_again import decode_again, is_seen
 from xray_batch.training.evaluation.facts import StressFacts, StressRow
 from xray_batch.training.evaluation.predictions import Analysed, Task
 from xray_batch.training.statistics import area_under_roc, share
@@ -29,6 +30,7 @@ class StressSet:
 def measure_stress(
     films: Analysed,
     ensemble: Ensemble,
+    known: ImageHashes | None,
     *,
     per_class: int,
     resamples: int,
@@ -42,6 +44,8 @@ def measure_stress(
     ----------
     films
         A sample of at most `per_class` with and as many without pneumonia is drawn from them.
+    known
+        Of the images that the ensemble was trained on; None: not recorded.
     address_space
         Bytes that decoding a file may take.
 
@@ -59,7 +63,7 @@ def measure_stress(
     -----
     A film that the gate would refuse counts in the other figures all the same: they tell what the networks do.
     """
-    chosen, pictures = _load(_sample(films, per_class, seed), address_space, task)
+    chosen, pictures = _load(_sample(films, per_class, seed), ensemble.manifest.input_spec, known, address_space, task)
     if not pictures:
         return None
     changes = STRESSES | CONTROLS
@@ -75,6 +79,7 @@ def measure_stress(
         films=len(pictures),
         with_pneumonia=int(positive.sum()),
         without_pneumonia=int((~positive).sum()),
+        seen=chosen.seen,
         side=STRESS_SIDE,
         rows=tuple(examiner.row(name, found, answers[unchanged]) for name, found in answers.items()),
     )
@@ -89,17 +94,19 @@ def _sample(films: Analysed, per_class: int, seed: int) -> Analysed:
     return films.take(chosen)
 
 
-def _load(films: Analysed, address_space: int, task: Task) -> tuple[Analysed, list[Film]]:
+def _load(
+    films: Analysed, spec: InputSpec, known: ImageHashes | None, address_space: int, task: Task
+) -> tuple[Analysed, list[Film]]:
     """Decode films to the size that the changes are made for; one that cannot be read any more is left out."""
     advance = task("decode the stress set", len(films.films))
-    found, pictures = np.zeros(len(films.films), np.bool_), []
-    for index, film in enumerate(films.films):
+    found, pictures = [], []
+    for film in films.films:
         image = decode_again(film.image.path, address_space)
         if image is not None:
             pictures.append(resize(image.pixels, STRESS_SIDE, STRESS_SIDE))
-            found[index] = True
+            found.append(replace(film, seen=is_seen(film, image, known, spec)))
         advance(1)
-    return films.take(found), pictures
+    return Analysed(films=tuple(found), classes=films.classes), pictures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

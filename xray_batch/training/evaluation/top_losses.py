@@ -3,7 +3,6 @@
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -13,7 +12,8 @@ from xray_batch.bundle import Manifest
 from xray_batch.classify import Ensemble
 from xray_batch.overlay import CAPTION, overlay
 from xray_batch.standardize import prepare, resize, trim
-from xray_batch.training.evaluation.decode_again import decode_again
+from xray_batch.training.duplicates import ImageHashes
+from xray_batch.training.evaluation.decode_again import decode_again, is_seen
 from xray_batch.training.evaluation.predictions import Analysed, FilmPrediction, Verdict, verdict
 from xray_batch.training.evaluation.style import FOOTNOTE, GRAY
 from xray_batch.training.statistics import log_loss
@@ -43,6 +43,7 @@ class Pictures:
 
     film: Image.Image  #: the part of it that the model sees, with the footnote of all drawings
     heat: Image.Image  #: the same with the heat map over it, and :data:`xray_batch.overlay.CAPTION`
+    seen: bool | None  #: whether the ensemble was trained on the film, or on a copy of it; None: not known
 
 
 def top_losses(films: Analysed, manifest: Manifest, count: int) -> list[TopLoss]:
@@ -53,11 +54,15 @@ def top_losses(films: Analysed, manifest: Manifest, count: int) -> list[TopLoss]
     return [TopLoss(film=films.films[index], verdict=said[index], loss=float(losses[index])) for index in order]
 
 
-def draw_pictures(path: Path, ensemble: Ensemble, *, address_space: int) -> Pictures | None:
+def draw_pictures(
+    case: FilmPrediction, ensemble: Ensemble, known: ImageHashes | None, *, address_space: int
+) -> Pictures | None:
     """Decode a film once more and draw the part that `ensemble` sees.
 
     Parameters
     ----------
+    known
+        Of the images that the ensemble was trained on; None: not recorded.
     address_space
         Bytes that decoding may take.
 
@@ -66,7 +71,7 @@ def draw_pictures(path: Path, ensemble: Ensemble, *, address_space: int) -> Pict
     Pictures or None
         None where the file cannot be read any more, or the networks give no finite numbers for it.
     """
-    image = decode_again(path, address_space)
+    image = decode_again(case.image.path, address_space)
     if image is None:
         return None
     spec = ensemble.manifest.input_spec
@@ -80,6 +85,7 @@ def draw_pictures(path: Path, ensemble: Ensemble, *, address_space: int) -> Pict
     return Pictures(
         film=_captioned(draw_film(film), below[0], rows),
         heat=_captioned(overlay(film, explanation.heat_map.average), below[1], rows),
+        seen=is_seen(case, image, known, spec),
     )
 
 

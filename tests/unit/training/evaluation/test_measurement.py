@@ -1,5 +1,7 @@
 """Figures of a report: what they are about, and whose thresholds they are at."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from bundle_factory import make_manifest
@@ -92,7 +94,8 @@ def test_disagreement_is_outside_the_coverage(manifest):
 
 def test_covid19_is_in_no_headline(manifest):
     """Films with this label are tallied, measured on request alone, and change no other figure."""
-    labels, p = ["normal", "viral_pneumonia"] * 15, [0.2, 0.9, 0.6, 0.5, 0.1, 0.8] * 5
+    labels = ["normal", "viral_pneumonia", "normal", "bacterial_pneumonia"] * 10
+    p = [0.2, 0.9, 0.6, 0.5, 0.1, 0.8, 0.3, 0.7] * 5
     without = measure(make_predictions(labels, p), manifest, **FEW)
     predictions = make_predictions(labels + ["covid19_pneumonia"] * 12, p + [0.01] * 12)
     with_covid = measure(predictions, manifest, **FEW)
@@ -104,7 +107,7 @@ def test_covid19_is_in_no_headline(manifest):
     assert with_covid.covid19 is None
     assert on_request.covid19.films == 12
     assert on_request.covid19.called_pneumonia.value == 0
-    assert on_request.covid19.auroc.n == 42
+    assert on_request.covid19.auroc.n == 52
 
 
 def test_findings(manifest):
@@ -119,11 +122,27 @@ def test_findings(manifest):
     assert findings.bacterial_against_viral_auroc.n == 24
 
 
-def test_coarse_labels_have_no_findings(manifest):
-    """Where no label names a finding, nothing is told apart, and the report says so."""
-    measured = measure(make_predictions(["pneumonia"] * 12, [0.9] * 12), manifest, **FEW)
+@pytest.mark.parametrize(
+    "labels", [["pneumonia"], ["normal", "pneumonia"], ["normal", "viral_pneumonia"], ["normal", "bacterial_pneumonia"]]
+)
+def test_without_kinds_of_pneumonia_there_are_no_findings(labels, manifest):
+    """Where bacterial and viral do not both occur, nothing is told apart, and the report says so."""
+    measured = measure(make_predictions(labels * 12, [0.1, 0.9][-len(labels) :] * 12), manifest, **FEW)
+    why = {missing.figure: missing.why for missing in measured.not_measured}
     assert measured.findings is None
-    assert {missing.figure: missing.why for missing in measured.not_measured}["findings told apart"]
+    assert why["findings told apart"] == "no source has films of bacterial and of viral pneumonia"
+
+
+def test_findings_are_of_sources_with_both_pneumonias(manifest):
+    """Normal films of a source with coarse labels, or with one kind alone, do not make the figures better."""
+    labels = ["normal"] * 12 + ["bacterial_pneumonia"] * 12 + ["viral_pneumonia"] * 12
+    ward = make_predictions(labels, [0.2] * 12 + [0.9] * 24)
+    coarse = make_predictions(["normal", "pneumonia"] * 20, [0.1, 0.9] * 20, source="coarse")
+    viral = make_predictions(["normal", "viral_pneumonia"] * 20, [0.1, 0.9] * 20, source="viral")
+    mixed = replace(ward, films=(*ward.films, *coarse.films, *viral.films))
+    found, alone = (measure(predictions, manifest, **FEW).findings for predictions in (mixed, ward))
+    assert (found.films, found.confusion) == (alone.films, alone.confusion)
+    assert (found.accuracy.value, found.accuracy.n) == (alone.accuracy.value, 36)
 
 
 def test_normal_films_alone(manifest):
@@ -162,7 +181,8 @@ def test_nothing_but_covid19(manifest):
 
 def test_order_of_classes_does_not_matter(manifest):
     """A bundle may have its classes in any order."""
-    predictions = make_predictions(["normal", "viral_pneumonia"] * 10, [0.2, 0.9] * 10)
+    labels = ["normal", "viral_pneumonia", "normal", "bacterial_pneumonia"]
+    predictions = make_predictions(labels * 10, [0.2, 0.9] * 20)
     turned = Predictions(
         films=tuple(FilmPrediction(image=film.image, members=film.members[:, ::-1]) for film in predictions.films),
         architectures=predictions.architectures,
@@ -172,4 +192,4 @@ def test_order_of_classes_does_not_matter(manifest):
     backwards = make_manifest(**(manifest.model_dump() | {"classes": predictions.classes[::-1]}))
     there, back = measure(predictions, manifest, **FEW), measure(turned, backwards, **FEW)
     assert back.pneumonia == there.pneumonia
-    assert back.findings == there.findings
+    assert back.findings == there.findings is not None

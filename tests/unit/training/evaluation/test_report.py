@@ -8,21 +8,26 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
+from bundle_factory import copy_bundle, know_images
 from installed_command import make_films
 from made_up_predictions import CLASSES, members_of
-from PIL import Image
+from PIL import Image, ImageOps
 
 from xray_batch import DISCLAIMER
 from xray_batch.bundle import Bundle
 from xray_batch.classify import Ensemble, describe_device
+from xray_batch.cli.evaluate import print_summary
+from xray_batch.decode import decode_file
 from xray_batch.errors import TrainingDataError
 from xray_batch.resnet import ARCHITECTURES
 from xray_batch.training.dataset import LabelledImage, fingerprint
+from xray_batch.training.evaluation.decode_again import is_seen
 from xray_batch.training.evaluation.facts import Curve, Report
 from xray_batch.training.evaluation.figures import draw_figures
 from xray_batch.training.evaluation.predictions import predictions_of
 from xray_batch.training.evaluation.predictions_file import read_predictions
 from xray_batch.training.evaluation.report import ReportOrder, make_report
+from xray_batch.training.seen import training_hashes
 
 LABELS = ("normal", "bacterial_pneumonia", "viral_pneumonia")
 
@@ -244,6 +249,20 @@ def test_films_that_are_gone(predictions, bundle, ensemble, tmp_path):
     assert "The file cannot be read any more" in text
 
 
+def test_a_film_that_cannot_be_read_any_more(predictions, bundle, ensemble, tmp_path):
+    """One file that exists and cannot be read costs no report: its data are not identified, and the page says so."""
+    locked = tmp_path / "locked.png"
+    locked.symlink_to("/proc/self/mem")  # a regular file whose reading fails, for root too
+    first, *others = predictions.films[:3]
+    films = (replace(first, image=replace(first.image, path=locked)), *others)
+    report = make_report(order(tmp_path / "report"), replace(predictions, films=films), bundle, ensemble, task=silent)
+    assert report.stress.films == 2
+    assert [case.picture is None for case in report.top_losses].count(True) == 1
+    assert report.provenance.data_sha256 is None
+    text = Page((tmp_path / "report" / "report.html").read_text(encoding="utf-8")).text
+    assert "not known: a file cannot be read" in text
+
+
 def test_films_without_finite_numbers(predictions, bundle, ensemble, tmp_path, monkeypatch):
     """Where the networks fail on a film that is changed or drawn, the rest is there, and the page says so."""
 
@@ -301,6 +320,38 @@ def test_films_of_the_training_are_counted(predictions, bundle, ensemble, tmp_pa
     assert "5 of these films, or copies of them, are among those that the bundle was trained on" in text
     read = read_predictions(tmp_path / "first" / "predictions.csv", bundle.manifest)
     assert [film.seen for film in read.films] == [film.seen for film in films]
+
+
+def test_films_of_the_training_under_out_of_fold_predictions(predictions, bundle_folder, ensemble, tmp_path, capsys):
+    """Stress set and heat maps ask a bundle that may know films which the predictions are not about; that is said."""
+    *known, other = predictions.films[:4]
+    ImageOps.invert(Image.open(other.image.path)).save(tmp_path / "other.png")
+    other = replace(other, image=replace(other.image, path=tmp_path / "other.png"))
+    few = replace(predictions, films=(*known, other))
+    assert {film.seen for film in few.films} == {None}
+    knowing = know_images(copy_bundle(bundle_folder, tmp_path / "knowing"), [film.image for film in known])
+    wanted = order(tmp_path / "report", stress_films=4, top_losses=4)
+    report = make_report(wanted, few, Bundle(knowing), ensemble, task=silent)
+    assert (report.provenance.seen, report.stress.films, report.stress.seen) == (None, 4, 3)
+    unknown = {case.file for case in report.top_losses if not case.seen}
+    assert unknown == {str(tmp_path / "other.png")}
+    text = " ".join(Page((tmp_path / "report" / "report.html").read_text(encoding="utf-8")).text.split())
+    assert "3 of these films, or copies of them, are among those that they were trained on" in text
+    assert text.count("The bundle, whose heat map it is, was trained on this film") == 3
+    (axes,) = draw_figures(report, None)["stress"].axes
+    assert "3 of them are in the training data" in axes.get_title(loc="left")
+    print_summary(report, tmp_path / "report")
+    assert "3 of the 4 films of the stress set are in the training data" in capsys.readouterr().out
+
+
+def test_a_film_that_goes_away_while_it_is_compared(predictions, bundle_folder, bundle, tmp_path):
+    """Whether a film was trained on is not known where its file is gone before its bytes are hashed."""
+    film = predictions.films[0]
+    image, spec = decode_file(film.image.path), bundle.manifest.input_spec
+    known = training_hashes(Bundle(know_images(copy_bundle(bundle_folder, tmp_path / "knowing"), [film.image])))
+    gone = replace(film, image=replace(film.image, path=tmp_path / "gone.png"))
+    assert is_seen(film, image, known, spec) is True
+    assert is_seen(gone, image, known, spec) is None
 
 
 def test_films_that_may_be_of_the_training(folder, page):

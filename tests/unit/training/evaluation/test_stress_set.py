@@ -48,6 +48,7 @@ def stress(films, ensemble, per_class=COUNT, seed=0):
     return measure_stress(
         films,
         ensemble,
+        None,
         per_class=per_class,
         resamples=20,
         seed=seed,

@@ -5,14 +5,23 @@ import pytest
 import torch
 from bundle_factory import copy_bundle, read_facts, write_facts
 from installed_command import make_films
+from made_up_predictions import CLASSES, members_of
 from PIL import Image, ImageOps
 
 from xray_batch.bundle import Bundle
 from xray_batch.classify import Ensemble
+from xray_batch.resnet import ARCHITECTURES
+from xray_batch.training.dataset import LabelledImage
 from xray_batch.training.evaluation import top_losses
+from xray_batch.training.evaluation.predictions import predictions_of
 from xray_batch.training.evaluation.top_losses import draw_pictures
 
-ROOM = {"address_space": 2 << 30}
+
+def draw(path, ensemble, address_space=2 << 30):
+    """Draw a film that the members said something about."""
+    image = LabelledImage(path=path, label="normal", patient_id="1", source="ward")
+    (film,) = predictions_of([image], members_of([0.5]), architectures=ARCHITECTURES, classes=CLASSES).films
+    return draw_pictures(film, ensemble, None, address_space=address_space)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +43,7 @@ def test_film_and_heat_show_the_same_part(ensemble, film, tmp_path):
     """A border that is cut off before the model sees a film is in neither picture."""
     framed = tmp_path / "framed.png"
     ImageOps.expand(Image.open(film), (40, 0), fill=0).save(framed)
-    pictures, plain = draw_pictures(framed, ensemble, **ROOM), draw_pictures(film, ensemble, **ROOM)
+    pictures, plain = draw(framed, ensemble), draw(film, ensemble)
     assert pictures.film.size == pictures.heat.size
     # The row or column next to a border is cut off, too.
     assert np.abs(np.subtract(pictures.film.size, plain.film.size)).max() < 15
@@ -47,10 +56,10 @@ def test_film_and_heat_show_the_same_part(ensemble, film, tmp_path):
 
 def test_the_heat_picture_says_what_it_is(ensemble, film, monkeypatch):
     """Under the heat map stands that it is not where disease is; the film has the footnote of all drawings."""
-    with_caption = draw_pictures(film, ensemble, **ROOM)
+    with_caption = draw(film, ensemble)
     assert np.asarray(with_caption.heat)[384:].min() < 150
     monkeypatch.setattr(top_losses, "CAPTION", " ")
-    without = draw_pictures(film, ensemble, **ROOM)
+    without = draw(film, ensemble)
     assert np.array_equal(np.asarray(without.heat)[:384], np.asarray(with_caption.heat)[:384])
     assert np.asarray(without.heat)[384:].min() == 255
     assert np.asarray(without.film)[384:].min() < 150
@@ -61,7 +70,7 @@ def test_captions_fit(ensemble, film, tmp_path):
     for size in ((500, 100), (128, 128), (100, 500)):
         Image.open(film).resize(size).save(tmp_path / "film.png")
         for picture in (lambda drawn: drawn.film, lambda drawn: drawn.heat):
-            pixels = np.asarray(picture(draw_pictures(tmp_path / "film.png", ensemble, **ROOM)))
+            pixels = np.asarray(picture(draw(tmp_path / "film.png", ensemble)))
             caption = pixels[(pixels == 255).all(axis=(1, 2)).argmax() :]
             assert (caption[:, -2:] == 255).all()
             assert (caption[-2:] == 255).all()
@@ -70,13 +79,13 @@ def test_captions_fit(ensemble, film, tmp_path):
 
 def test_films_that_cannot_be_shown(ensemble, film, tmp_path, monkeypatch):
     """A file that is gone or takes too much memory, or that the networks have no numbers for, has no pictures."""
-    assert draw_pictures(tmp_path / "gone.png", ensemble, **ROOM) is None
+    assert draw(tmp_path / "gone.png", ensemble) is None
     huge = tmp_path / "huge.png"
     Image.new("L", (10_000, 10_000)).save(huge)
-    assert draw_pictures(huge, ensemble, address_space=64 << 20) is None
+    assert draw(huge, ensemble, address_space=64 << 20) is None
 
     def fail(model_input):
         raise FloatingPointError
 
     monkeypatch.setattr(ensemble, "explain", fail)
-    assert draw_pictures(film, ensemble, **ROOM) is None
+    assert draw(film, ensemble) is None
