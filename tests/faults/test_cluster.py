@@ -31,7 +31,6 @@ def order(service: WatchedFolder, cluster: RayCluster, *arguments: str | Path) -
     """Return the command line of a run on the cluster, and let the settings be those of the service."""
     service.settings |= cluster.variables | {
         "XRAY_BATCH_DATABASE_URL": service.database_url,
-        "XRAY_BATCH_BATCH_SIZE": "1",  # each film alone, so that its bits are the same wherever it is answered
     }
     home = str(service.home)
     return ["process", "--home", home, "--format", "json", "--ray", cluster.address, *map(str, arguments)]
