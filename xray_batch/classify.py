@@ -16,7 +16,7 @@ import torch
 
 from xray_batch.bundle import Bundle, Manifest
 from xray_batch.cuda_graph import RecordedPass
-from xray_batch.errors import ConfigurationError, DeviceMemoryError, ReasonCode
+from xray_batch.errors import DeviceMemoryError, DeviceUnusableError, ReasonCode
 from xray_batch.gate import Judgement
 from xray_batch.heat_map import make_heat_map, pneumonia_heat, thorax_shares
 from xray_batch.networks import for_inference, forward_with_features
@@ -39,12 +39,12 @@ def select_device(name: DeviceName) -> torch.device:
 
     Raises
     ------
-    ConfigurationError
+    DeviceUnusableError
         If `cuda` is asked for and there is none.
     """
     if name == "cuda" and not torch.cuda.is_available():
         message = "device is 'cuda', but no CUDA GPU can be used; set it to 'auto' or 'cpu'"
-        raise ConfigurationError(message)
+        raise DeviceUnusableError(message)
     use_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
     return torch.device("cuda" if use_cuda else "cpu")
 
@@ -118,7 +118,7 @@ class Ensemble:
                 self._forward = self._record()
         except RuntimeError as error:  # no memory left, a driver that does not fit, a GPU that fell off the bus
             message = f"the model cannot be put on device {device.type!r}: {str(error).splitlines()[0]}; try 'cpu'"
-            raise ConfigurationError(message) from error
+            raise DeviceUnusableError(message) from error
 
     def _record(self) -> RecordedPass:
         """Record the members for the GPU; fewer images are run at once where it has not the memory for more."""

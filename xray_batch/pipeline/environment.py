@@ -1,4 +1,4 @@
-"""What a worker process may know of the environment."""
+"""What the environment tells the processes that compute."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -11,6 +11,19 @@ _ENVIRONMENT: Final = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "TZ", "TMPDIR")
 #: and every page of it zeroed anew: a twentieth of the time of a film.
 _FROM_HEAP: Final = 32 << 20
 _KEPT: Final = 128 << 20
+
+
+#: Variable that OpenMP reads when torch is loaded: how threads wait for each other.
+WAIT_POLICY: Final = "OMP_WAIT_POLICY"
+
+
+def waiting(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return how the networks' threads are to wait for each other: asleep, unless the environment says otherwise.
+
+    They wait some hundred times a pass; to spin meanwhile takes the cores from the decode workers, who keep them
+    waiting all the longer.
+    """
+    return {WAIT_POLICY: environment.get(WAIT_POLICY, "passive")}
 
 
 def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
