@@ -87,6 +87,7 @@ class _Pass:
     answers: list[tuple[Prediction, Judgement]]
     probabilities: npt.NDArray[np.float64]  #: shape (members, N, classes), before calibration
     heat: list[npt.NDArray[np.float64]]  #: of each member, shape (N, rows, columns) of its last stage
+    images: int  #: that the kernels ran with: N on a CPU, on a GPU the size of the recorded pass
 
 
 class Ensemble:
@@ -147,7 +148,15 @@ class Ensemble:
         FloatingPointError
             If the networks give no finite numbers.
         """
-        return [judgement.rejection or prediction for prediction, judgement in self.examine(inputs)]
+        return [answer for answer, _ in self.answer(inputs)]
+
+    def answer(self, inputs: Sequence[ModelInput]) -> list[tuple[Prediction | Rejection, int]]:
+        """Do as :meth:`predict`, and tell of each how many images its pass had: fewer where memory is short."""
+        return [
+            (judgement.rejection or prediction, found.images)
+            for found in self._passes(inputs)
+            for prediction, judgement in found.answers
+        ]
 
     def examine(self, inputs: Sequence[ModelInput]) -> list[tuple[Prediction, Judgement]]:
         """Classify images and judge them; :meth:`predict` makes the two one answer."""
@@ -219,7 +228,8 @@ class Ensemble:
                 inputs, pooled, p_normal.T, thorax_shares(heat, *pixels.shape[1:]), judgements, strict=True
             )
         ]
-        return _Pass(answers=answers, probabilities=probabilities, heat=heat)
+        images = self.batch_size if self.device.type == "cuda" else min(len(inputs), self.batch_size)
+        return _Pass(answers=answers, probabilities=probabilities, heat=heat, images=images)
 
     def _run_members(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Give logits, features and class maps of the first member, then of the next; features for the gate alone."""

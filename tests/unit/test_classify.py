@@ -373,6 +373,7 @@ def test_cuda_answers_do_not_depend_on_the_batch(dtype, bundle_folder):
     ensemble = Ensemble(Bundle(bundle_folder), device=select_device("cuda"), dtype=dtype, batch_size=4)
     inputs = model_inputs(7)
     together = ensemble.predict(inputs)
+    assert {images for _, images in ensemble.answer(inputs[:3])} == {4}  # filled up
     assert together == [answer for one in inputs for answer in ensemble.predict([one])]
     assert together == ensemble.predict(inputs[:3]) + ensemble.predict(inputs[3:])
 
