@@ -16,7 +16,7 @@ import torch
 
 from xray_batch.bundle import Bundle, Manifest
 from xray_batch.cuda_graph import RecordedPass
-from xray_batch.errors import ConfigurationError, DeviceMemoryError, ReasonCode
+from xray_batch.errors import DeviceMemoryError, DeviceUnusableError, ReasonCode
 from xray_batch.gate import Judgement
 from xray_batch.heat_map import make_heat_map, pneumonia_heat, thorax_shares
 from xray_batch.networks import for_inference, forward_with_features
@@ -39,12 +39,12 @@ def select_device(name: DeviceName) -> torch.device:
 
     Raises
     ------
-    ConfigurationError
+    DeviceUnusableError
         If `cuda` is asked for and there is none.
     """
     if name == "cuda" and not torch.cuda.is_available():
         message = "device is 'cuda', but no CUDA GPU can be used; set it to 'auto' or 'cpu'"
-        raise ConfigurationError(message)
+        raise DeviceUnusableError(message)
     use_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
     return torch.device("cuda" if use_cuda else "cpu")
 
@@ -87,6 +87,7 @@ class _Pass:
     answers: list[tuple[Prediction, Judgement]]
     probabilities: npt.NDArray[np.float64]  #: shape (members, N, classes), before calibration
     heat: list[npt.NDArray[np.float64]]  #: of each member, shape (N, rows, columns) of its last stage
+    images: int  #: that the kernels ran with: N on a CPU, on a GPU the size of the recorded pass
 
 
 class Ensemble:
@@ -118,7 +119,7 @@ class Ensemble:
                 self._forward = self._record()
         except RuntimeError as error:  # no memory left, a driver that does not fit, a GPU that fell off the bus
             message = f"the model cannot be put on device {device.type!r}: {str(error).splitlines()[0]}; try 'cpu'"
-            raise ConfigurationError(message) from error
+            raise DeviceUnusableError(message) from error
 
     def _record(self) -> RecordedPass:
         """Record the members for the GPU; fewer images are run at once where it has not the memory for more."""
@@ -147,7 +148,15 @@ class Ensemble:
         FloatingPointError
             If the networks give no finite numbers.
         """
-        return [judgement.rejection or prediction for prediction, judgement in self.examine(inputs)]
+        return [answer for answer, _ in self.answer(inputs)]
+
+    def answer(self, inputs: Sequence[ModelInput]) -> list[tuple[Prediction | Rejection, int]]:
+        """Do as :meth:`predict`, and tell of each how many images its pass had: fewer where memory is short."""
+        return [
+            (judgement.rejection or prediction, found.images)
+            for found in self._passes(inputs)
+            for prediction, judgement in found.answers
+        ]
 
     def examine(self, inputs: Sequence[ModelInput]) -> list[tuple[Prediction, Judgement]]:
         """Classify images and judge them; :meth:`predict` makes the two one answer."""
@@ -219,7 +228,8 @@ class Ensemble:
                 inputs, pooled, p_normal.T, thorax_shares(heat, *pixels.shape[1:]), judgements, strict=True
             )
         ]
-        return _Pass(answers=answers, probabilities=probabilities, heat=heat)
+        images = self.batch_size if self.device.type == "cuda" else min(len(inputs), self.batch_size)
+        return _Pass(answers=answers, probabilities=probabilities, heat=heat, images=images)
 
     def _run_members(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Give logits, features and class maps of the first member, then of the next; features for the gate alone."""

@@ -18,7 +18,13 @@ def usable_cores() -> int:
     fewer: `cpu.max` of its control groups, which systemd's CPUQuota= and containers set (the kernel's
     Documentation/admin-guide/cgroup-v2.rst).  A part of a core counts as one.
     """
-    return min([len(os.sched_getaffinity(0)), *_quotas()])
+    cores = len(os.sched_getaffinity(0))
+    return min(cores, cpu_quota() or cores)
+
+
+def cpu_quota() -> int | None:
+    """Return to how many cores a quota of CPU time limits this process, None if none does."""
+    return min(_quotas(), default=None)
 
 
 def _quotas() -> Iterator[int]:

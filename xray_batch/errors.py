@@ -11,6 +11,7 @@ The class of an exception decides what happens::
         + DatabaseUnavailableError the database cannot be reached, is locked or too slow: retry
           - DatabaseReadOnlyError it can be read, but not written: a stand-by server, or a role that only reads
       x ConfigurationError      an operator must act: exit 78, no restart
+        + DeviceUnusableError   the device is not there, or cannot take the model: a cluster does without the node
         + BundleError           a model bundle is missing, incomplete or changed
         + DatabaseRevisionError the database schema is not the one this version knows
       x DatabaseRefusedError    the database refused a statement of ours: a bug, no retry
@@ -95,6 +96,10 @@ class DeviceMemoryError(TransientError):
 
 class ConfigurationError(XrayBatchError):
     """A setting, bundle or database that only an operator can put right."""
+
+
+class DeviceUnusableError(ConfigurationError):
+    """The device that is asked for is not there, or cannot take the model."""
 
 
 class BundleError(ConfigurationError):

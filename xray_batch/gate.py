@@ -111,7 +111,8 @@ class InputGate:
         self, features: npt.NDArray[np.float32]
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], list[PictureKind]]:
         """Return atypicality and unlikeness of each picture, and its likeliest kind but for FILM."""
-        logits = (compress(features) @ self._weight + self._bias).astype(np.float64)
+        # Row by row: a product of all rows adds up in an order that depends on how many there are.
+        logits = (np.stack([row @ self._weight for row in compress(features)]) + self._bias).astype(np.float64)
         is_film = np.array([kind is PictureKind.FILM for kind in self._kinds])
         is_refused = np.array([kind in REFUSED_KINDS for kind in self._kinds])
         likeliest = np.where(is_film, -np.inf, logits).argmax(axis=1)

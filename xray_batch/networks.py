@@ -22,7 +22,8 @@ class _PackedConvolution(nn.Module):
 
     Torch keeps weights in a plain order, so that oneDNN brings them into the one its kernels read each time, which
     for one picture takes as long as the convolutions.  The operators are those that torch's own compiler calls
-    (torch/_inductor/fx_passes/mkldnn_fusion.py); what they give is the same, bit for bit.
+    (torch/_inductor/fx_passes/mkldnn_fusion.py); in bfloat16 what they give is the same, bit for bit.  In float32 torch
+    alone would choose between oneDNN and kernels of its own by the number of pictures, and so change the last bits.
 
     It can be neither saved nor moved to another device, and the first pass belongs to one thread.
 
@@ -50,24 +51,22 @@ class _PackedConvolution(nn.Module):
         return found
 
 
-def _can_pack(device: torch.device, dtype: torch.dtype) -> bool:
-    """Tell whether convolutions can be packed: in bfloat16, on a CPU with the instructions for it.
-
-    In float32 torch chooses between oneDNN and kernels of its own, and to pack would change the last bits.
-    """
-    if device.type != "cpu" or dtype != torch.bfloat16:
+def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
+    """Tell whether convolutions can be packed: on a CPU, with oneDNN and its instructions for the precision."""
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call] # torch
         return False
     wanted = ("_reorder_convolution_weight", "_convolution_pointwise", "_is_mkldnn_bf16_supported")
-    known = all(hasattr(torch.ops.mkldnn, name) for name in wanted)  # they may have other names in another torch
-    return known and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if not all(hasattr(torch.ops.mkldnn, name) for name in wanted):  # they may have other names in another torch
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
 
 
 def for_inference(network: N, device: torch.device, dtype: torch.dtype) -> N:
     """Return a copy of a network for :func:`forward_with_features` alone: faster, and not to be trained.
 
     Each batch norm becomes part of the convolution before it, the weights are kept in `dtype`, and the memory format
-    is the one that convolutions are fastest in, on a CPU in bfloat16 also the order of the weights.  The last layer
-    stays float32, so that logits are not rounded.
+    is the one that convolutions are fastest in, on a CPU also the order of the weights.  The last layer stays float32,
+    so that logits are not rounded.
 
     Parameters
     ----------
@@ -93,7 +92,7 @@ def for_inference(network: N, device: torch.device, dtype: torch.dtype) -> N:
     copied.to(dtype)
     copied.fc = head
     placed = place(copied, device)
-    if _can_pack(device, dtype):
+    if can_pack(device, dtype):
         for parent in list(placed.modules()):
             for name, convolution in list(parent.named_children()):
                 if isinstance(convolution, nn.Conv2d):
@@ -123,9 +122,9 @@ def forward_with_features(
     Returns
     -------
     tuple of torch.Tensor
-        Logits (N, class_count), as ``network(inputs)`` gives them; features (N, channels * grid ** 2) of the
-        four stages together, float32, not negative, (N, 0) without a grid; and class maps (N, class_count, rows,
-        columns) of the last stage, float32, whose means are the logits without their bias.
+        Logits (N, class_count), those of ``network(inputs)`` but for the last bits; features (N, channels *
+        grid ** 2) of the four stages together, float32, not negative, (N, 0) without a grid; and class maps (N,
+        class_count, rows, columns) of the last stage, float32, whose means are the logits without their bias.
     """
     stage = network.maxpool(network.relu(network.bn1(network.conv1(inputs))))
     features = [stage.new_empty(len(stage), 0, dtype=torch.float32)]
@@ -133,10 +132,18 @@ def forward_with_features(
         stage = layer(stage)
         if grid is not None:
             features.append(adaptive_avg_pool2d(stage.float(), grid).flatten(1))
+    # On a CPU for each picture alone: the order in which a product adds up depends on how many rows it has.  On a GPU
+    # the recorded pass always has the same number.
+    pictures = [stage] if stage.is_cuda else stage.split(1)
     with torch.autocast(inputs.device.type, enabled=False):  # small differences matter: no bfloat16
-        logits: torch.Tensor = network.fc(network.avgpool(stage).flatten(1).to(network.fc.weight.dtype))
-        class_maps = torch.einsum("kc,ncij->nkij", network.fc.weight.float(), stage.float())
+        logits, class_maps = map(torch.cat, zip(*(_run_head(network, picture) for picture in pictures), strict=True))
     return logits, torch.cat(features, dim=1), class_maps
+
+
+def _run_head(network: ResNet, stage: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return logits and class maps of what the last stage gave."""
+    logits: torch.Tensor = network.fc(network.avgpool(stage).flatten(1).to(network.fc.weight.dtype))
+    return logits, torch.einsum("kc,ncij->nkij", network.fc.weight.float(), stage.float())
 
 
 def feature_count(architecture: str, grid: int) -> int:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from installed_command import (
     make_films,
     run_command,
 )
-from ray_cluster import RayCluster, running_ray
+from ray_cluster import RayCluster, RayNode, running_ray
 
 from xray_batch.records import Accounting
 
@@ -31,7 +32,6 @@ def order(service: WatchedFolder, cluster: RayCluster, *arguments: str | Path) -
     """Return the command line of a run on the cluster, and let the settings be those of the service."""
     service.settings |= cluster.variables | {
         "XRAY_BATCH_DATABASE_URL": service.database_url,
-        "XRAY_BATCH_BATCH_SIZE": "1",  # each film alone, so that its bits are the same wherever it is answered
     }
     home = str(service.home)
     return ["process", "--home", home, "--format", "json", "--ray", cluster.address, *map(str, arguments)]
@@ -81,6 +81,8 @@ def test_a_node_is_killed(service, tmp_path):
         process = begin(service, command)
         wait_for_answers(service, process, 30)
         service.wait_until(lambda: "xray_batch.pipeline.worker" in cluster.nodes["second"].command_lines())
+        variables = environments(cluster.nodes["second"])
+        assert sum(b"OMP_WAIT_POLICY=passive" in each for each in variables) == 1  # its decode workers have one thread
         cluster.nodes["second"].kill()
         done = end(service, process)
         assert done.code == 0, done.err
@@ -109,6 +111,15 @@ def test_a_node_is_killed(service, tmp_path):
     here = run_command("process", "--home", tmp_path / "here", "--format", "json", tmp_path / "archive", **alone)
     assert here.code == 0, here.err
     assert comparable(before) == comparable(unique(here.rows))
+
+
+def environments(node: RayNode) -> list[bytes]:
+    """Return the variables that each process of a node was started with."""
+    found = []
+    for pid in node.pids:
+        with suppress(OSError):
+            found.append(Path(f"/proc/{pid}/environ").read_bytes())
+    return found
 
 
 def unique(rows: list[dict[str, object]]) -> list[dict[str, object]]:

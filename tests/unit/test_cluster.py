@@ -29,7 +29,14 @@ from xray_batch.cluster.driver import (
     process_on_cluster,
 )
 from xray_batch.cluster.worker import Done, Order, Worker
-from xray_batch.errors import BundleError, ClusterError, ConfigurationError
+from xray_batch.errors import (
+    BundleError,
+    ClusterError,
+    ConfigurationError,
+    DatabaseUnavailableError,
+    DecoderDiedError,
+    DeviceUnusableError,
+)
 from xray_batch.pipeline.in_place import Summary
 from xray_batch.records import Outcome
 from xray_batch.settings import Settings
@@ -160,6 +167,7 @@ class PlayedRay:
         self._ends = {}
         self._numbers = count()
         self.started = Counter()  #: workers, by node
+        self.environments = []  #: that they asked for
         self.most_waiting = 0
 
     def nodes(self):
@@ -169,7 +177,8 @@ class PlayedRay:
     def remote(self, _kind):
         """Make actors."""
 
-        def options(*, scheduling_strategy, **_others):
+        def options(*, scheduling_strategy, runtime_env, **_others):
+            self.environments.append(runtime_env["env_vars"])
             return SimpleNamespace(remote=lambda: self._actor(scheduling_strategy))  # that is the node's name here
 
         return SimpleNamespace(options=options)
@@ -297,6 +306,56 @@ class TestRun:
         summary, failed, lost = self.run(ray)
         assert (summary.files, failed) == (len(self.FILES), {})
         assert ray.started["broken"] == lost["broken"] <= 2
+
+    @pytest.mark.parametrize(("said", "expected"), [(None, "passive"), ("active", "active")])
+    def test_threads_that_wait_leave_the_cores_to_the_decoders(self, said, expected, monkeypatch):
+        """The networks' threads sleep on a node, too, unless the driver's user says how they are to wait."""
+        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+        if said:
+            monkeypatch.setenv("OMP_WAIT_POLICY", said)
+        ray = PlayedRay(["a"], lambda _node, task: done(task))
+        self.run(ray)
+        assert ray.environments == [{"OMP_WAIT_POLICY": expected}]
+
+    @pytest.mark.parametrize("when", ["at the start", "at work"])
+    @pytest.mark.parametrize(
+        "error",
+        [
+            DecoderDiedError("a decode worker did not start: [Errno 12]"),
+            DeviceUnusableError("the model cannot be put on device 'cuda': CUDA out of memory; try 'cpu'"),
+        ],
+        ids=lambda error: type(error).__name__,
+    )
+    def test_a_sick_node_does_not_end_the_run(self, error, when):
+        """What only one node lacks is the loss of its worker: the others do all."""
+
+        def play(node, task):
+            if node == "sick" and (task is None) == (when == "at the start"):
+                raise RayTaskError(error)
+            return done(task)
+
+        summary, failed, lost = self.run(PlayedRay(["sick", "sound"], play))
+        assert (summary.files, summary.failed, failed) == (len(self.FILES), 0, {})
+        assert set(lost) == {"sick"}
+
+    def test_all_nodes_are_sick(self):
+        """The run ends and says what the last one lacked."""
+
+        def play(_node, _task):
+            raise RayTaskError(DecoderDiedError("a decode worker did not start"))
+
+        with pytest.raises(ClusterError, match=r"no worker left.*node a \(a decode worker did not start\)"):
+            self.run(PlayedRay(["a"], play))
+
+    def test_a_database_that_is_down_ends_the_run(self):
+        """It is that of all nodes."""
+
+        def play(_node, task):
+            if task is not None:
+                raise RayTaskError(DatabaseUnavailableError("the database cannot be reached"))
+
+        with pytest.raises(DatabaseUnavailableError, match="node a: the database cannot be reached"):
+            self.run(PlayedRay(["a"], play))
 
     def test_no_worker_left(self):
         """When nothing works anywhere, the run ends and says what happened last."""

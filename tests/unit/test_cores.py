@@ -8,6 +8,7 @@ import pytest
 
 from xray_batch import cores
 from xray_batch.cores import usable_cores
+from xray_batch.pipeline.environment import threads
 
 
 @pytest.fixture
@@ -54,3 +55,11 @@ def test_no_quota_to_be_seen(group, own):
     else:
         cores._OWN_GROUPS.write_text(own)
     assert usable_cores() == 64
+
+
+def test_threads_of_the_networks(group):
+    """They follow a quota, unless the environment says otherwise; without one torch counts by itself."""
+    assert threads({}) == {}
+    (group / "cpu.max").write_text("400000 100000\n")
+    assert threads({}) == {"OMP_NUM_THREADS": "4"}
+    assert threads({"OMP_NUM_THREADS": "2"}) == {"OMP_NUM_THREADS": "2"}

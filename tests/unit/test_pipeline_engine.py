@@ -73,3 +73,18 @@ def test_an_urgent_film_goes_first_and_waits_for_none(films, slow_film, pipeline
     """It is decoded before what was handed over earlier, and classified without what is being decoded."""
     jobs = [Job(path=slow_film, context=None), Job(path=films[0], context=None, is_urgent=True)]
     assert groups_of(pipeline, jobs, 60) == [["0"], ["slow"]]
+
+
+def test_the_size_of_a_pass_is_recorded(films, pipeline, monkeypatch):
+    """What is recorded is how many films were computed together, and not how many were to be."""
+    whole = pipeline._ensemble._pass
+
+    def short_of_memory(inputs):
+        if len(inputs) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(inputs)
+
+    monkeypatch.setattr(pipeline._ensemble, "_pass", short_of_memory)
+    groups = pipeline.run([Job(path=path, context=None) for path in films[:5]], wait_seconds=60)
+    sizes = [answered.result.computation.batch_images for group in groups for answered in group]
+    assert sizes == [2, 2, 2, 2, 1]

@@ -14,6 +14,7 @@ from xray_batch.bench.measures import Ceiling, EndToEnd, ForwardTimes, StageTime
 from xray_batch.bench.usage import MemoryPeak
 from xray_batch.bundle import Bundle
 from xray_batch.errors import BenchmarkError
+from xray_batch.pipeline.environment import WAIT_POLICY
 from xray_batch.settings import Settings
 
 #: Shares of the encodings, in percent; a mix of old and new systems, photographs and exports.
@@ -113,7 +114,7 @@ def _run(task: Task) -> tuple[Outcome, int]:
 
 def environment_of(contender: str) -> dict[str, str]:
     """Return the variables of a contender: how threads wait is set for the pipeline, and left to torch for others."""
-    return {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY" or contender == PIPELINE}
+    return {name: value for name, value in os.environ.items() if name != WAIT_POLICY or contender == PIPELINE}
 
 
 def _sum_up(

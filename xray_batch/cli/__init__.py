@@ -36,6 +36,7 @@ from xray_batch.cli import (
     web,
 )
 from xray_batch.errors import ConfigurationError, XrayBatchError
+from xray_batch.pipeline.environment import threads, waiting
 
 EXIT_PROBLEM: Final = 1
 EXIT_CONFIGURATION: Final = 78
@@ -87,9 +88,7 @@ app.add_typer(database.app, name="db")
 
 def main() -> None:
     """Run a command; an error that is no bug of ours is one sentence, never a traceback."""
-    # OpenMP reads it when torch is loaded.  The networks' threads wait for each other some hundred times a pass; to
-    # spin meanwhile takes the cores from the decode workers, who keep them waiting all the longer.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.update(waiting(os.environ) | threads(os.environ))
     try:
         app(prog_name="xray-batch")
     except ConfigurationError as error:

@@ -12,6 +12,7 @@ that is done twice records nothing twice, and no pixels go through an object sto
 | what dies | then |
 |---|---|
 | a worker, or its node | its tasks are done again elsewhere, under their ids; what was recorded stays and counts once |
+| decode workers that do not start, a GPU that is full | as if the worker had died |
 | the driver, or its node | all workers end; the same command does what is left |
 | a worker of a node that still lives | another one is started there, until `max_attempts` in a row were lost |
 

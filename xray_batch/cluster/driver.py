@@ -19,7 +19,15 @@ from typing import Any, Final
 
 from xray_batch import __version__
 from xray_batch.cluster.worker import AUTH_MODE, TOKEN, Done, Order, Task, Worker
-from xray_batch.errors import ClusterError, ConfigurationError, XrayBatchError
+from xray_batch.errors import (
+    ClusterError,
+    ConfigurationError,
+    DatabaseUnavailableError,
+    DeviceUnusableError,
+    TransientError,
+    XrayBatchError,
+)
+from xray_batch.pipeline.environment import waiting
 from xray_batch.pipeline.in_place import FileAnswer, Summary
 from xray_batch.settings import DeviceName, Settings
 
@@ -131,6 +139,13 @@ def _check_address(address: str) -> None:
         raise ClusterError(f"there is no Ray cluster at {address}: {error.strerror or error}") from error
 
 
+def _is_of_one_node(error: XrayBatchError) -> bool:
+    """Tell whether other nodes can do without the one that says so; set-up and database are those of all."""
+    if isinstance(error, DatabaseUnavailableError):
+        return False
+    return isinstance(error, TransientError | DeviceUnusableError)
+
+
 def _first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
@@ -166,7 +181,7 @@ def process_on_cluster(
     ConfigurationError, DatabaseUnavailableError
         What a node said that is not set up as this one, or cannot reach the database.
     ClusterError
-        If there is no worker left.
+        If there is no worker left; the message says why the last was lost.
     """
     order = Order(settings=settings, root=Path.cwd(), model_sha256=model_sha256, version=__version__)
     return _Run(ray, order, files, listeners).run()
@@ -257,7 +272,12 @@ class _Run:
             settings = settings.model_copy(update={"decode_workers": min(max(1, place.cpus), 256)})
         here = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id=place.node_id, soft=False)
         kind = self._ray.remote(Worker).options(
-            num_cpus=place.cpus, num_gpus=place.gpus, max_restarts=0, max_task_retries=0, scheduling_strategy=here
+            num_cpus=place.cpus,
+            num_gpus=place.gpus,
+            max_restarts=0,
+            max_task_retries=0,
+            scheduling_strategy=here,
+            runtime_env={"env_vars": waiting(os.environ)},  # of a process of its own, before it loads torch
         )
         member = _Member(place, kind.remote())
         self._members[place] = member
@@ -291,9 +311,12 @@ class _Run:
             done = self._ray.get(end)
         except exceptions.RayTaskError as error:
             cause = error.cause
-            if isinstance(cause, XrayBatchError):
+            if not isinstance(cause, XrayBatchError):
+                self._lose(member, type(cause).__name__)
+            elif _is_of_one_node(cause):
+                self._lose(member, str(cause))
+            else:
                 raise type(cause)(f"node {member.place.node}: {cause}") from None
-            self._lose(member, type(cause).__name__)
             return
         except exceptions.RayError as error:
             self._lose(member, type(error).__name__)

@@ -169,13 +169,12 @@ class Pipeline:
         seconds = (time.perf_counter() - start) / max(1, seen)
         if seen and self.device.type == "cpu":
             self._together = max(1, min(self._settings.batch_size, int(wait_seconds / seconds)))
-        together = replace(self._computation, batch_images=seen)
         return [
             Answered(
                 job=decoded.job,
-                result=_finished(decoded, None, 0.0, self._computation)
+                result=_finished(decoded, (None, 0), 0.0, self._computation)
                 if prepared is None
-                else _finished(decoded, next(predictions), seconds, together),
+                else _finished(decoded, next(predictions), seconds, self._computation),
                 content_sha256=decoded.reply.content_sha256,
                 unpacked=decoded.unpacked,
             )
@@ -194,18 +193,19 @@ class Pipeline:
             return replace(decoded, reply=replace(reply, rejection=verdict), pixels=None)
         return replace(decoded, reply=replace(reply, warnings=(*reply.warnings, verdict)))
 
-    def _predict(self, inputs: Sequence[ModelInput]) -> list[Prediction | Rejection | Failure]:
-        """Classify a batch; an image without finite probabilities does not take the others with it.
+    def _predict(self, inputs: Sequence[ModelInput]) -> list[tuple[Prediction | Rejection | Failure, int]]:
+        """Classify a batch, and tell of each image how many its pass had.
 
+        An image without finite probabilities does not take the others with it.
         Any other error of the device goes up and ends the process: a GPU that has failed fails for ever in it.
         """
         try:
-            return list(self._ensemble.predict(inputs))
+            return list(self._ensemble.answer(inputs))
         except DeviceMemoryError as error:
-            return [Failure(error=type(error).__name__, transient=True)] * len(inputs)
+            return [(Failure(error=type(error).__name__, transient=True), 0)] * len(inputs)
         except FloatingPointError as error:
             if len(inputs) == 1:
-                return [Failure(error=type(error).__name__, transient=False)]
+                return [(Failure(error=type(error).__name__, transient=False), 0)]
             return [answer for prepared in inputs for answer in self._predict([prepared])]
 
 
@@ -285,12 +285,13 @@ def as_model_input(decoded: Decoded[T]) -> ModelInput | None:
 
 def _finished(
     decoded: Decoded[Job[T]],
-    judged: Prediction | Rejection | Failure | None,
+    judged: tuple[Prediction | Rejection | Failure | None, int],
     seconds: float,
     computation: Computation,
 ) -> Finished | Failure:
     reply = decoded.reply
-    answer = judged or reply.rejection or Failure(error=reply.failure or "unknown", transient=reply.transient)
+    verdict, images = judged
+    answer = verdict or reply.rejection or Failure(error=reply.failure or "unknown", transient=reply.transient)
     if isinstance(answer, Failure):
         return answer
     return Finished(
@@ -300,5 +301,5 @@ def _finished(
         warnings=reply.warnings + (answer.warnings if isinstance(answer, Prediction) else ()),
         classified_at=dt.datetime.now(dt.UTC),
         processing_seconds=reply.seconds + seconds,
-        computation=computation,
+        computation=replace(computation, batch_images=images),
     )

@@ -27,8 +27,9 @@ from xray_batch.records import (
 from xray_batch.settings import DecodeName, Settings
 from xray_batch.standardize import find_least_side, preprocess_sha256
 
-#: How far a probability may be from the stored one where both were computed on CPUs in float32.  One image alone
-#: and the same image in a batch differ by up to 2.3e-7, one thread and two by up to 1.1e-7 (48 films, AVX2).
+#: How far a probability may be from the stored one where both were computed on CPUs in float32.  In torch's own
+#: kernels, used where there is no oneDNN, one image alone and in a batch differ by up to 2.3e-7, one thread and two by
+#: up to 1.1e-7 (48 films, AVX2).
 FLOAT32_TOLERANCE: Final = 1e-6
 
 #: Likewise where a GPU or bfloat16 may have computed the one or the other: in bfloat16, CPUs with other

@@ -131,7 +131,7 @@ class Computation:
     device: str  #: `cpu AVX2, 2 threads` or `cuda NVIDIA H100 80GB HBM3`
     precision: str  #: of the convolutions: `float32` or `bfloat16`
     libraries: str  #: this package and those that decode and compute: `imagecodecs 2026.3.6, numpy 2.4.6, ...`
-    batch_images: int  #: images that were classified together with it, itself included; 0 where no network saw it
+    batch_images: int  #: images in its forward pass, on a GPU those that fill it up too; 0 where no network saw it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
