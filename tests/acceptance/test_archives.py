@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 from dicom_factory import write_dicom
+from engines import on_postgresql, on_sqlite
 from installed_command import files_below, make_films, run_command
 from zip_factory import make_zip, zip_bytes
 
@@ -104,6 +105,7 @@ def test_a_bomb_among_archives(export, tmp_path):
     assert reasons_of(rows)[str(folder / "bomb.zip")] == "too_large"
 
 
+@on_sqlite
 def test_watch_refuses_by_default(watched, export):
     """The archive goes to `rejected/` with the code; nothing of it is unpacked."""
     make_zip(watched.inbox / "study.zip", export)
@@ -115,6 +117,7 @@ def test_watch_refuses_by_default(watched, export):
     assert watched.stop() == 0
 
 
+@on_postgresql
 def test_watch_unpacks_on_request(watched, export, tmp_path):
     """Each member is filed away under its own row, the archive under its; a bomb and a film beside them too."""
     watched.start(XRAY_BATCH_UNPACK_ZIP="true")
@@ -140,6 +143,7 @@ def test_watch_unpacks_on_request(watched, export, tmp_path):
     assert "DICOM_A" not in watched.log
 
 
+@on_postgresql
 def test_kill_9_among_archives_loses_and_doubles_nothing(watched, tmp_path):
     """After kills at random instants every member of every archive has one result."""
     films = make_films(tmp_path / "films", 16)

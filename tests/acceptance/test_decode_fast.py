@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from dicom_factory import write_dicom
+from engines import on_sqlite
 from installed_command import run_command
 from PIL import Image
 from pydicom import uid
@@ -76,6 +77,7 @@ def test_replay_decodes_as_the_row_says(film, tmp_path):
         assert done.rows[0]["bit_equal"]
 
 
+@on_sqlite
 def test_the_service_decodes_fast(film, watched):
     """The service takes the mode from its settings."""
     watched.start(XRAY_BATCH_DECODE="fast", **ON_CPU)

@@ -2,7 +2,7 @@
 
 import shutil
 
-import pytest
+from engines import on_postgresql, on_sqlite
 from health_client import UnixConnection
 from health_client import get as get_from
 from installed_command import make_bad_files, make_films
@@ -24,6 +24,7 @@ def figures(watched):
     }
 
 
+@on_sqlite
 def test_figures_follow_the_files(watched, tmp_path):
     """Each kind of end is counted, and nothing in the figures names a file or a patient."""
     watched.start()
@@ -55,7 +56,7 @@ def test_figures_follow_the_files(watched, tmp_path):
     assert watched.stop() == 0
 
 
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@on_postgresql
 def test_a_database_outage_is_no_reason_to_be_restarted(watched, postgresql_server, tmp_path):
     """While PostgreSQL lets nobody in, the service lives and is not ready; afterwards it goes on by itself."""
     name = watched.database_url.rpartition("/")[2]
@@ -77,7 +78,7 @@ def test_a_database_outage_is_no_reason_to_be_restarted(watched, postgresql_serv
     assert watched.stop() == 0
 
 
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@on_postgresql
 def test_a_service_that_waits_for_its_database_says_so(watched, postgresql_server):
     """Started while PostgreSQL lets nobody in, the service answers from the first: it lives, and is not ready."""
     name = watched.database_url.rpartition("/")[2]

@@ -7,6 +7,7 @@ from contextlib import closing
 
 import pytest
 from dicom_factory import write_dicom
+from engines import on_postgresql
 from installed_command import files_below, make_films, run_command
 
 from xray_batch.bundle import PACKAGED_BUNDLES
@@ -120,6 +121,7 @@ def test_an_answer_of_before_the_computation_was_recorded(tmp_path):
     assert (facts["then"]["device"], facts["tolerance"]) == (None, 2e-3)
 
 
+@on_postgresql
 def test_filed_originals_are_found(watched):
     """What the service filed away is found in `processed/` and `rejected/`; once moved, --file names it."""
     watched.start(**ON_CPU)

@@ -8,6 +8,7 @@ from collections import Counter
 import pydicom
 import pytest
 import sqlalchemy as sa
+from engines import on_postgresql, on_sqlite
 from installed_command import files_below, make_bad_files, make_films, run_command
 from zip_factory import make_zip
 
@@ -79,6 +80,7 @@ def test_a_rejected_file_becomes_a_result(watched, tmp_path):
     assert "ZZCANARY" not in watched.log
 
 
+@on_sqlite
 def test_an_archive_is_unpacked_after_all(watched, tmp_path):
     """Refused when it arrived, requeued with `unpack_zip`: its members have rows, beside the archive's own."""
     films = make_films(tmp_path / "films", 2)
@@ -100,6 +102,7 @@ def test_an_archive_is_unpacked_after_all(watched, tmp_path):
     assert "2 files" in (watched.home / "rejected" / "study.zip.reason.json").read_text()
 
 
+@on_postgresql
 def test_kill_9_while_requeued_films_are_answered(watched, tmp_path):
     """Two requeues of everything, and three kills: every film has one row, lies where it lay, and is accounted for."""
     films = make_films(tmp_path / "films", 30)
@@ -128,6 +131,7 @@ def test_kill_9_while_requeued_films_are_answered(watched, tmp_path):
     assert (accounting.arrivals, accounting.results, accounting.lost) == (len(films), len(films), 0)
 
 
+@on_postgresql
 def test_what_cannot_be_requeued_is_told(watched, tmp_path):
     """By reason, with what to do, without a name; exit code 1."""
     films = make_films(tmp_path / "ZZCANARY", 2)
@@ -163,6 +167,7 @@ def test_wrong_usage(arguments, tmp_path):
     assert "Traceback" not in done.err
 
 
+@on_postgresql
 def test_prune_removes_old_originals(watched, tmp_path):
     """Beside the running service; what is young stays, rows stay, and the folders are clean."""
     films, bad = make_films(tmp_path / "films", 3), make_bad_files(tmp_path / "bad")
@@ -200,6 +205,7 @@ def test_prune_removes_old_originals(watched, tmp_path):
     assert watched.accounting().balances
 
 
+@on_sqlite
 def test_prune_refuses_a_folder_that_is_no_home(watched):
     """Exit code 78: with the wrong home folder, files would seem to be missing."""
     done = run_command(

@@ -6,6 +6,7 @@ import shutil
 from contextlib import closing
 
 import pytest
+from engines import on_postgresql
 from installed_command import make_bad_files, make_films, run_command
 from store_records import make_analysed, make_arrival, make_model
 
@@ -23,6 +24,7 @@ def status_of(watched, *options):
     return run_command("status", "--home", watched.home, *options, XRAY_BATCH_DATABASE_URL=watched.database_url)
 
 
+@on_postgresql
 def test_beside_a_running_service(watched, tmp_path):
     """It tells the account, the answers of the day, what waits, the database, the disk, and the service."""
     for path in [*make_films(tmp_path / "films", 2), *make_bad_files(tmp_path / "bad")]:

@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from engines import on_postgresql, on_sqlite
 from installed_command import files_below, make_bad_files, make_films, run_command
 
 from xray_batch.database import write_transaction
@@ -49,6 +50,7 @@ def test_files_become_rows_and_are_filed_away(watched, tmp_path):
     assert "Traceback" not in watched.log
 
 
+@on_postgresql
 def test_sigterm_drains(watched, tmp_path):
     """SIGTERM in the middle of a burst: exit 0, what is in hand is finished, the rest waits for the next start."""
     burst = make_films(tmp_path / "films", 40)
@@ -66,6 +68,7 @@ def test_sigterm_drains(watched, tmp_path):
     assert watched.stop() == 0
 
 
+@on_sqlite
 def test_files_that_wait_at_the_start_are_found(watched, tmp_path):
     """What was dropped while no service ran, and what an earlier run left in the spool, is processed."""
     waiting, claimed = make_films(tmp_path / "films", 2)
@@ -79,6 +82,7 @@ def test_files_that_wait_at_the_start_are_found(watched, tmp_path):
     assert [path.name for path in files_below(watched.home / "processed")] == [waiting.name, claimed.name]
 
 
+@on_sqlite
 def test_systemd_is_told_once(watched, tmp_path):
     """READY=1 is sent once, when the model is loaded and the inbox scanned, and STOPPING=1 at the end."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
@@ -94,6 +98,7 @@ def test_systemd_is_told_once(watched, tmp_path):
             systemd.recv(100)
 
 
+@on_postgresql
 def test_the_watchdog_hears_of_the_loop_not_of_the_process(watched, tmp_path):
     """The service beats while it waits, for files or for an inbox that is away; not while its loop stands still."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
@@ -120,6 +125,7 @@ def test_the_watchdog_hears_of_the_loop_not_of_the_process(watched, tmp_path):
         assert watched.stop() == 0
 
 
+@on_postgresql
 def test_no_file_name_or_patient_in_the_log(watched):
     """The log of a run over files with names and patients holds neither."""
     watched.start()
@@ -132,6 +138,7 @@ def test_no_file_name_or_patient_in_the_log(watched):
         assert marker not in watched.log
 
 
+@on_sqlite
 def test_status_accounts_for_every_file(watched, tmp_path):
     """`status` prints the account and what the running service says of itself."""
     for path in make_films(tmp_path / "films", 2):
@@ -150,10 +157,9 @@ def test_status_accounts_for_every_file(watched, tmp_path):
     assert (facts["service_claiming"], facts["service_breaker_open"]) == (True, False)
 
 
+@on_sqlite
 def test_a_second_service_on_sqlite_is_refused(watched):
     """A SQLite database has one service: the second ends with exit code 78 and a sentence."""
-    if not watched.database_url.startswith("sqlite"):
-        pytest.skip("PostgreSQL may have several services")
     watched.start()
     watched.wait_until_ready()
     done = run_command("watch", "--home", watched.home, XRAY_BATCH_DATABASE_URL=watched.database_url)
@@ -162,6 +168,7 @@ def test_a_second_service_on_sqlite_is_refused(watched):
     assert "Traceback" not in done.err
 
 
+@on_postgresql
 def test_urgent_films_pass_those_that_wait(watched, tmp_path):
     """Dropped into the midst of a burst, they have their answers long before it is done, and the burst gets on."""
     films = make_films(tmp_path / "films", 130)
@@ -183,6 +190,7 @@ def test_urgent_films_pass_those_that_wait(watched, tmp_path):
     assert watched.stop() == 0
 
 
+@on_sqlite
 def test_a_renamed_film_does_not_wait_and_one_written_in_place_does(watched, tmp_path):
     """With a settle time that outlasts the test, only the renamed one is answered, in whatever way it was renamed."""
     films = make_films(tmp_path / "films", 4)

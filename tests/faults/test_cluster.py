@@ -6,7 +6,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-import pytest
+from engines import on_postgresql
 from installed_command import (
     Finished,
     WatchedFolder,
@@ -20,7 +20,7 @@ from ray_cluster import RayCluster, RayNode, running_ray
 
 from xray_batch.records import Accounting
 
-pytestmark = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+pytestmark = on_postgresql
 
 FILMS = 96
 

@@ -7,6 +7,7 @@ import time
 from contextlib import closing
 
 import pytest
+from engines import on_sqlite
 from fault_checker import check, expected
 from fault_drops import Burst
 from postgresql_server import SERVER_OPTIONS, running_postgresql
@@ -32,7 +33,7 @@ def server():
     ("files", "times"),
     [(120, 3), pytest.param(1000, 10, marks=(pytest.mark.soak, pytest.mark.timeout(1800)))],
 )
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # not used; the server is the test's own
+@on_sqlite  # not used; the server is the test's own
 def test_crashes_of_postgresql(service, server, files, times):
     """`pg_ctl stop -m immediate` in a burst: nothing is lost or doubled, no service has to be started anew."""
     service.database_url = server.url_of("results")
@@ -64,7 +65,7 @@ def test_crashes_of_postgresql(service, server, files, times):
     )
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 def test_a_locked_sqlite_database_is_waited_for(service):
     """Somebody else holds the file for longer than a transaction waits: no attempt is burnt, no file is given up."""
     burst = Burst(service.home, SEED)

@@ -10,6 +10,7 @@ import time
 from contextlib import closing
 
 import pytest
+from engines import on_sqlite
 from fault_checker import check, expected, sha256_of
 from fault_drops import MARKER, Burst
 from health_client import ask
@@ -28,8 +29,6 @@ SEED = int(os.environ.get("FAULT_SEED", "20261131"))
 
 #: More than the kernel keeps for one watch: its queue has 16,384 places unless somebody has changed that.
 EVENTS = 60_000
-
-one_engine = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # no event goes through the database
 
 
 def metric(service: WatchedFolder, name: str) -> float:
@@ -58,7 +57,7 @@ def flood(service: WatchedFolder) -> None:
         flicker.unlink()
 
 
-@one_engine
+@on_sqlite
 def test_an_overflow(service):
     """Films whose events the kernel has thrown away are found, and later events are heard again."""
     burst = Burst(service.home, SEED)
@@ -74,7 +73,7 @@ def test_an_overflow(service):
     finish(service, burst)
 
 
-@one_engine
+@on_sqlite
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_an_overflow_of_twenty_thousand_files(service, capsys, monkeypatch, tmp_path):
@@ -96,7 +95,7 @@ def test_an_overflow_of_twenty_thousand_files(service, capsys, monkeypatch, tmp_
         os.write(1, f"\ninotify overflow | 20000 files | 0 lost, 0 doubled | idle {seconds:.0f} s | {SEED}\n".encode())
 
 
-@one_engine
+@on_sqlite
 @pytest.mark.parametrize("limit", ["max_inotify_instances", "max_inotify_watches"])
 def test_no_watch_to_be_had_at_the_start(service, limit):
     """Where the user has no watches left the service starts, says that it polls, and takes every film."""

@@ -13,6 +13,7 @@ from contextlib import suppress
 
 import pytest
 import sqlalchemy as sa
+from engines import on_sqlite
 from fault_checker import check, expected, sha256_of
 from fault_drops import Burst
 from fault_points import FaultPoints, die_at, without_renameat2
@@ -140,7 +141,7 @@ def test_killed_again_and_again(site, monkeypatch):
     site.check()
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
 def test_refused_at_every_point(site, monkeypatch, number):
     """An error of the disk, or a database that is away, at the n-th change, for every n: the service goes on.

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from dicom_factory import raw_element, write_dicom
+from engines import on_sqlite
 from fault_checker import check, expected
 from fault_drops import Burst
 from film_encodings import png_chunk
@@ -131,7 +132,7 @@ def peak_memory(pid: int) -> int:
     return int(kilobytes) << 10
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 def test_bombs(service: WatchedFolder, tmp_path: Path) -> None:
     """Each is refused with its code; the service's own memory grows by less than 200 MB, and the films go on."""
     service.settings["XRAY_BATCH_UNPACK_ZIP"] = "true"
@@ -161,7 +162,7 @@ def test_bombs(service: WatchedFolder, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [120, pytest.param(2000, marks=LONG)])
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 def test_damaged_films(service: WatchedFolder, tmp_path: Path, count: int) -> None:
     """Bits flipped, bytes cut out and repeated: each film has a row, analysed or refused by a code of its own."""
     chance = random.Random(SEED)
@@ -208,7 +209,7 @@ def _films(folder: Path) -> list[bytes]:
     return [path.read_bytes() for path in home.rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 def test_what_is_no_single_file_is_left_alone(service: WatchedFolder, tmp_path: Path) -> None:
     """Links, pipes, sockets, and files of two names stay where they are, and nothing behind them is read."""
     secret = tmp_path / "secret.png"
@@ -238,7 +239,7 @@ def test_what_is_no_single_file_is_left_alone(service: WatchedFolder, tmp_path: 
 
 
 @pytest.mark.parametrize("swaps", [1500, pytest.param(10_000, marks=LONG)])
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 def test_a_link_that_takes_a_files_place(service: WatchedFolder, tmp_path: Path, swaps: int) -> None:
     """While a racer swaps files and links to a secret all the time, the secret is never taken, nor its name lost."""
     secret = tmp_path / "secret"

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
+from engines import on_postgresql
 from fault_checker import check, expected
 from fault_drops import Burst
 from installed_command import WatchedFolder, catches, run_command
@@ -102,7 +103,7 @@ def test_killed_again_and_again(service):
     judge(service, burst)
 
 
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@on_postgresql
 def test_the_other_takes_over(service):
     """What a service had in hand when it died for good is answered by another, once its leases have ended."""
     burst = Burst(service.home, SEED)
@@ -135,6 +136,7 @@ def stopped_in_the_middle(service: WatchedFolder, burst: Burst, victim: subproce
     return False
 
 
+@on_postgresql
 def test_fifty_identical_drops(service, tmp_path):
     """Fifty files of the same bytes at once have one answer, and forty-nine are duplicates, all of them kept."""
     burst = Burst(service.home, SEED)
@@ -165,7 +167,7 @@ def test_ended_all_the_time(service, end):
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@on_postgresql
 def test_a_process_that_was_asleep_comes_too_late(service):
     """Stopped for three times its lease and woken, a service cannot store what others have answered meanwhile."""
     burst = Burst(service.home, SEED)

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from dicom_factory import chest_dataset, raw_element, save, write_dicom
+from engines import on_postgresql
 from fault_drops import MARKER
 from film_encodings import png_chunk
 from health_client import ask
@@ -115,6 +116,7 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for children in started for child in children]
 
 
+@on_postgresql
 def test_no_marker_is_told(service, tmp_path):
     """Not by the log, the state file, health, figures, `status` or `doctor`; decoders are killed meanwhile."""
     films = marked_films(tmp_path / "films")

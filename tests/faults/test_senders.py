@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from dicom_factory import RAMP, write_dicom
+from engines import on_sqlite
 from fault_checker import check, expected, sha256_of
 from fault_drops import MARKER, Burst
 from installed_command import WatchedFolder, make_films
@@ -41,8 +42,6 @@ ODD_NAMES = (
     b"film.reason.json.png",
 )
 
-one_engine = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # senders do not meet the database
-
 
 def finish(service: WatchedFolder, burst: Burst) -> None:
     """Wait until all is done, stop the service and check."""
@@ -71,7 +70,7 @@ def study(folder: Path, films: list[Path], burst: Burst) -> Path:
     return folder
 
 
-@one_engine
+@on_sqlite
 def test_programs_that_people_use(service, burst, tmp_path):
     """Folders sent by cp, mv, tar, install and rsync arrive, every film once."""
     films = make_films(tmp_path / "films", 30)
@@ -94,7 +93,7 @@ def test_programs_that_people_use(service, burst, tmp_path):
     finish(service, burst)
 
 
-@one_engine
+@on_sqlite
 def test_odd_names(service, burst, tmp_path):
     """A film of any name is answered and filed, below its own folder."""
     for film, name in zip(make_films(tmp_path / "films", len(ODD_NAMES)), ODD_NAMES, strict=True):
@@ -103,7 +102,7 @@ def test_odd_names(service, burst, tmp_path):
     finish(service, burst)
 
 
-@one_engine
+@on_sqlite
 def test_slow_writers(service, burst, tmp_path):
     """Pauses of three settle times within a film, its file open or closed meanwhile, cut none short."""
     films = make_films(tmp_path / "films", 24)
@@ -136,7 +135,7 @@ def test_slow_writers(service, burst, tmp_path):
     finish(service, burst)
 
 
-@one_engine
+@on_sqlite
 def test_a_writer_that_keeps_its_file_open(service, burst, tmp_path):
     """Films that are whole, renamed and still open wait; what their writers add in the end is part of the answer."""
     held = []
@@ -156,7 +155,7 @@ def test_a_writer_that_keeps_its_file_open(service, burst, tmp_path):
     finish(service, burst)
 
 
-@one_engine
+@on_sqlite
 def test_files_that_vanish_or_are_replaced(service, burst, tmp_path):
     """Senders take their films away, rename them or put others in their place while the service looks at them."""
     chance = random.Random(SEED)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from engines import on_postgresql
 from fault_checker import check, expected
 from fault_drops import Burst
 from installed_command import WatchedFolder
@@ -156,7 +157,7 @@ def test_a_share_that_hangs(service, share, tmp_path):
     assert "Traceback" not in service.log
 
 
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@on_postgresql
 def test_told_to_stop_while_the_share_hangs(service, share):
     """The service ends all the same, its leases given back; the next one does the work once the share is back."""
     burst = Burst(service.home, SEED)

@@ -12,6 +12,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
+from engines import on_postgresql
 
 from xray_batch import database, schema
 from xray_batch.database import check_file, make_engine, sqlite_may_use_wal
@@ -156,7 +157,7 @@ class TestSchemaEqualsMigrations:
         ],
         ids=["does nothing", "on another table", "disabled", "without its rights"],
     )
-    @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+    @on_postgresql
     def test_check_finds_a_trigger_that_is_not_what_it_seems(self, database_url, changes):
         """One that only has the right name, or does not act, is a difference."""
         execute(database_url, *changes)
