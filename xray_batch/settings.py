@@ -18,8 +18,8 @@ from pydantic import (
     field_validator,
 )
 
-from xray_batch.cores import usable_cores
 from xray_batch.errors import ConfigurationError
+from xray_batch.resources import usable_cores
 
 DeviceName: TypeAlias = Literal["auto", "cpu", "cuda"]
 PrecisionName: TypeAlias = Literal["auto", "float32", "bfloat16"]

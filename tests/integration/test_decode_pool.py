@@ -326,12 +326,12 @@ def test_no_film_waits_for_a_worker_that_is_replaced(image_file, monkeypatch):
             return start(**options)
 
         pool._start_worker = start_when_told
-        for job in range(7):
+        for job in range(8):
             pool.submit(f"{job}", image_file)
-        assert sorted(take(pool).job for _ in range(6)) == [f"{job}" for job in range(6)]
+        assert sorted(take(pool).job for _ in range(7)) == [f"{job}" for job in range(7)]
         assert pool.take(0.2) is None
         may_start.set()
-        assert take(pool).job == "6"
+        assert take(pool).job == "7"
 
 
 def test_the_memory_of_a_film_is_used_again(tmp_path):
@@ -347,21 +347,30 @@ def test_the_memory_of_a_film_is_used_again(tmp_path):
 
 
 def test_a_film_too_large_for_a_used_worker_gets_a_new_one(image_file, monkeypatch):
-    """What other films left in a worker's memory is not held against one; alone in a worker, it is."""
-    decode, pids = DecodeWorker.decode, []
+    """What other films left in a worker's memory is not held against one; alone in a worker, it is.
+
+    Of three workers that had others, one makes way for it.
+    """
+    decode, pids, is_short = DecodeWorker.decode, set(), threading.Event()
 
     def decode_with_little_memory(worker, path):
         reply, pixels = decode(worker, path)
-        pids.append(worker._process.pid)
-        return (short, None) if worker._files > 1 or path.name == "always" else (reply, pixels)
+        pids.add(worker._process.pid)
+        is_too_large = is_short.is_set() and (worker._files > 1 or path.name == "always")
+        return (short, None) if is_too_large else (reply, pixels)
 
     message = "Decoding the file takes more memory than a decode worker may have."
     rejection = Rejection(reason_code=ReasonCode.TOO_LARGE, reason=message)
     short = Reply(seconds=0.1, rejection=rejection, short_of_memory=True)
     monkeypatch.setattr(DecodeWorker, "decode", decode_with_little_memory)
-    with started() as pool:
-        assert [decode_one(pool, image_file).reply.rejection for _ in range(2)] == [None, None]
-        assert pids[0] == pids[1] != pids[2]
+    with started(workers=3) as pool:
+        while len(pids) < 3:
+            use_all(pool, 3, image_file)
+        used = worker_pids()
+        is_short.set()
+        assert decode_one(pool, image_file).reply.rejection is None
+        wait_until_ready(3)
+        assert len(worker_pids() - used) == 1
         assert decode_one(pool, image_file.rename(image_file.with_name("always"))).reply.rejection == rejection
 
 

@@ -273,6 +273,29 @@ def test_what_is_claimed_is_recorded_before_the_next_scan(home, monkeypatch):
         service._intake.run(["0.png"])
         assert (store.accounting().arrivals, len(scans)) == (6, 2)
         assert len(files_below(home.spool)) == 7
+        (home.inbox / "late.png").write_text("a film whose event came in between")
+        service._take_in()
+        assert (store.accounting().arrivals, len(scans)) == (7, 2)
+        assert service._next_scan <= service._scanned_at
+        service._take_in()
+        assert len(scans) == 3
+
+
+def test_an_urgent_film_that_has_not_settled_is_looked_at_soon(home, monkeypatch):
+    """Though the spool has no room for routine ones, of which nothing is known then."""
+    monkeypatch.setattr(intake_module, "_SPOOL_FILES", 2)
+    settings = Settings(home=home.home, settle_seconds=2, scan_seconds=3600)
+    clock = itertools.count(100.0, 10.0)
+    with closing(Store(open_database(settings.resolved_database_url))) as store:
+        service = Service(home, ScriptedPipeline({}), store, settings, Vitals())
+        monkeypatch.setattr(service._intake._tracker, "_clock", lambda: next(clock))
+        assert service._intake.run() == 2
+        drop_more(home, 1, "urgent")
+        assert service._intake.run() == 2
+        assert store.accounting().arrivals == 2
+        drop_more(home, 0, "urgent")
+        assert service._intake.run() == 3600
+        assert store.accounting().arrivals == 3
 
 
 def test_hashing_makes_way_for_answers(home, monkeypatch):

@@ -7,8 +7,8 @@ from typing import Final
 
 from xray_batch.bench.measures import Machine
 from xray_batch.classify import describe_device, select_device
-from xray_batch.cores import usable_cores
 from xray_batch.libraries import COMPUTING, versions
+from xray_batch.resources import usable_cores
 from xray_batch.settings import Settings
 
 #: Cores that other work may keep busy before it shows in the figures.

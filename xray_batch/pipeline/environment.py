@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from xray_batch.cores import cpu_quota, usable_cores
+from xray_batch.resources import cpu_quota, usable_cores
 
 #: Variables that a worker's interpreter needs; no other reaches it, secrets least of all.
 _ENVIRONMENT: Final = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "TZ", "TMPDIR")

@@ -13,7 +13,7 @@ import hashlib
 import os
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -22,7 +22,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from xray_batch.cores import usable_cores
 from xray_batch.decode import is_zip
 from xray_batch.errors import DatabaseRefusedError
 from xray_batch.intake import UnpackFolder, is_ignored, printable
@@ -30,12 +29,12 @@ from xray_batch.pipeline.engine import ARCHIVE_SECONDS, Failure, Job, Pipeline, 
 from xray_batch.pipeline.regular_file import open_regular_file
 from xray_batch.pipeline.unpack import UnpackEnd, Unpacking
 from xray_batch.records import Arrival, Disposition, Finished, Outcome, ResultRecord
+from xray_batch.resources import usable_cores
 from xray_batch.store import Store
 
 _CHANGED: Final = "the file changed while it was being read"
 
-#: Files hashed, and looked up in the database, at a time: few at first, for the workers wait for them, then twice as
-#: many each time.
+#: Files looked up in the database at a time: few at first, for the workers wait for them, then twice as many each time.
 _CHUNK: Final = 64
 _FIRST_CHUNK: Final = 4
 
@@ -174,15 +173,14 @@ def process_in_place(
         If the database cannot be used; run again for what is left.
     """
     run = _Run(pipeline, store, max_attempts=max_attempts, on_answers=on_answers, on_failure=on_failure)
-    items = run.open(files, root, run_id or uuid.uuid4())
-    if unpack_in is not None:
-        items = run.unpacked(items, unpack_in, on_unpacked)
-    store.register_model(pipeline.model)
-    work: Iterable[_Work] = run.new_work(items)
-    attempt = 1
-    while work:
-        work = run.round(work, attempt)
-        attempt += 1
+    with closing(run.open(files, root, run_id or uuid.uuid4())) as opened:
+        items = opened if unpack_in is None else run.unpacked(opened, unpack_in, on_unpacked)
+        store.register_model(pipeline.model)
+        work: Iterable[_Work] = run.new_work(items)
+        attempt = 1
+        while work:
+            work = run.round(work, attempt)
+            attempt += 1
     return run.summary
 
 
@@ -205,7 +203,7 @@ class _Run:
         self._on_answers = on_answers
         self._on_failure = on_failure
 
-    def open(self, files: Iterable[Path], root: Path, run_id: uuid.UUID) -> Iterator[_Work]:
+    def open(self, files: Iterable[Path], root: Path, run_id: uuid.UUID) -> Generator[_Work]:
         """Hash files some way ahead, in threads; those that cannot be read have failed and are not yielded."""
         ahead: deque[tuple[Path, Path, Future[_Hashed]]] = deque()
         hashers = ThreadPoolExecutor(min(_HASHERS, usable_cores()), thread_name_prefix="hash")

@@ -100,7 +100,8 @@ class DecodePool(Generic[T]):
     """Decode jobs in several processes; results come in the order in which they are ready, urgent ones first.
 
     One thread per worker keeps it busy, replaces it when it is used up or dies, and hands results over.  The first
-    starts with the pool, each other one when there is more to do than workers: for one file on a large machine, one.
+    starts with the pool, each other one when more files are inside than there are workers: one file takes one worker,
+    however large the machine is.
     Memory is bounded by the caller: at most `submit` calls minus `take` results are inside.  With `least_side`
     a small copy in a file will do, see :meth:`xray_batch.decode.Source.render`.  `measure` has the rendered pictures
     measured too.
@@ -130,11 +131,11 @@ class DecodePool(Generic[T]):
         return self
 
     def _start_thread(self) -> None:
-        number = len(self._threads) + 1
-        share = number / self._workers
+        number = len(self._threads)
+        share = 1 - number / (2 * self._workers)  # so that they are not used up together
         thread = threading.Thread(target=self._serve, args=(share,), name=f"decode-{number}", daemon=True)
-        self._threads.append(thread)
         thread.start()
+        self._threads.append(thread)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -178,26 +179,27 @@ class DecodePool(Generic[T]):
 
     def _serve(self, share: float) -> None:
         worker: DecodeWorker | None = None
+        request: _Request[T] | None = None
         try:
             worker = self._start_worker(share=share)
             while not self._closing.is_set():
-                if worker.is_used_up:  # before it takes a file: another worker has that while the next one starts
+                if worker.is_used_up:  # before it takes a file, which another worker may have while the next one starts
                     worker.close()
                     worker = None  # a closed one must not be closed again, should the next not start
                     worker = self._start_worker()
-                if (request := self._jobs.get()) is None or self._closing.is_set():
+                request = request or self._jobs.get()
+                if request is None:
                     break
                 if worker.is_used_up:  # it has died since
-                    self._jobs.put(request, urgent=True)
                     continue
                 decoded = self._decode(request, worker)
                 if decoded.reply.short_of_memory and worker.retire():
-                    self._jobs.put(request, urgent=True)  # it had its turn
-                    continue
+                    continue  # with a new worker: others may be used, too
                 rejection = decoded.reply.rejection
                 if request.unpack_in and rejection and rejection.reason_code is ReasonCode.ZIP_ARCHIVE:
                     decoded = self._unpack(decoded, Unpacking(request.path, request.unpack_in))
                 self._decoded.put(decoded, urgent=request.urgent)
+                request = None
         except Exception as error:  # noqa: BLE001 - a thread that dies in silence would leave its caller waiting
             self._decoded.put(DecoderDiedError(f"decode workers cannot be used: {error}"), urgent=True)
         finally:

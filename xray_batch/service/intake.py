@@ -49,7 +49,7 @@ _REFILL_SHARE: Final = 0.25
 
 #: Between two scans, at least; and so many times what the last one took, for an inbox of 100,000 files.
 _SCAN_SECONDS_AT_LEAST: Final = 0.1
-_SCANS_APART: Final = 10.0
+_TIMED_SCANS_APART: Final = 10.0
 
 
 class Intake:
@@ -102,7 +102,7 @@ class Intake:
         self._urgent_came = False
         self._scanned_at = float("-inf")
         self._more = False  #: at the last scan, more could be claimed
-        self._waiting = False  #: at the last scan, some were not complete, or nothing is known of them
+        self._waiting = False  #: at the last scan, some were not complete yet
         self._held_back: set[bool] = set()  #: kinds, urgent or not, for which the spool had no room left then
         self._is_behind = False  #: some in the spool are not recorded yet
         self.scan_seconds = 0.0  #: what the last scan took
@@ -110,8 +110,9 @@ class Intake:
     def run(self, renamed: Collection[str] = ()) -> float:
         """Claim what is complete in the inbox, and record what is in the spool and not recorded.
 
-        Some at a time, so that neither a huge drop nor a full spool keeps the service from its work; what was claimed
-        is recorded before the next scan, unless that is due or a name was given.
+        Some at a time, so that neither a huge drop nor a full spool keeps the service from its work.  What was claimed
+        is recorded before the next scan, unless that is due or a name was given; a scan that so was left out comes
+        right after.
         An inbox that cannot be read, a share that is down for instance, stops nothing else.
 
         Parameters
@@ -129,16 +130,18 @@ class Intake:
         OSError
             If the disk takes nothing at all.
         """
-        if renamed or not self._is_behind or time.monotonic() >= self._scanned_at + self._seconds_to_next():
+        is_due = time.monotonic() >= self._scanned_at + self._seconds_to_next()
+        scans = bool(renamed) or not self._is_behind or is_due
+        if scans:
             self._claim(renamed)
         self._is_behind = self._record_claims()
-        return 0.0 if self._is_behind or self._more else self._seconds_to_next()
+        return self._seconds_to_next() if scans and not self._is_behind and not self._more else 0.0
 
     def _seconds_to_next(self) -> float:
         """Return the time between two scans; a file that has not settled is looked at again as soon as it may have."""
         settings = self._settings
         seconds = min(settings.settle_seconds, settings.scan_seconds) if self._waiting else settings.scan_seconds
-        return max(seconds, _SCAN_SECONDS_AT_LEAST, _SCANS_APART * self.scan_seconds)
+        return max(seconds, _SCAN_SECONDS_AT_LEAST, _TIMED_SCANS_APART * self.scan_seconds)
 
     def _claim(self, renamed: Collection[str]) -> None:
         self._more = self._waiting = False
@@ -244,10 +247,10 @@ class Intake:
                     raise
                 refused[why(error)] += 1
         self._held_back = quota.held_back
-        self._more = self._waiting = quota.passed_over != self._held_back
+        self._more = quota.passed_over != self._held_back
+        self._waiting = quota.wanted > quota.files + refused.total() + self._tracker.unreadable
         if not quota.passed_over:
             self._tell_of_left_files(Counter({str(kind): count for kind, count in found.left_alone.items()}) + refused)
-            self._waiting = len(found.files) > quota.files + refused.total() + self._tracker.unreadable
 
     def _tell_of_left_files(self, left: Counter[str]) -> None:
         """Say, when it changes, how many files stay in the inbox, and why."""

@@ -56,7 +56,7 @@ _EVENT_SECONDS: Final = 0.01
 #: Between two scans that events ask for while there is work, and at least so many times what the last one took: a scan
 #: of a full inbox takes as long as a film, one of 100,000 files a second.
 _SCANS_APART_SECONDS: Final = 0.25
-_SCANS_APART: Final = 4.0
+_EVENT_SCANS_APART: Final = 4.0
 
 #: Before the service goes on after the database or the disk failed; doubled while it goes on failing.
 _BACK_OFF_SECONDS: Final = 1.0
@@ -243,7 +243,7 @@ class Service:
     def _is_scan_due(self) -> bool:
         """Tell whether to scan in the midst of work: something urgent may have come."""
         now = time.monotonic()
-        apart = max(_SCANS_APART_SECONDS, _SCANS_APART * self._intake.scan_seconds)
+        apart = max(_SCANS_APART_SECONDS, _EVENT_SCANS_APART * self._intake.scan_seconds)
         return now >= self._next_scan or (self._wake.is_set() and now - self._scanned_at >= apart)
 
     def _take_in(self) -> None:

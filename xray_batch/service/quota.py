@@ -27,6 +27,7 @@ class Quota:
         self._places = places
         self._until = time.monotonic() + _SECONDS
         self._claimed: Counter[bool] = Counter()
+        self.wanted = 0  #: how many were wanted, claimed in the end or not
         self.passed_over: set[bool] = set()  #: kinds of which there may be more; nothing is known of these
 
     def wants(self, file: InboxFile) -> bool:
@@ -35,6 +36,7 @@ class Quota:
         is_in_time = not self._claimed or time.monotonic() < self._until
         at_most = BESIDE_URGENT if self._claimed[True] and not urgent else self._places[urgent]
         if is_in_time and self._claimed[urgent] < min(at_most, self._places[urgent]):
+            self.wanted += 1
             return True
         self.passed_over.add(urgent)
         return False

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -12,6 +11,7 @@ from xray_batch.errors import TrainingDataError
 from xray_batch.pipeline.pool import Decoded, DecodePool
 from xray_batch.pipeline.worker_process import WorkerLimits
 from xray_batch.records import InputSpec
+from xray_batch.resources import available_memory
 from xray_batch.settings import Settings
 from xray_batch.training.dataset import LabelledImage
 
@@ -56,12 +56,6 @@ def check_memory(images: Sequence[LabelledImage], spec: InputSpec) -> None:
             "fewer images"
         )
         raise TrainingDataError(message)
-
-
-def available_memory() -> int:
-    """Return how many bytes can be had without swapping: MemAvailable of proc(5)."""
-    facts = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
-    return int(facts["MemAvailable"].removesuffix("kB")) << 10
 
 
 def load_pixels(

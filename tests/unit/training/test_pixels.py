@@ -1,7 +1,5 @@
 """Pictures of labelled images: made by the service's workers, or refused with its reasons."""
 
-import os
-
 import numpy as np
 import pytest
 from input_specs import make_spec
@@ -12,7 +10,7 @@ from xray_batch.settings import Settings
 from xray_batch.standardize import make_picture
 from xray_batch.training import pixels as module
 from xray_batch.training.dataset import read_labels
-from xray_batch.training.pixels import Decoding, available_memory, check_memory, load_pixels
+from xray_batch.training.pixels import Decoding, check_memory, load_pixels
 
 ROWS = [(f"{number}.png", "normal", f"P{number}", "clinic") for number in range(5)]
 
@@ -70,8 +68,3 @@ def test_more_pictures_than_the_memory_holds(make_data, monkeypatch):
         "50000 images of 224 x 224 pixels take 18.7 GiB of memory in a training, and 3.0 GiB are available; "
         "let the stages end at a smaller side, or list fewer images"
     )
-
-
-def test_available_memory():
-    """It is a part of the machine's."""
-    assert 1 << 20 < available_memory() < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
