@@ -20,7 +20,7 @@ import pytest
 from engines import on_postgresql
 from fault_checker import check, expected
 from fault_drops import Burst
-from installed_command import WatchedFolder
+from installed_command import WatchedFolder, files_below
 from postgresql_server import free_port
 
 from xray_batch.revisions import open_database
@@ -93,12 +93,14 @@ def workers_of(process: subprocess.Popen[bytes]) -> set[int]:
 def hang_in_the_middle(service: WatchedFolder, share: Share, burst: Burst) -> set[int]:
     """Drop files, and stop the share before the decode workers can open the first of them; return the workers."""
     (process,) = service.processes
-    service.wait_until(lambda: len(workers_of(process)) == 2)
-    workers = workers_of(process)
-    for worker in workers:
-        os.kill(worker, signal.SIGSTOP)
-    drop(burst, 30)
     with closing(Store(open_database(service.database_url))) as store:
+        drop(burst, 6)  # so that there is work for two workers
+        service.wait_until(lambda: len(workers_of(process)) == 2)
+        service.wait_until(lambda: store.accounting() == expected(burst) and not files_below(service.home / "spool"))
+        workers = workers_of(process)
+        for worker in workers:
+            os.kill(worker, signal.SIGSTOP)
+        drop(burst, 30)
         service.wait_until(lambda: store.queue_status().leased)
     time.sleep(1)  # from the lease to the worker's queue it is milliseconds; should it take longer, the loop hangs, too
     share.hang()

@@ -3,7 +3,9 @@
 A real cluster is in `tests/faults/test_cluster.py`.
 """
 
+import os
 import socket
+import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -167,7 +169,6 @@ class PlayedRay:
         self._ends = {}
         self._numbers = count()
         self.started = Counter()  #: workers, by node
-        self.environments = []  #: that they asked for
         self.most_waiting = 0
 
     def nodes(self):
@@ -177,8 +178,7 @@ class PlayedRay:
     def remote(self, _kind):
         """Make actors."""
 
-        def options(*, scheduling_strategy, runtime_env, **_others):
-            self.environments.append(runtime_env["env_vars"])
+        def options(*, scheduling_strategy, **_others):
             return SimpleNamespace(remote=lambda: self._actor(scheduling_strategy))  # that is the node's name here
 
         return SimpleNamespace(options=options)
@@ -307,16 +307,6 @@ class TestRun:
         assert (summary.files, failed) == (len(self.FILES), {})
         assert ray.started["broken"] == lost["broken"] <= 2
 
-    @pytest.mark.parametrize(("said", "expected"), [(None, "passive"), ("active", "active")])
-    def test_threads_that_wait_leave_the_cores_to_the_decoders(self, said, expected, monkeypatch):
-        """The networks' threads sleep on a node, too, unless the driver's user says how they are to wait."""
-        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-        if said:
-            monkeypatch.setenv("OMP_WAIT_POLICY", said)
-        ray = PlayedRay(["a"], lambda _node, task: done(task))
-        self.run(ray)
-        assert ray.environments == [{"OMP_WAIT_POLICY": expected}]
-
     @pytest.mark.parametrize("when", ["at the start", "at work"])
     @pytest.mark.parametrize(
         "error",
@@ -374,3 +364,25 @@ class TestRun:
 
         with pytest.raises(BundleError, match="node a: there is no model bundle 'x'"):
             self.run(PlayedRay(["a"], play))
+
+
+SPY = """
+import os, sys
+
+class Spy:
+    def find_spec(self, name, *_others):
+        if name == "torch":
+            print(os.environ.get("OMP_WAIT_POLICY"))
+            raise SystemExit
+
+sys.meta_path.insert(0, Spy())
+import xray_batch.cluster.worker
+"""
+
+
+@pytest.mark.parametrize(("said", "expected"), [({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")])
+def test_threads_that_wait_leave_the_cores_to_the_decoders(said, expected):
+    """The networks' threads sleep on a node, too, unless its environment says otherwise: said before torch is loaded."""
+    variables = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | said
+    done = subprocess.run([sys.executable, "-c", SPY], env=variables, capture_output=True, text=True, check=False)
+    assert done.stdout == f"{expected}\n", done.stderr

@@ -35,7 +35,7 @@ SET_UP_COMMANDS = (
 #: What the README says of defaults that depend on the machine or the user.
 COMPUTED_DEFAULTS = {
     "home": "`~/.local/share/xray-batch`",
-    "decode_workers": "one per core, at most 8",
+    "decode_workers": "one per core, at most 32",
 }
 
 

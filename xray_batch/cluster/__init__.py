@@ -19,6 +19,13 @@ that is done twice records nothing twice, and no pixels go through an object sto
 Only the module ``driver`` imports ray, and only when it connects.
 """
 
+import os
+
+from xray_batch.pipeline.environment import waiting
+
+# On a node nothing of the package is loaded before this, and torch, which brings OpenMP, is by what follows.
+os.environ.update(waiting(os.environ))
+
 from xray_batch.cluster.driver import Listeners, connected, process_on_cluster
 
 __all__ = ["Listeners", "connected", "process_on_cluster"]

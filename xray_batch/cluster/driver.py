@@ -27,7 +27,6 @@ from xray_batch.errors import (
     TransientError,
     XrayBatchError,
 )
-from xray_batch.pipeline.environment import waiting
 from xray_batch.pipeline.in_place import FileAnswer, Summary
 from xray_batch.settings import DeviceName, Settings
 
@@ -277,7 +276,6 @@ class _Run:
             max_restarts=0,
             max_task_retries=0,
             scheduling_strategy=here,
-            runtime_env={"env_vars": waiting(os.environ)},  # of a process of its own, before it loads torch
         )
         member = _Member(place, kind.remote())
         self._members[place] = member
