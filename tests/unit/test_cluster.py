@@ -382,7 +382,7 @@ import xray_batch.cluster.worker
 
 @pytest.mark.parametrize(("said", "expected"), [({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")])
 def test_threads_that_wait_leave_the_cores_to_the_decoders(said, expected):
-    """The networks' threads sleep on a node, too, unless its environment says otherwise: said before torch is loaded."""
+    """The networks' threads sleep on a node, too, unless its environment says otherwise: before torch is loaded."""
     variables = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | said
     done = subprocess.run([sys.executable, "-c", SPY], env=variables, capture_output=True, text=True, check=False)
     assert done.stdout == f"{expected}\n", done.stderr
