@@ -65,7 +65,7 @@ class Proportion(_Facts):
     """A share of `n` images, with its 95 % confidence interval.
 
     It is from samples of the patients, or Wilson's over the patients where all images are alike or the patients are
-    few; in bundles of before, the packaged one too, Wilson's over the images.
+    few; in bundles of earlier versions, the packaged one among them, Wilson's over the images.
     """
 
     value: float = Field(ge=0, le=1)

@@ -53,6 +53,12 @@ def hash_images(paths: Sequence[Path], pixels: npt.NDArray[np.float32]) -> Image
     return ImageHashes(content=np.array(content, dtype=np.uint64), picture=picture)
 
 
+def hash_decoded(content_sha256: str, picture: npt.NDArray[np.float32]) -> ImageHashes:
+    """Hash one picture, shape (rows, columns), of a file whose SHA-256 is known, as :func:`hash_images` does."""
+    content = int.from_bytes(bytes.fromhex(content_sha256)[:8], "big")
+    return ImageHashes(content=np.array([content], dtype=np.uint64), picture=_difference_hash(picture)[None])
+
+
 def join_hashes(parts: Sequence[ImageHashes]) -> ImageHashes:
     """Put the hashes of several lists of images into one, in their order."""
     return ImageHashes(

@@ -99,7 +99,7 @@ def refuse_aside(aside: SetAside | None, film: FilmPrediction) -> None:
     TrainingDataError
         Naming both files.
     """
-    if aside is None or film.hashes is None:
+    if aside is None or film.hashes is None or film.members is None:  # what is not answered is left out
         return
     for _, index in find_copies(film.hashes, aside.hashes):
         message = f"{aside.paths[index]} (test) and {film.image.path} are copies of one film: {_LEAKS}"

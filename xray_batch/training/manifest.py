@@ -69,14 +69,14 @@ def calibrate_on(held_out: HeldOut, reference_source: str | None) -> Calibration
     TrainingDataError
         As :func:`xray_batch.training.calibration.fit_calibration`.
     """
-    reference = np.flatnonzero(is_of(held_out.images, reference_source))
+    chosen = np.flatnonzero(is_of(held_out.images, reference_source))
     sample = Sample(
         members=held_out.members,
         targets=held_out.targets,
         classes=CLASSES,
         patients=[image.patient for image in held_out.images],
     )
-    return fit_calibration(sample.take(reference))
+    return fit_calibration(sample.take(chosen))
 
 
 def drift_facts(held_out: HeldOut, reference_source: str | None, scaling: Scaling) -> DriftFacts:

@@ -17,8 +17,9 @@ from xray_batch.training.dataset import LabelledImage
 
 _WAIT_SECONDS: Final = 1.0
 
-#: How often a training holds each picture: as it was decoded, and once more on its side of the split.
-_COPIES: Final = 2
+#: How often a training holds each picture in float32: as it was decoded, once more on its side of the split, and twice
+#: while the standard deviation of that side is taken in float64.
+_COPIES: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -119,8 +119,8 @@ def make_splits(images: Sequence[LabelledImage], groups: npt.NDArray[np.intp], *
 def check_splits(images: Sequence[LabelledImage], groups: npt.NDArray[np.intp], splits: Sequence[Split]) -> None:
     """Refuse, before anything is trained, a training side without any image of normal, or of pneumonia.
 
-    Groups stay whole, so that happens where one of both has few of them.  A single validation side needs both,
-    too; parts that are held out in turn are put together.
+    That happens where few groups have one of both.  A single validation side needs both, too; parts that are held out
+    in turn are looked at together, by `check_reference`.
 
     Raises
     ------
@@ -138,9 +138,9 @@ def check_splits(images: Sequence[LabelledImage], groups: npt.NDArray[np.intp], 
             if lacking is not None:
                 found = groups[everything[chosen[everything]]]
                 message = (
-                    f"the {lacking} side of {name} has no image of {what}: the {len(found)} of the list are of too few "
-                    f"patients (copies of one image count as one patient: {len(np.unique(found))}), and none may be on "
-                    "both sides; add images of other patients"
+                    f"the {lacking} side of {name} has no image of {what}: there are too few, {len(found)} that are "
+                    f"not set aside, of {len(np.unique(found))} patients (copies of one image count as one patient); "
+                    "add images of other patients"
                 )
                 raise TrainingDataError(message)
 

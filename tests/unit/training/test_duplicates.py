@@ -1,5 +1,6 @@
 """Copies of an image are found, byte for byte or encoded anew; different films are not taken for copies."""
 
+import hashlib
 import io
 from pathlib import Path
 
@@ -14,7 +15,14 @@ from xray_batch.demo import sample_files
 from xray_batch.errors import TrainingDataError
 from xray_batch.standardize import make_picture
 from xray_batch.training.dataset import LabelledImage
-from xray_batch.training.duplicates import ImageHashes, find_copies, group_images, hash_images, merge_copies
+from xray_batch.training.duplicates import (
+    ImageHashes,
+    find_copies,
+    group_images,
+    hash_decoded,
+    hash_images,
+    merge_copies,
+)
 
 SPEC = make_spec(96, 96, trim_borders=True, stretch=(0.5, 99.5), smooth=True)
 
@@ -65,6 +73,13 @@ def test_same_bytes_are_found(films, tmp_path):
     first = hash_of(films[:2], tmp_path, [b"one", b"two"])
     second = hash_of(films[2:4], tmp_path, [b"three", b"one"])
     assert find_copies(first, second).tolist() == [[0, 1]]
+
+
+def test_of_a_decoded_file(films, tmp_path):
+    """What a decode worker says of a file makes the same hashes as the file itself."""
+    expected = hash_of(films[:1], tmp_path, [b"one"])
+    found = hash_decoded(hashlib.sha256(b"one").hexdigest(), make_picture(films[0], SPEC))
+    assert (found.content.tolist(), found.picture.tolist()) == (expected.content.tolist(), expected.picture.tolist())
 
 
 def test_many_are_compared_in_parts(monkeypatch):

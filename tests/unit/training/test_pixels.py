@@ -56,15 +56,15 @@ def test_a_file_that_cannot_be_read(make_data):
 
 
 def test_more_pictures_than_the_memory_holds(make_data, monkeypatch):
-    """Twice four bytes a pixel must be available; the refusal says what is needed, what there is, and what to do."""
+    """Sixteen bytes a pixel must be available; the refusal says what is needed, what there is, and what to do."""
     images = read_labels(make_data(ROWS)) * 10_000
-    needed = 50_000 * 224 * 224 * 4 * 2
+    needed = 50_000 * 224 * 224 * 16
     monkeypatch.setattr(module, "available_memory", lambda: needed)
     check_memory(images, make_spec(224, 224))
     monkeypatch.setattr(module, "available_memory", lambda: 3 << 30)
     with pytest.raises(TrainingDataError) as refused:
         check_memory(images, make_spec(224, 224))
     assert str(refused.value) == (
-        "50000 images of 224 x 224 pixels take 18.7 GiB of memory in a training, and 3.0 GiB are available; "
+        "50000 images of 224 x 224 pixels take 37.4 GiB of memory in a training, and 3.0 GiB are available; "
         "let the stages end at a smaller side, or list fewer images"
     )

@@ -18,8 +18,10 @@ from xray_batch.errors import BundleError, ConfigurationError, TrainingDataError
 from xray_batch.settings import Settings
 from xray_batch.standardize import prepare
 from xray_batch.training import bootstrap
-from xray_batch.training.dataset import fingerprint, read_labels
-from xray_batch.training.local_sample import without_copies
+from xray_batch.training.dataset import LabelledImage, fingerprint, read_labels
+from xray_batch.training.duplicates import ImageHashes
+from xray_batch.training.evaluation.predictions import FilmPrediction
+from xray_batch.training.local_sample import SetAside, refuse_aside, without_copies
 from xray_batch.training.recalibrate import CalibrationOrder, next_version, recalibrate
 
 CPU = torch.device("cpu")
@@ -220,6 +222,16 @@ def test_a_test_side_that_is_not_independent(row, copy, why, bundle_folder, make
     set_aside(data, {row[0]})
     with pytest.raises(TrainingDataError, match=rf"aside\.png \(test\) and .*{why}: what is set aside would not"):
         run(bundle_folder, data, tmp_path / "new")
+
+
+def test_what_gets_no_answer_is_no_copy_of_the_test_side():
+    """A blank picture is like every other blank one; it is left out, and refuses nothing."""
+    hashes = ImageHashes(content=np.array([1], np.uint64), picture=np.zeros((1, 32), np.uint8))
+    aside = SetAside(paths=[Path("aside.png")], hashes=hashes)
+    image = LabelledImage(path=Path("blank.png"), label="normal", patient_id="A1", source="ward")
+    refuse_aside(aside, FilmPrediction(image=image, members=None, hashes=hashes))
+    with pytest.raises(TrainingDataError, match="are copies of one film"):
+        refuse_aside(aside, FilmPrediction(image=image, members=np.full((2, 4), 0.25), hashes=hashes))
 
 
 def test_too_few_images_beside_the_test_side(bundle_folder, make_data, tmp_path):

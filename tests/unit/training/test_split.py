@@ -254,8 +254,8 @@ def test_a_class_of_one_patient(label, other, what):
         ([splits[lacking - 1]], "validation side of the split"),
     ):
         assert refusal(check_splits, images, groups, chosen) == (
-            f"the {side} has no image of {what}: the 40 of the list are of too few patients (copies of one image "
-            "count as one patient: 1), and none may be on both sides; add images of other patients"
+            f"the {side} has no image of {what}: there are too few, 40 that are not set aside, of 1 patients (copies "
+            "of one image count as one patient); add images of other patients"
         )
 
 
@@ -266,7 +266,7 @@ def test_a_class_of_copies():
     groups[:20] = groups[0]
     splits = make_splits(images, groups, folds=5, seed=0)
     sentence = refusal(check_splits, images, groups, splits)
-    assert "no image of normal: the 20 of the list are of too few patients" in sentence
+    assert "no image of normal: there are too few, 20 that are not set aside, of 1 patients" in sentence
 
 
 def test_sides_with_both():

@@ -272,7 +272,9 @@ def test_a_training_side_without_normal_images(order, make_data):
     rows = [(file, label, "P" if label == "normal" else patient, "kids") for file, label, patient, _ in ROWS]
     rows += [(f"more/{n}.png", "pneumonia", f"M{n}", "kids") for n in range(10)]
     order = replace(order, data=make_data(rows, "other"), options=options(folds=2))
-    with pytest.raises(TrainingDataError, match=r"^the training side of fold \d has no image of normal: the 30 of "):
+    with pytest.raises(
+        TrainingDataError, match=r"^the training side of fold \d has no image of normal: there are too few, 30 "
+    ):
         train(order)
     assert [path.name for path in (order.out / "training").iterdir()] == ["split.csv"]
 

@@ -325,8 +325,7 @@ def _told_apart(films: Analysed) -> npt.NDArray[np.bool_]:
     bacterial, viral = (
         set(sources[labels == kind].tolist()) for kind in (Finding.BACTERIAL_PNEUMONIA, Finding.VIRAL_PNEUMONIA)
     )
-    of_both = np.array([source in bacterial & viral for source in sources.tolist()])
-    chosen: npt.NDArray[np.bool_] = np.isin(labels, TOLD_APART) & of_both
+    chosen: npt.NDArray[np.bool_] = np.isin(labels, TOLD_APART) & np.isin(sources, list(bacterial & viral))
     return chosen
 
 

@@ -17,7 +17,7 @@ from xray_batch.pipeline.worker_process import WorkerLimits
 from xray_batch.records import Finding, ModelInput, Outcome, Rejection, SourceFormat
 from xray_batch.settings import Settings
 from xray_batch.training.dataset import LabelledImage
-from xray_batch.training.duplicates import ImageHashes, hash_images, join_hashes
+from xray_batch.training.duplicates import ImageHashes, hash_decoded, join_hashes
 from xray_batch.training.seen import find_seen, training_hashes
 
 #: Announces a piece of work of so many films, and returns a function to advance it.
@@ -215,7 +215,7 @@ def hash_films(
     advance = task("decode the films set aside", len(images))
     found: list[ImageHashes | None] = []
     for group in _groups(images, manifest, settings):
-        found += _hashes(group, images[len(found) : len(found) + len(group)])
+        found += _hashes(group)
         advance(len(group))
     return found
 
@@ -246,7 +246,7 @@ def _answer(
     ensemble: Ensemble,
     settings: Settings,
 ) -> Iterator[FilmPrediction]:
-    hashes = _hashes(group, images)
+    hashes = _hashes(group)
     seen = _find_seen(hashes, known)
     prepared = [_prepared(decoded, ensemble.manifest, settings) for decoded in group]
     classified = iter(_classify([found for found in prepared if isinstance(found, ModelInput)], ensemble))
@@ -263,10 +263,12 @@ def _answer(
         )
 
 
-def _hashes(group: Sequence[Decoded[int]], images: Sequence[LabelledImage]) -> list[ImageHashes | None]:
+def _hashes(group: Sequence[Decoded[int]]) -> list[ImageHashes | None]:
     return [
-        None if decoded.pixels is None else hash_images([image.path], decoded.pixels[None])
-        for decoded, image in zip(group, images, strict=True)
+        None
+        if decoded.pixels is None or decoded.reply.content_sha256 is None
+        else hash_decoded(decoded.reply.content_sha256, decoded.pixels)
+        for decoded in group
     ]
 
 

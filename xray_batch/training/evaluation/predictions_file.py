@@ -127,9 +127,9 @@ def read_predictions(path: Path, manifest: Manifest) -> Predictions:
 
 
 def _film(row: Mapping[str, str], architectures: tuple[str, ...], manifest: Manifest, path: Path) -> FilmPrediction:
-    label = row["label"]
+    label = row["label"].lower()
     if label not in TARGETS:
-        message = f"{path}: label of {row['file']} is {label!r}, expected one of {', '.join(TARGETS)}"
+        message = f"{path}: label of {row['file']} is {row['label']!r}, expected one of {', '.join(TARGETS)}"
         raise TrainingDataError(message)
     empty = next((name for name in ("file", "patient_id") if not row[name]), None)
     if empty:

@@ -84,6 +84,13 @@ def test_relative_files(predictions, manifest, tmp_path):
     assert read_predictions(path, manifest).films[0].image.path == tmp_path / "000.png"
 
 
+def test_labels_in_any_case(predictions, manifest, tmp_path):
+    """NORMAL is normal, as in a list of labels."""
+    write_predictions(path := tmp_path / "predictions.csv", predictions, manifest)
+    path.write_text(path.read_text(encoding="utf-8").replace(",normal,", ",NORMAL,", 1), encoding="utf-8")
+    assert read_predictions(path, manifest).films[0].image.label == "normal"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
