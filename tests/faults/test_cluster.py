@@ -118,8 +118,13 @@ def unique(rows: list[dict[str, object]]) -> list[dict[str, object]]:
 
 
 def comparable(rows: list[dict[str, object]]) -> dict[object, str]:
-    """Return rows by their content, without what is of one run alone; which of two copies came first is chance."""
+    """Return rows by their content, without what is of one run alone.
+
+    Which of two copies came first is chance, and so is which of two files under one SOP Instance UID came second.
+    """
     kept = [{name: value for name, value in row.items() if name not in (*OWN, "source_name")} for row in rows]
+    for row in kept:
+        row["warnings"] = [code for code in str(row["warnings"]).split(",") if code not in ("", "uid_conflict")]
     return {row["content_sha256"]: json.dumps(row, default=str, sort_keys=True) for row in kept}
 
 
