@@ -11,7 +11,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,13 +36,33 @@ class Share:
     folder: Path
     server: subprocess.Popen[bytes]
 
-    def hang(self) -> None:
-        """Answer nothing from now on."""
-        self.server.send_signal(signal.SIGSTOP)
+    def hang(self, callers: Collection[int]) -> None:
+        """Answer nothing from now on.
+
+        The processes that use the share are held meanwhile, so that none has a call that the server has taken and not
+        answered: FUSE waits for such a one even when the caller is killed, which NFS does not.
+        """
+        for pid in callers:
+            freeze(pid)
+        freeze(self.server.pid)
+        for pid in callers:
+            os.kill(pid, signal.SIGCONT)
 
     def answer(self) -> None:
         """Answer everything, also what has waited."""
         self.server.send_signal(signal.SIGCONT)
+
+
+def freeze(pid: int) -> None:
+    """Stop a process, and wait until each of its threads has ended the call that it was in."""
+    os.kill(pid, signal.SIGSTOP)
+    while any(state(task) != "T" for task in Path(f"/proc/{pid}/task").iterdir()):
+        time.sleep(0.01)
+
+
+def state(task: Path) -> str:
+    """Return the state of a thread: the third field of its `stat`, see proc_pid_stat(5)."""
+    return (task / "stat").read_text().rpartition(") ")[2][0]
 
 
 @pytest.fixture
@@ -103,9 +123,7 @@ def hang_in_the_middle(service: WatchedFolder, share: Share, burst: Burst) -> se
         drop(burst, 30)
         service.wait_until(lambda: store.queue_status().leased)
     time.sleep(1)  # from the lease to the worker's queue it is milliseconds; should it take longer, the loop hangs, too
-    share.hang()
-    for worker in workers:
-        os.kill(worker, signal.SIGCONT)
+    share.hang({process.pid, *workers})
     return workers
 
 
