@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from xray_batch.architectures import ARCHITECTURES
 from xray_batch.bundle import (
     GATE_NAME,
     HASHES_NAME,
@@ -35,7 +36,7 @@ from xray_batch.bundle import (
 from xray_batch.decode import RENDERING_VERSION
 from xray_batch.gate import PictureKind
 from xray_batch.records import Finding
-from xray_batch.resnet import ARCHITECTURES, ResNet
+from xray_batch.resnet import ResNet
 from xray_batch.settings import Settings
 from xray_batch.standardize import SQUASH_BILINEAR_ANTIALIAS
 from xray_batch.training.dataset import LabelledImage

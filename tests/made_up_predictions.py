@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from xray_batch.architectures import ARCHITECTURES
 from xray_batch.records import Finding
-from xray_batch.resnet import ARCHITECTURES
 from xray_batch.training.dataset import LabelledImage
 from xray_batch.training.evaluation.predictions import Predictions, predictions_of
 

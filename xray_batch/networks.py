@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -12,9 +12,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from xray_batch.resnet import ResNet
 
 N = TypeVar("N", bound=nn.Module)
-
-#: Channels of the four stages together.
-_CHANNELS: Final = {"resnet34": 960, "resnet50": 3840}
 
 
 class _PackedConvolution(nn.Module):
@@ -144,11 +141,6 @@ def _run_head(network: ResNet, stage: torch.Tensor) -> tuple[torch.Tensor, torch
     """Return logits and class maps of what the last stage gave."""
     logits: torch.Tensor = network.fc(network.avgpool(stage).flatten(1).to(network.fc.weight.dtype))
     return logits, torch.einsum("kc,ncij->nkij", network.fc.weight.float(), stage.float())
-
-
-def feature_count(architecture: str, grid: int) -> int:
-    """Return how many features :func:`forward_with_features` gives."""
-    return _CHANNELS[architecture] * grid**2
 
 
 def load_backbone(network: ResNet, weights: Mapping[str, torch.Tensor]) -> None:

@@ -1,54 +1,22 @@
-"""Residual networks for single-channel images.
+"""Residual networks for single-channel images, built from their designs.
 
-He et al., "Deep Residual Learning for Image Recognition", 2015, arXiv 1512.03385.  Weights have the names that they
-have in torchvision, whose networks these are but for the first convolution.  They are not taken from there because
-to import torchvision takes half as long as everything else that the service does before it is ready.
+Weights have the names that they have in torchvision, whose networks these are but for the first convolution.  They are
+not taken from there because to import torchvision takes half as long as everything else that the service does before
+it is ready.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, TypeAlias
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-#: A stage has twice the channels of the one before.
-_WIDTHS: Final = (64, 128, 256, 512)
-
-
-class _Convolution(NamedTuple):
-    """One convolution of a block."""
-
-    channels: int  #: that it gives
-    kernel: int  #: rows, and columns
-    stride: int = 1
-
-
-#: Gives the convolutions of a block of some width, the first block of a stage with the stride of the stage.
-_Block: TypeAlias = Callable[[int, int], tuple[_Convolution, ...]]
-
-
-def _basic(width: int, stride: int) -> tuple[_Convolution, ...]:
-    return _Convolution(width, 3, stride), _Convolution(width, 3)
-
-
-def _bottleneck(width: int, stride: int) -> tuple[_Convolution, ...]:
-    """Stride in the second convolution, not in the first: "ResNet v1.5", which torchvision's weights are for."""
-    return _Convolution(width, 1), _Convolution(width, 3, stride), _Convolution(4 * width, 1)
-
-
-#: By architecture: the blocks, and how many of them each stage has (He et al., table 1).
-_DESIGNS: Final[dict[str, tuple[_Block, tuple[int, ...]]]] = {
-    "resnet34": (_basic, (3, 4, 6, 3)),
-    "resnet50": (_bottleneck, (3, 4, 6, 3)),
-}
-
-ARCHITECTURES: Final = tuple(_DESIGNS)
+from xray_batch.architectures import DESIGNS, WIDTHS, Convolution
 
 
 class _Conv2d(nn.Conv2d):
     """Without bias, of the size of its input where the stride is 1; its weights are for :class:`ResNet` to draw."""
 
-    def __init__(self, channels: int, wanted: _Convolution) -> None:
+    def __init__(self, channels: int, wanted: Convolution) -> None:
         padding = wanted.kernel // 2
         super().__init__(channels, wanted.channels, wanted.kernel, wanted.stride, padding, bias=False)
 
@@ -65,7 +33,7 @@ class ResidualBlock(nn.Module):
         Of the input, which a convolution of one pixel brings to the shape of the output where that is another.
     """
 
-    def __init__(self, channels: int, convolutions: Sequence[_Convolution]) -> None:
+    def __init__(self, channels: int, convolutions: Sequence[Convolution]) -> None:
         super().__init__()
         self._steps = [(f"conv{number}", f"bn{number}") for number in range(1, len(convolutions) + 1)]
         before, stride = channels, 1
@@ -76,7 +44,7 @@ class ResidualBlock(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.downsample: nn.Module = nn.Identity()
         if stride != 1 or before != channels:
-            shortcut = _Conv2d(channels, _Convolution(before, 1, stride))
+            shortcut = _Conv2d(channels, Convolution(before, 1, stride))
             self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(before))
 
     def start_as_identity(self) -> None:
@@ -96,7 +64,7 @@ class ResidualBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A network of :data:`ARCHITECTURES`, with random weights.
+    """A network of :data:`~xray_batch.architectures.ARCHITECTURES`, with random weights.
 
     Weights of convolutions are drawn as by He et al., "Delving Deep into Rectifiers", 2015, arXiv 1502.01852.  The
     last batch norm of each block starts at zero (Goyal et al. 2017, arXiv 1706.02677, section 5.1).
@@ -116,13 +84,13 @@ class ResNet(nn.Module):
 
     def __init__(self, architecture: str, class_count: int, *, draw: bool = True) -> None:
         super().__init__()
-        block, depths = _DESIGNS[architecture]
-        channels = _WIDTHS[0]
-        self.conv1 = _Conv2d(1, _Convolution(channels, 7, 2))
+        block, depths = DESIGNS[architecture]
+        channels = WIDTHS[0]
+        self.conv1 = _Conv2d(1, Convolution(channels, 7, 2))
         self.bn1 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
-        for stage, (width, depth) in enumerate(zip(_WIDTHS, depths, strict=True), start=1):
+        for stage, (width, depth) in enumerate(zip(WIDTHS, depths, strict=True), start=1):
             blocks: list[nn.Module] = []
             for number in range(depth):
                 convolutions = block(width, 2 if stage > 1 and number == 0 else 1)

@@ -7,8 +7,9 @@ import torch
 import torchvision
 from torch import nn
 
+from xray_batch.architectures import ARCHITECTURES
 from xray_batch.networks import for_inference, forward_with_features, load_backbone
-from xray_batch.resnet import ARCHITECTURES, ResNet
+from xray_batch.resnet import ResNet
 
 CONSTRUCTORS = {"resnet34": torchvision.models.resnet34, "resnet50": torchvision.models.resnet50}
 

@@ -1,10 +1,15 @@
-"""The pipeline on the small bundle: how many films it takes together."""
+"""The pipeline on the small bundle: when it loads its networks, and how many films it takes together."""
+
+import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
 from PIL import Image
 
 from xray_batch.bundle import Bundle
+from xray_batch.errors import BundleError
 from xray_batch.pipeline.engine import Job, Pipeline
 from xray_batch.settings import Settings
 
@@ -20,11 +25,42 @@ def films(tmp_path):
 
 
 @pytest.fixture
+def damaged_bundle(bundle_folder, tmp_path):
+    """Give a bundle whose weights have changed."""
+    folder = shutil.copytree(bundle_folder, tmp_path / "damaged")
+    weights = folder / "resnet34.safetensors"
+    weights.chmod(0o644)
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    return folder
+
+
+@pytest.fixture
 def slow_film(tmp_path):
     """Write a film that takes long to decode."""
     path = tmp_path / "slow.png"
     Image.effect_noise((5000, 5000), 60).save(path)
     return path
+
+
+@pytest.mark.parametrize("module", ["in_place", "engine", "pool"])
+def test_decoding_begins_without_torch(module):
+    """Films can be handed to decode workers before torch is imported."""
+    program = f"import sys, xray_batch.pipeline.{module}; print({{'torch', 'torchvision'}} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"
+
+
+def test_networks_are_loaded_when_there_is_a_film(damaged_bundle, films, tmp_path):
+    """Weights that are not those of the manifest are found out before the first answer; without a film nobody looks."""
+    settings = Settings(home=tmp_path, batch_size=4, decode_workers=1, device="cpu")
+    jobs = iter([Job(path=path, context=None) for path in films[:3]])
+    with Pipeline(Bundle(damaged_bundle), settings) as pipeline:
+        assert not any(pipeline.run([]))
+        with pytest.raises(BundleError, match=r"has SHA-256 .*, the manifest says"):
+            list(pipeline.run(jobs))
+        assert next(jobs, None) is None  # the decode worker has had them meanwhile
+        with pytest.raises(BundleError, match="has SHA-256"):
+            pipeline.load()
 
 
 @pytest.mark.parametrize(("device", "most"), [("cpu", 1), ("cuda", 4)])
@@ -43,6 +79,7 @@ def pipeline(bundle_folder, tmp_path):
     """Give a pipeline with one decode worker, which takes longer to start than jobs to be handed over."""
     settings = Settings(home=tmp_path, batch_size=4, decode_workers=1, device="cpu")
     with Pipeline(Bundle(bundle_folder), settings) as pipeline:
+        pipeline.load()
         yield pipeline
 
 
@@ -65,6 +102,7 @@ def test_films_wait_only_while_every_worker_is_busy(bundle_folder, films, slow_f
     """Where a core has nothing to decode, it may as well classify."""
     settings = Settings(home=tmp_path, batch_size=4, decode_workers=2, device="cpu")
     with Pipeline(Bundle(bundle_folder), settings) as pipeline:
+        pipeline.load()
         jobs = [Job(path=path, context=None) for path in (*films[:2], slow_film)]
         assert [sorted(group) for group in groups_of(pipeline, jobs, 60)] == [["0", "1"], ["slow"]]
 

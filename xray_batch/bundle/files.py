@@ -4,17 +4,18 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
-import safetensors.torch
-from torch import nn
 
 from xray_batch.bundle.manifest import Manifest
 from xray_batch.bundle_folders import MANIFEST_NAME, MODEL_CARD_NAME
 from xray_batch.records import Finding
+
+if TYPE_CHECKING:
+    from torch import nn
 
 GATE_NAME: Final = "gate.safetensors"
 HASHES_NAME: Final = "training_images.safetensors"
@@ -23,12 +24,14 @@ HASHES_NAME: Final = "training_images.safetensors"
 _CLASSES: Final = "classes"
 
 
-def save_weights(network: nn.Module, classes: Sequence[Finding], path: Path) -> str:
+def save_weights(network: "nn.Module", classes: Sequence[Finding], path: Path) -> str:
     """Write a member's weights as float16 safetensors and return the file's SHA-256.
 
     Integer entries (the batch counters of batch norm) are kept as they are.  The metadata of the file say
     which finding each output stands for, so that no other order can be read into the weights.
     """
+    import safetensors.torch
+
     tensors = {
         name: (tensor.half() if tensor.is_floating_point() else tensor).cpu().contiguous()
         for name, tensor in network.state_dict().items()

@@ -2,21 +2,23 @@
 
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
-import safetensors.torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 
+from xray_batch.architectures import feature_count
 from xray_batch.bundle.files import read_classes
 from xray_batch.bundle.manifest import Manifest, MemberFacts
 from xray_batch.bundle_folders import MANIFEST_NAME, MODEL_CARD_NAME, bundle_folders, named_folder
 from xray_batch.errors import BundleError
 from xray_batch.gate import GateLimits, InputGate
-from xray_batch.networks import feature_count
-from xray_batch.resnet import ResNet
+
+if TYPE_CHECKING:
+    from xray_batch.resnet import ResNet
 
 
 class Bundle:
@@ -64,7 +66,7 @@ class Bundle:
             *([hashes.file] if hashes else []),
         ]
 
-    def load_networks(self) -> list[ResNet]:
+    def load_networks(self) -> "list[ResNet]":
         """Build the members, in the manifest's order, float32 on the CPU, in evaluation mode.
 
         Raises
@@ -133,7 +135,11 @@ class Bundle:
             raise BundleError(message)
         return content
 
-    def _load_member(self, member: MemberFacts) -> ResNet:
+    def _load_member(self, member: MemberFacts) -> "ResNet":
+        import safetensors.torch
+
+        from xray_batch.resnet import ResNet
+
         network = ResNet(member.architecture, len(self.manifest.classes), draw=False)
         content = self._read(member.file, member.sha256)
         try:

@@ -4,6 +4,7 @@ from typing import Final, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from xray_batch.architectures import ARCHITECTURES
 from xray_batch.drift import BINS
 from xray_batch.gate import PictureKind
 from xray_batch.records import (
@@ -15,7 +16,6 @@ from xray_batch.records import (
     ReferenceBins,
     Scaling,
 )
-from xray_batch.resnet import ARCHITECTURES
 
 #: Largest distance from 1 of shares that ought to sum to it.
 _SHARES_TOLERANCE: Final = 1e-6

@@ -6,6 +6,8 @@ so that `--help` answers at once.  Results go to stdout, logs and progress to st
 Exit codes: 0 done, 1 the work found a problem, 2 wrong usage, 78 configuration error (`EX_CONFIG`).
 """
 
+import atexit
+import gc
 import os
 import sys
 from typing import Final
@@ -88,6 +90,7 @@ app.add_typer(database.app, name="db")
 
 def main() -> None:
     """Run a command; an error that is no bug of ours is one sentence, never a traceback."""
+    atexit.register(gc.freeze)  # hundreds of thousands of objects of libraries need not be looked through at the end
     os.environ.update(waiting(os.environ) | threads(os.environ))
     try:
         app(prog_name="xray-batch")

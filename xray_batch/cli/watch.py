@@ -73,6 +73,7 @@ def watch(
         if embedded:
             check_file(settings.resolved_database_url)
             store.end_leases()  # whoever held them had the lock before us
+        pipeline.load()
         service = Service(folders, pipeline, store, settings, vitals)
         signal.signal(signal.SIGTERM, service.stop)
         signal.signal(signal.SIGINT, service.stop)

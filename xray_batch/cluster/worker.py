@@ -91,6 +91,7 @@ class Worker:
         with ExitStack() as stack:  # they end with the process
             self._store = stack.enter_context(closing(Store(open_database(settings.resolved_database_url))))
             self._pipeline = stack.enter_context(Pipeline(bundle, settings))
+            self._pipeline.load()  # a node that cannot is lost now, not with its first task
             stack.pop_all()
 
     def process(self, task: Task) -> Done:

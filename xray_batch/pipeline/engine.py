@@ -1,16 +1,17 @@
 """The pipeline: jobs in, groups of answers out."""
 
 import datetime as dt
+import gc
 import time
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
 from xray_batch.bundle import Bundle
-from xray_batch.classify import Ensemble, describe_device, select_device, select_dtype
 from xray_batch.decode import RENDERING_VERSION
 from xray_batch.errors import BundleError, DeviceMemoryError, ReasonCode
 from xray_batch.libraries import COMPUTING, versions
@@ -21,6 +22,11 @@ from xray_batch.pipeline.worker_process import WorkerLimits
 from xray_batch.records import Computation, Finished, InputSpec, ModelIdentity, ModelInput, Prediction, Rejection
 from xray_batch.settings import Settings
 from xray_batch.standardize import check_resize_rule, find_least_side, preprocess_sha256
+
+if TYPE_CHECKING:
+    import torch
+
+    from xray_batch.classify import Ensemble
 
 T = TypeVar("T")
 
@@ -64,6 +70,9 @@ class Answered(Generic[T]):
 class Pipeline:
     """Decode workers and an ensemble, for one caller at a time; to be entered before it is run.
 
+    To import torch and load the networks takes longer than anything else before the first answer.  It is done when the
+    decode workers have their first files, or by :meth:`load`.
+
     Parameters
     ----------
     bundle
@@ -73,15 +82,7 @@ class Pipeline:
     def __init__(self, bundle: Bundle, settings: Settings) -> None:
         check_fit(bundle)
         self.model = identify_model(bundle, settings)
-        self.device = select_device(settings.device)
-        dtype = select_dtype(settings.precision, self.device)
-        self._ensemble = Ensemble(bundle, device=self.device, dtype=dtype, batch_size=settings.batch_size)
-        self._computation = Computation(
-            device=describe_device(self.device),
-            precision=str(dtype).removeprefix("torch."),
-            libraries=", ".join(f"{name} {version}" for name, version in versions("xray-batch", *COMPUTING).items()),
-            batch_images=0,
-        )
+        self._bundle = bundle
         self._spec = bundle.manifest.input_spec
         self._ages = bundle.manifest.ages
         self._settings = settings
@@ -99,6 +100,46 @@ class Pipeline:
     ) -> None:
         """End the decode workers."""
         self._end_workers()
+
+    def load(self) -> None:
+        """Load the networks now, onto the device that the settings name.
+
+        Raises
+        ------
+        BundleError
+            If a file of the bundle differs from its hash or holds something else.
+        DeviceUnusableError
+            If the device cannot be used.
+        """
+        _ = self._ensemble
+
+    @cached_property
+    def device(self) -> "torch.device":
+        """Where the networks run."""
+        return self._ensemble.device
+
+    @cached_property
+    def _ensemble(self) -> "Ensemble":
+        gc.disable()  # what a library is made of stays: the garbage collector would go through it again and again
+        try:
+            from xray_batch.classify import Ensemble, select_device, select_dtype
+        finally:
+            gc.freeze()
+            gc.enable()
+        device = select_device(self._settings.device)
+        dtype = select_dtype(self._settings.precision, device)
+        return Ensemble(self._bundle, device=device, dtype=dtype, batch_size=self._settings.batch_size)
+
+    @cached_property
+    def _computation(self) -> Computation:
+        from xray_batch.classify import describe_device
+
+        return Computation(
+            device=describe_device(self._ensemble.device),
+            precision=str(self._ensemble.dtype).removeprefix("torch."),
+            libraries=", ".join(f"{name} {version}" for name, version in versions("xray-batch", *COMPUTING).items()),
+            batch_images=0,
+        )
 
     def _start_workers(self) -> DecodePool[Job[Any]]:
         settings = self._settings
@@ -139,9 +180,11 @@ class Pipeline:
                     else:
                         pool.submit(job, job.path, job.unpack_in, urgent=job.is_urgent)
                         inside += 1
+                if inside:
+                    self.load()
                 group = self._take_group(pool, inside, wait_seconds) if inside else []
                 inside -= len(group)
-                yield self._answer(group, wait_seconds)
+                yield self._answer(group, wait_seconds) if group else []
         finally:
             if inside:  # their results must not turn up in the next run, which starts new workers
                 self._end_workers()

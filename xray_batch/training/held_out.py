@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from xray_batch.architectures import ARCHITECTURES
 from xray_batch.bundle import Metric
 from xray_batch.classify import pool
 from xray_batch.errors import TrainingDataError
 from xray_batch.records import Finding, Scaling
-from xray_batch.resnet import ARCHITECTURES
 from xray_batch.spreadsheet import safe_cell
 from xray_batch.training.dataset import CLASSES, PATIENT_DATA_MODE, LabelledImage
 from xray_batch.training.evaluation.predictions_file import member_column

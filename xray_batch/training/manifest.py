@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from xray_batch.architectures import ARCHITECTURES
 from xray_batch.bundle import (
     HASHES_NAME,
     AgeFacts,
@@ -24,7 +25,6 @@ from xray_batch.classify import pool
 from xray_batch.drift import take_reference
 from xray_batch.libraries import COMPUTING, versions
 from xray_batch.records import InputSpec, Scaling
-from xray_batch.resnet import ARCHITECTURES
 from xray_batch.training.calibration import Calibration, Sample, fit_calibration
 from xray_batch.training.dataset import CLASSES, LabelledImage
 from xray_batch.training.held_out import HeldOut, is_of, p_pneumonia

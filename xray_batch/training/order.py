@@ -8,10 +8,10 @@ from typing import Final, Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from xray_batch.architectures import ARCHITECTURES
 from xray_batch.decode import RENDERING_VERSION
 from xray_batch.errors import ConfigurationError
 from xray_batch.records import AgeRange, InputSpec
-from xray_batch.resnet import ARCHITECTURES
 from xray_batch.standardize import SQUASH_BILINEAR_ANTIALIAS
 from xray_batch.training.augment import Augmentation
 from xray_batch.training.backbone import BackboneSource, FileBackbone, TorchvisionBackbone

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from pydantic import ValidationError
 
+from xray_batch.architectures import ARCHITECTURES
 from xray_batch.bundle import (
     GATE_NAME,
     HASHES_NAME,
@@ -27,7 +28,7 @@ from xray_batch.classify import placed, run_batches, softmax
 from xray_batch.errors import ConfigurationError, TrainingDataError
 from xray_batch.networks import for_inference, forward_with_features, load_backbone
 from xray_batch.records import InputSpec
-from xray_batch.resnet import ARCHITECTURES, ResNet
+from xray_batch.resnet import ResNet
 from xray_batch.standardize import measure_input, standardize
 from xray_batch.training.dataset import CLASSES, LabelledImage, fingerprint, read_images
 from xray_batch.training.duplicates import ImageHashes, group_images, hash_images, merge_copies

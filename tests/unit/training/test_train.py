@@ -14,13 +14,14 @@ import safetensors.torch
 import torch
 from bundle_factory import make_manifest as manifest
 
+from xray_batch.architectures import ARCHITECTURES
 from xray_batch.bundle import Bundle, write_manifest
 from xray_batch.classify import Ensemble
 from xray_batch.decode import decode_file
 from xray_batch.drift import take_bins
 from xray_batch.errors import ConfigurationError, TrainingDataError
 from xray_batch.records import Finding
-from xray_batch.resnet import ARCHITECTURES, ResNet
+from xray_batch.resnet import ResNet
 from xray_batch.settings import Settings
 from xray_batch.standardize import prepare
 from xray_batch.training import bootstrap, pixels

@@ -14,12 +14,12 @@ from made_up_predictions import CLASSES, members_of
 from PIL import Image, ImageOps
 
 from xray_batch import DISCLAIMER
+from xray_batch.architectures import ARCHITECTURES
 from xray_batch.bundle import Bundle
 from xray_batch.classify import Ensemble, describe_device
 from xray_batch.cli.evaluate import print_summary
 from xray_batch.decode import decode_file
 from xray_batch.errors import TrainingDataError
-from xray_batch.resnet import ARCHITECTURES
 from xray_batch.training.dataset import LabelledImage, fingerprint
 from xray_batch.training.evaluation.decode_again import is_seen
 from xray_batch.training.evaluation.facts import Curve, Report

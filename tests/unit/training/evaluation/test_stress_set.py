@@ -7,11 +7,11 @@ from bundle_factory import copy_bundle, read_facts, write_facts
 from installed_command import make_films
 from made_up_predictions import CLASSES, members_of
 
+from xray_batch.architectures import ARCHITECTURES
 from xray_batch.bundle import Bundle
 from xray_batch.classify import Ensemble, pool
 from xray_batch.decode import decode_file
 from xray_batch.records import Finding, GrayscaleImage, ImageHeader, SourceFormat
-from xray_batch.resnet import ARCHITECTURES
 from xray_batch.standardize import prepare, resize
 from xray_batch.training.dataset import LabelledImage
 from xray_batch.training.evaluation.predictions import Analysed, predictions_of

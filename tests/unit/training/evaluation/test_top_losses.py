@@ -8,9 +8,9 @@ from installed_command import make_films
 from made_up_predictions import CLASSES, members_of
 from PIL import Image, ImageOps
 
+from xray_batch.architectures import ARCHITECTURES
 from xray_batch.bundle import Bundle
 from xray_batch.classify import Ensemble
-from xray_batch.resnet import ARCHITECTURES
 from xray_batch.training.dataset import LabelledImage
 from xray_batch.training.evaluation import top_losses
 from xray_batch.training.evaluation.predictions import predictions_of
