@@ -25,6 +25,7 @@ from xray_batch.cli.options import (
 from xray_batch.cli.output import Format, print_table, progress_columns
 from xray_batch.errors import ConfigurationError
 from xray_batch.export import json_line
+from xray_batch.libraries import uncollected
 from xray_batch.visible import visible
 
 if TYPE_CHECKING:
@@ -139,10 +140,11 @@ def run_process(named: Named, settings: "Settings", form: Format, ray: str | Non
 @contextmanager
 def _this_machine(settings: "Settings", report: "_Report") -> "Iterator[Callable[[Iterable[Path]], Summary]]":
     """Start what classifies files here."""
-    from xray_batch.bundle import find_bundle
-    from xray_batch.intake import Folders, remove_abandoned
-    from xray_batch.pipeline.engine import Pipeline
-    from xray_batch.pipeline.in_place import process_in_place
+    with uncollected():
+        from xray_batch.bundle import find_bundle
+        from xray_batch.intake import Folders, remove_abandoned
+        from xray_batch.pipeline.engine import Pipeline
+        from xray_batch.pipeline.in_place import process_in_place
 
     folders = Folders(settings.home.absolute())
     remove_abandoned(folders.spool)

@@ -40,24 +40,21 @@ def watch(
         home, config, database_url, bundle=bundle, device=device, decode=decode, unpack_zip=unpack_zip
     )
 
-    import gc
     import signal
     import sys
+
+    from xray_batch.libraries import uncollected
 
     # Until the service runs there is nothing to finish.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
-    # Hundreds of thousands of objects that come with the libraries stay for good: the garbage collector need not go
-    # through them again and again while they come, nor ever after.
-    gc.disable()
-    from xray_batch.bundle import find_bundle
-    from xray_batch.database import check_file, sqlite_path
-    from xray_batch.intake import Folders
-    from xray_batch.pipeline.engine import Pipeline
-    from xray_batch.service import HealthServer, Service, Vitals, only_service
+    with uncollected():
+        from xray_batch.bundle import find_bundle
+        from xray_batch.database import check_file, sqlite_path
+        from xray_batch.intake import Folders
+        from xray_batch.pipeline.engine import Pipeline
+        from xray_batch.service import HealthServer, Service, Vitals, only_service
 
-    gc.freeze()
-    gc.enable()
     folders = Folders(settings.home.absolute())
     folders.create()
     embedded = sqlite_path(settings.resolved_database_url) is not None

@@ -1,7 +1,6 @@
 """The pipeline: jobs in, groups of answers out."""
 
 import datetime as dt
-import gc
 import time
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import ExitStack
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 from xray_batch.bundle import Bundle
 from xray_batch.decode import RENDERING_VERSION
 from xray_batch.errors import BundleError, DeviceMemoryError, ReasonCode
-from xray_batch.libraries import COMPUTING, versions
+from xray_batch.libraries import COMPUTING, uncollected, versions
 from xray_batch.pipeline.patient_age import judge_age
 from xray_batch.pipeline.pool import Decoded, DecodePool
 from xray_batch.pipeline.unpack import Unpacked
@@ -120,12 +119,8 @@ class Pipeline:
 
     @cached_property
     def _ensemble(self) -> "Ensemble":
-        gc.disable()  # what a library is made of stays: the garbage collector would go through it again and again
-        try:
+        with uncollected():
             from xray_batch.classify import Ensemble, select_device, select_dtype
-        finally:
-            gc.freeze()
-            gc.enable()
         device = select_device(self._settings.device)
         dtype = select_dtype(self._settings.precision, device)
         return Ensemble(self._bundle, device=device, dtype=dtype, batch_size=self._settings.batch_size)
