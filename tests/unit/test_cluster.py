@@ -377,6 +377,7 @@ class Spy:
 
 sys.meta_path.insert(0, Spy())
 import xray_batch.cluster.worker
+import xray_batch.classify
 """
 
 

@@ -23,7 +23,7 @@ import os
 
 from xray_batch.pipeline.environment import waiting
 
-# On a node nothing of the package is loaded before this, and torch, which brings OpenMP, is by what follows.
+# On a node nothing of the package is loaded before this, and torch, which brings OpenMP, is later.
 os.environ.update(waiting(os.environ))
 
 from xray_batch.cluster.driver import Listeners, connected, process_on_cluster
