@@ -56,13 +56,17 @@ class Share:
 def freeze(pid: int) -> None:
     """Stop a process, and wait until each of its threads has ended the call that it was in."""
     os.kill(pid, signal.SIGSTOP)
-    while any(state(task) != "T" for task in Path(f"/proc/{pid}/task").iterdir()):
+    while not all(map(is_frozen, Path(f"/proc/{pid}/task").iterdir())):
         time.sleep(0.01)
 
 
-def state(task: Path) -> str:
-    """Return the state of a thread: the third field of its `stat`, see proc_pid_stat(5)."""
-    return (task / "stat").read_text().rpartition(") ")[2][0]
+def is_frozen(task: Path) -> bool:
+    """Tell whether a thread is stopped, or has ended: the third field of its `stat`, see proc_pid_stat(5)."""
+    try:
+        status = (task / "stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return status.rpartition(") ")[2][0] in "TZX"
 
 
 @pytest.fixture
