@@ -503,6 +503,37 @@ def test_interrupt_from_the_terminal(image_file, tmp_path):
     assert not is_running(worker)
 
 
+def interrupt_calls(line, tries):
+    """Put into a line until an interrupt comes in the middle of it, again and again; return after how many it hangs."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGVTALRM, interrupt)
+    try:
+        for number in range(tries):
+            try:
+                signal.setitimer(signal.ITIMER_VIRTUAL, 1e-4)
+                while True:
+                    line.put("item", urgent=False)
+            except KeyboardInterrupt:
+                other = threading.Thread(target=line.put, args=("last",), kwargs={"urgent": True}, daemon=True)
+                other.start()
+                other.join(5)
+                if other.is_alive():
+                    return number
+    finally:
+        signal.signal(signal.SIGVTALRM, before)
+    return None
+
+
+def test_interrupt_in_the_middle_of_a_call():
+    """Ctrl-C while a file is handed over leaves no lock held, at which the workers and the end would wait for ever."""
+    line = pool_module._Line()
+    assert interrupt_calls(line, 100) is None
+    assert line.get(0) == "last"
+
+
 def test_worker_ends_with_its_parent(image_file, tmp_path):
     """Workers of a command that is killed end by themselves."""
     script = tmp_path / "command.py"
@@ -546,10 +577,10 @@ def test_what_is_urgent_is_taken_first(image_file):
         for job in ("first", "second", "urgent"):
             pool.submit(job, image_file, urgent=job == "urgent")
         deadline = time.monotonic() + PATIENCE
-        while pool._decoded._queue.qsize() < 3 and time.monotonic() < deadline:
+        while pool._decoded._ready.qsize() < 3 and time.monotonic() < deadline:
             time.sleep(0.02)
         pool.submit("late", image_file, urgent=True)
         assert take(pool).job == "urgent"
-        while pool._decoded._queue.qsize() < 3 and time.monotonic() < deadline:
+        while pool._decoded._ready.qsize() < 3 and time.monotonic() < deadline:
             time.sleep(0.02)
         assert [take(pool).job for _ in range(3)] == ["late", "first", "second"]

@@ -1,9 +1,9 @@
 """A pool of decode workers that survives what happens to them."""
 
-import itertools
 import os
 import queue
 import threading
+from collections import deque
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -72,18 +72,28 @@ class DecodeWorker(WorkerProcess):
 
 
 class _Line(Generic[L]):
-    """A queue in which the urgent go first, and otherwise first come is first served."""
+    """A queue in which the urgent go first, and otherwise first come is first served.
+
+    Every step is one call of C: a Ctrl-C can come between two of them, but none leaves a lock held, as it does in the
+    Python of :class:`queue.PriorityQueue`, so that whoever puts or gets after it would wait for ever.
+    """
 
     def __init__(self) -> None:
-        self._queue: queue.PriorityQueue[tuple[bool, int, L]] = queue.PriorityQueue()
-        self._numbers = itertools.count()  # no two are equal, so that what waits is never compared
+        self._urgent: deque[L] = deque()
+        self._others: deque[L] = deque()
+        self._ready: queue.SimpleQueue[None] = queue.SimpleQueue()  #: one for each item of the two
 
     def put(self, item: L, *, urgent: bool) -> None:
-        self._queue.put((not urgent, next(self._numbers), item))
+        (self._urgent if urgent else self._others).append(item)
+        self._ready.put(None)
 
     def get(self, timeout: float | None = None) -> L:
         """Wait for the next, without end if `timeout` is None, not at all if it is 0; else raise queue.Empty."""
-        return self._queue.get(block=timeout != 0, timeout=timeout)[2]
+        self._ready.get(block=timeout != 0, timeout=timeout)
+        try:
+            return self._urgent.popleft()
+        except IndexError:
+            return self._others.popleft()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
