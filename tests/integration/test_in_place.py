@@ -214,6 +214,14 @@ def test_a_list_of_paths():
     assert [os.fsencode(path) for path in paths] == [b"a b.dcm", b"folder/\xff.dcm", b"last"]
 
 
+def test_a_name_with_a_nul_byte_has_failed(tmp_path, store):
+    """A list that was made with `find -print0` is one such name; it stops nothing."""
+    (name,) = find_files(read_list([b"a.dcm\0b.dcm\0"]))
+    summary, failed = process(name, store, Tampering(lambda _path: None, None))
+    assert (summary.files, summary.failed) == (1, 1)
+    assert "NUL byte" in failed[name]
+
+
 class TestFindFiles:
     """Files are found while folders are read."""
 

@@ -224,6 +224,8 @@ class _Run:
             arrival, shape = hashed()
         except OSError as error:
             self._fail(name, error.strerror or type(error).__name__)
+        except ValueError:  # Python does not even ask the system
+            self._fail(name, "no file has such a name: there is a NUL byte in it")
         else:
             yield _Work(name, path, arrival, shape)
 
