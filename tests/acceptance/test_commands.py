@@ -48,6 +48,13 @@ def test_wrong_usage_is_exit_2(tmp_path):
     assert run_command("results", "--home", tmp_path, "--colour", "blue").code == 2
 
 
+def test_a_time_beyond_the_calendar_is_wrong_usage(tmp_path):
+    """In a zone west of Greenwich the last evening of the calendar is a time that UTC does not have."""
+    done = run_command("results", "--home", tmp_path, "--until", "9999-12-31T23:59", TZ="America/New_York")
+    assert done.code == 2
+    assert "--until is '9999-12-31T23:59'" in done.err
+
+
 def test_postgresql_is_migrated_only_when_asked(empty_postgresql_url, tmp_path):
     """An empty PostgreSQL database is refused with the command to run; after it, the service's check passes."""
     options = ["--home", tmp_path / "home"]

@@ -68,6 +68,6 @@ def parse_time(text: str | None, option: str) -> dt.datetime | None:
         return None
     try:
         return dt.datetime.fromisoformat(text).astimezone(dt.UTC)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         message = f"{option} is {text!r}, expected a date or time such as 2026-03-31 or 2026-03-31T08:00+01:00"
         raise typer.BadParameter(message) from error
