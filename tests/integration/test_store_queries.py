@@ -19,7 +19,7 @@ from xray_batch.records import (
     ResultRecord,
     StoredResult,
 )
-from xray_batch.store import pages, queries
+from xray_batch.store import AnswerSelection, pages, queries
 
 MODEL = make_model()
 
@@ -171,6 +171,16 @@ class TestResultsQuery:
         """Each filter restricts, and the newest answer comes first."""
         rows = three_results.results(query)
         assert [row["content_sha256"] for row in rows] == [sha256_of(content) for content in contents]
+
+    @pytest.mark.parametrize("text", ["P\udcff", "P\x00"], ids=["no text", "NUL"])
+    def test_what_a_database_cannot_hold(self, text, three_results):
+        """It is looked for as it is stored; a terminal gives any bytes to a command."""
+        for query in (ResultQuery(patient_id=text), ResultQuery(identifier=text), ResultQuery(study_instance_uid=text)):
+            assert list(three_results.results(query)) == []
+        assert three_results.select_answers(AnswerSelection(model_id=text)) == []
+        three_results.record_in_place([(make_arrival("d"), make_analysed(patient_id=text))], MODEL)
+        (row,) = three_results.results(ResultQuery(patient_id=text))
+        assert row["content_sha256"] == sha256_of("d")
 
     def test_pages(self, three_results, monkeypatch):
         """Rows are read in pages without gaps or repeats, also among equal times."""

@@ -19,6 +19,7 @@ from xray_batch.records import (
     ResultRecord,
 )
 from xray_batch.schema import RESULTS, InstanceRow, ResultRow
+from xray_batch.store.answers import plain_text
 
 #: Rows of one transaction when all are read.
 PAGE_ROWS: Final = 500
@@ -200,7 +201,7 @@ def _on_instance(query: ResultQuery) -> Iterator[sa.ColumnElement[bool]]:
     for name in ("patient_id", "study_instance_uid", "modality", "view_position"):
         value = getattr(query, name)
         if value is not None:
-            yield getattr(InstanceRow, name) == value
+            yield getattr(InstanceRow, name) == plain_text(value)
     if query.identifier is not None:
         yield _has_identifier(InstanceRow.patient_id, InstanceRow.accession_number, query.identifier)
 
@@ -209,7 +210,7 @@ def _has_identifier(
     patient_id: sa.SQLColumnExpression[Any], accession_number: sa.SQLColumnExpression[Any], part: str
 ) -> sa.ColumnElement[bool]:
     columns = (patient_id, accession_number)
-    return sa.or_(*(column.icontains(part, autoescape=True) for column in columns))
+    return sa.or_(*(column.icontains(plain_text(part), autoescape=True) for column in columns))
 
 
 def _conditions(query: ResultQuery) -> Iterator[sa.ColumnElement[bool]]:
@@ -222,7 +223,7 @@ def _conditions(query: ResultQuery) -> Iterator[sa.ColumnElement[bool]]:
     for name in ("patient_id", "study_instance_uid", "content_sha256", "modality", "view_position", "reason_code"):
         value = getattr(query, name)
         if value is not None:
-            yield _VIEW[name] == value
+            yield _VIEW[name] == plain_text(value)
     if query.identifier is not None:
         yield _has_identifier(_VIEW.patient_id, _VIEW.accession_number, query.identifier)
     # Of each two the second says nothing new, but lets the index be used.

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from xray_batch.errors import ReasonCode
 from xray_batch.records import Disposition, Original, Outcome
 from xray_batch.schema import HAS_ORIGINAL, ArrivalRow, ContentRow, ModelRow, ResultRow
-from xray_batch.store.answers import REQUEUED, add_events, database_now, lock_contents, newest_result_ids
+from xray_batch.store.answers import REQUEUED, add_events, database_now, lock_contents, newest_result_ids, plain_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +78,7 @@ def _conditions(selection: AnswerSelection) -> Iterator[sa.ColumnElement[bool]]:
     if selection.reason_code is not None:
         yield ResultRow.reason_code == selection.reason_code.value
     if selection.model_id is not None:
-        models = sa.select(ModelRow.model_sha256).where(ModelRow.model_id == selection.model_id)
+        models = sa.select(ModelRow.model_sha256).where(ModelRow.model_id == plain_text(selection.model_id))
         yield ResultRow.model_sha256.in_(models)
 
 
