@@ -11,7 +11,7 @@ from typing import IO, Final
 
 from xray_batch.errors import ConfigurationError
 from xray_batch.records import RESULT_COLUMNS
-from xray_batch.spreadsheet import safe_cell
+from xray_batch.spreadsheet import LineFeeds, safe_cell
 
 Row = Mapping[str, object]
 
@@ -34,7 +34,7 @@ def json_line(row: Row) -> str:
 
 def write_csv(rows: Iterable[Row], file: IO[str]) -> None:
     """Write a heading and one line per row."""
-    writer = csv.writer(file, lineterminator="\n")
+    writer = csv.writer(LineFeeds(file))
     writer.writerow(RESULT_COLUMNS)
     writer.writerows([csv_cell(row[name]) for name in RESULT_COLUMNS] for row in rows)
 

@@ -13,6 +13,7 @@ from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Home, open_s
 from xray_batch.cli.output import check_picture_path, progress_columns
 from xray_batch.cli.process import TABLE_FILES, short_name
 from xray_batch.export import csv_cell, json_line
+from xray_batch.spreadsheet import LineFeeds
 from xray_batch.visible import visible
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class _Report:
         self._errors = errors
         self._as_table = files <= TABLE_FILES
         self._shown: list[FileFacts] = []
-        self._csv = csv.DictWriter(sys.stdout, _COLUMNS, lineterminator="\n")
+        self._csv = csv.DictWriter(LineFeeds(sys.stdout), _COLUMNS)
         if form is StatsFormat.CSV:
             self._csv.writeheader()
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from xray_batch.bundle import Manifest
 from xray_batch.errors import ReasonCode, TrainingDataError
 from xray_batch.records import Finding, Outcome, Rejection, SourceFormat
-from xray_batch.spreadsheet import cell_text, safe_cell
+from xray_batch.spreadsheet import LineFeeds, cell_text, safe_cell
 from xray_batch.training.dataset import TARGETS, LabelledImage
 from xray_batch.training.evaluation.predictions import FilmFacts, FilmPrediction, Predictions, verdict
 
@@ -43,7 +43,7 @@ def write_predictions(path: Path, predictions: Predictions, manifest: Manifest) 
         for finding in predictions.classes
     ]
     with path.open("w", newline="", encoding="utf-8") as lines:
-        writer = csv.DictWriter(lines, [*COLUMNS, *members], lineterminator="\n")
+        writer = csv.DictWriter(LineFeeds(lines), [*COLUMNS, *members])
         writer.writeheader()
         for film in predictions.films:
             row = _facts_row(film, predictions) | _answer_row(film, predictions, manifest)
