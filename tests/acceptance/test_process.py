@@ -5,9 +5,11 @@ import io
 import json
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,9 @@ import pytest
 from dicom_factory import write_dicom
 from installed_command import clean_environment, make_bad_files, make_films, run_command
 from PIL import Image
+from zip_factory import make_zip
 
+from xray_batch.bundle import PACKAGED_BUNDLES
 from xray_batch.demo import sample_files
 from xray_batch.records import RESULT_COLUMNS
 
@@ -74,6 +78,22 @@ def test_a_missing_file_is_a_problem_and_stops_nothing(tmp_path):
     assert done.code == 1
     assert "absent.png: No such file or directory" in done.err
     assert [row["source_name"] for row in done.rows] == [str(film)]
+
+
+def test_a_damaged_bundle_leaves_no_row(tmp_path):
+    """Found out when the networks are loaded, it is refused before anything is recorded of it, archives included."""
+    bundle = shutil.copytree(PACKAGED_BUNDLES / "default", tmp_path / "bundle")
+    weights = bundle / "resnet34.safetensors"
+    weights.chmod(0o644)
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    (film,) = make_films(tmp_path / "films", 1)
+    make_zip(film.with_name("study.zip"), {"IM1": film.read_bytes()})
+    options = ["--home", tmp_path / "home", "--bundle", bundle, "--unpack-zip"]
+    done = run_command("process", *options, film.parent)
+    assert (done.code, "has SHA-256" in done.err) == (78, True)
+    with closing(sqlite3.connect(tmp_path / "home" / "results.sqlite3")) as database:
+        for table in ("model", "content", "arrival", "result"):
+            assert database.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
 
 
 @pytest.mark.parametrize("through", ["a file", "stdin"])

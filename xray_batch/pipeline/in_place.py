@@ -175,12 +175,13 @@ def process_in_place(
     run = _Run(pipeline, store, max_attempts=max_attempts, on_answers=on_answers, on_failure=on_failure)
     with closing(run.open(files, root, run_id or uuid.uuid4())) as opened:
         items = opened if unpack_in is None else run.unpacked(opened, unpack_in, on_unpacked)
-        store.register_model(pipeline.model)
+        store.check_writable()  # before all the work
         work: Iterable[_Work] = run.new_work(items)
         attempt = 1
         while work:
             work = run.round(work, attempt)
             attempt += 1
+        run.record_archives()
     return run.summary
 
 
@@ -202,6 +203,8 @@ class _Run:
         self._max_attempts = max_attempts
         self._on_answers = on_answers
         self._on_failure = on_failure
+        self._is_registered = False  #: the model, in the database
+        self._archives: list[tuple[_Work, Finished]] = []  #: to be recorded
 
     def open(self, files: Iterable[Path], root: Path, run_id: uuid.UUID) -> Generator[_Work]:
         """Hash files some way ahead, in threads; those that cannot be read have failed and are not yielded."""
@@ -263,7 +266,7 @@ class _Run:
         return end
 
     def new_work(self, items: Iterable[_Work]) -> Iterator[_Work]:
-        """Yield what has no answer; what has one is recorded at once."""
+        """Yield what has no answer; what has one in the database is recorded at once."""
         iterator, size = iter(items), _FIRST_CHUNK
         while chunk := list(islice(iterator, size)):
             size = min(2 * size, _CHUNK)
@@ -272,8 +275,13 @@ class _Run:
             if seen:
                 self._report(seen, known, self._store.record_duplicates([item.arrival for item in seen]))
             new = [item for item in chunk if item.arrival.content_sha256 not in known]
-            self._record([(item, item.finished) for item in new if item.finished is not None])
+            self._archives += [(item, item.finished) for item in new if item.finished is not None]
             yield from (item for item in new if item.finished is None)
+
+    def record_archives(self) -> None:
+        """Record archives with the next films, or at the end: of a damaged bundle, which is found out by then, none."""
+        archives, self._archives = self._archives, []
+        self._record(archives)
 
     def round(self, work: Iterable[_Work], attempt: int) -> list[_Work]:
         """Answer `work`; return what ended abnormally and is worth another attempt."""
@@ -281,6 +289,7 @@ class _Run:
         jobs = (Job(path=item.path, context=item) for item in work)
         with closing(self._pipeline.run(jobs, wait_seconds=ARCHIVE_SECONDS)) as groups:
             for group in groups:
+                self.record_archives()
                 finished: list[tuple[_Work, Finished]] = []
                 for answered in group:
                     item, result = answered.job.context, answered.result
@@ -307,6 +316,9 @@ class _Run:
         if not unchanged:
             return
         model = self._pipeline.model
+        if not self._is_registered:
+            self._store.register_model(model)
+            self._is_registered = True
         try:
             dispositions = self._store.record_in_place([(item.arrival, result) for item, result in unchanged], model)
         except DatabaseRefusedError:
