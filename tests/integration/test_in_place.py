@@ -99,6 +99,25 @@ def test_work_begins_while_files_are_still_being_found(tmp_path, store):
     assert next(found) <= in_place._HASHED_AHEAD + in_place._CHUNK
 
 
+@pytest.mark.parametrize(("tick_seconds", "left"), [(0.0, 2), (60.0, 0)], ids=["slowly", "at once"])
+def test_the_first_of_a_slow_list_is_not_kept(tick_seconds, left, tmp_path, store, monkeypatch):
+    """Files are looked up together, but only those that come together."""
+    monkeypatch.setattr(in_place, "TICK_SECONDS", tick_seconds)
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    for path in paths:
+        path.write_text(path.name)
+    run = in_place._Run(
+        Tampering(lambda _path: None, None),
+        store,
+        max_attempts=1,
+        on_answers=lambda _answers: None,
+        on_failure=lambda _path, _why: None,
+    )
+    opened = iter(list(run.open(paths, Path(), uuid.uuid4())))
+    assert next(run.new_work(opened)).path == paths[0]
+    assert len(list(opened)) == left
+
+
 class TestHashing:
     """Files are hashed ahead of the pipeline, several at a time."""
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from xray_batch.bundle import Bundle
 from xray_batch.errors import BundleError
+from xray_batch.pipeline import engine
 from xray_batch.pipeline.engine import Job, Pipeline
 from xray_batch.settings import Settings
 
@@ -61,6 +62,23 @@ def test_networks_are_loaded_when_there_is_a_film(damaged_bundle, films, tmp_pat
         assert next(jobs, None) is None  # the decode worker has had them meanwhile
         with pytest.raises(BundleError, match="has SHA-256"):
             pipeline.load()
+
+
+@pytest.mark.parametrize(("tick_seconds", "most"), [(0.0, 1), (60.0, 3)], ids=["slowly", "at once"])
+def test_networks_are_loaded_while_jobs_come(tick_seconds, most, damaged_bundle, films, tmp_path, monkeypatch):
+    """Where jobs come slowly, as from a pipe, nobody waits until there are as many as may be inside."""
+    monkeypatch.setattr(engine, "TICK_SECONDS", tick_seconds)
+    asked_for = []
+
+    def jobs():
+        for path in films[:3]:
+            asked_for.append(path)
+            yield Job(path=path, context=None)
+
+    settings = Settings(home=tmp_path, batch_size=4, decode_workers=1, device="cpu")
+    with Pipeline(Bundle(damaged_bundle), settings) as pipeline, pytest.raises(BundleError):
+        list(pipeline.run(jobs()))
+    assert len(asked_for) == most
 
 
 @pytest.mark.parametrize(("device", "most"), [("cpu", 1), ("cuda", 4)])

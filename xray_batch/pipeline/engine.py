@@ -168,7 +168,10 @@ class Pipeline:
         inside = 0
         try:
             while inside or not exhausted:
+                until = time.monotonic() + TICK_SECONDS
                 while inside < 2 * self._together + self._settings.decode_workers and not exhausted:
+                    if inside and time.monotonic() > until:  # they come slowly: see to those that are here
+                        break
                     job = next(source, None)
                     if job is None:
                         exhausted = True

@@ -11,6 +11,7 @@ unpacked each time, whether or not it has an answer: after a kill its members ma
 import datetime as dt
 import hashlib
 import os
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ from typing import Final
 from xray_batch.decode import is_zip
 from xray_batch.errors import DatabaseRefusedError
 from xray_batch.intake import UnpackFolder, is_ignored, printable
-from xray_batch.pipeline.engine import ARCHIVE_SECONDS, Failure, Job, Pipeline, give_up, not_analysed
+from xray_batch.pipeline.engine import ARCHIVE_SECONDS, TICK_SECONDS, Failure, Job, Pipeline, give_up, not_analysed
 from xray_batch.pipeline.regular_file import open_regular_file
 from xray_batch.pipeline.unpack import UnpackEnd, Unpacking
 from xray_batch.records import Arrival, Disposition, Finished, Outcome, ResultRecord
@@ -268,7 +269,7 @@ class _Run:
     def new_work(self, items: Iterable[_Work]) -> Iterator[_Work]:
         """Yield what has no answer; what has one in the database is recorded at once."""
         iterator, size = iter(items), _FIRST_CHUNK
-        while chunk := list(islice(iterator, size)):
+        while chunk := _take(iterator, size):
             size = min(2 * size, _CHUNK)
             known = self._store.known_answers([item.arrival.content_sha256 for item in chunk], self._pipeline.model)
             seen = [item for item in chunk if item.arrival.content_sha256 in known]
@@ -353,6 +354,17 @@ class _Run:
     def _fail(self, path: Path, why: str) -> None:
         self.summary.failed += 1
         self._on_failure(path, why)
+
+
+def _take(items: Iterator[_Work], most: int) -> list[_Work]:
+    """Take the next few; where they come slowly, those of a second: somebody waits for them."""
+    taken: list[_Work] = []
+    until = time.monotonic() + TICK_SECONDS
+    for item in islice(items, most):
+        taken.append(item)
+        if time.monotonic() > until:
+            break
+    return taken
 
 
 def _hash_file(name: Path, path: Path, family: uuid.UUID, key: str) -> _Hashed:
