@@ -176,6 +176,7 @@ def test_the_worklist_page(database, tmp_path):
         for path in ("/worklist", "/worklist?outcome=pneumonia&identifier=pat-of", "/export.csv"):
             answer = page.get(path)
             assert (answer.status, "PAT-OF-THE-TEST" in answer.text) == (200, True), path
+        assert page.get("/models/%00").status == 404  # no text of PostgreSQL
         refusal = page.post("/requeue", result="1")
         assert (refusal.status, "may only read the database" in refusal.text) == (403, True)
     viewer = Store(open_database(page_url))

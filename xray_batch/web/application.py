@@ -6,7 +6,7 @@ from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.applications import Starlette
-from starlette.convertors import Convertor, register_url_convertor
+from starlette.convertors import Convertor, StringConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -50,7 +50,14 @@ class _ResultId(Convertor[int]):
         return str(value)
 
 
+class _Sha256(StringConvertor):
+    """A hash as it is stored; anything else, such as what PostgreSQL has no text for, is no page."""
+
+    regex = "[0-9a-f]{64}"
+
+
 register_url_convertor("result_id", _ResultId())
+register_url_convertor("sha256", _Sha256())
 
 
 def make_application(site: Site, access: AccessControl) -> Starlette:
@@ -63,7 +70,7 @@ def make_application(site: Site, access: AccessControl) -> Starlette:
             Route("/results/{result_id:result_id}", study),
             Route("/results/{result_id:result_id}/image", image),
             Route("/results/{result_id:result_id}/heat", heat),
-            Route("/models/{model_sha256:str}", model_card),
+            Route("/models/{model_sha256:sha256}", model_card),
             Route("/refused", refused),
             Route("/requeue", ask_to_requeue),
             Route("/requeue", requeue, methods=["POST"]),
