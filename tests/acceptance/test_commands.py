@@ -121,15 +121,16 @@ def test_a_command_ends_without_a_last_look():
     assert done.stdout.split()[-1] == "False"
 
 
-def test_verify_finds_a_changed_gate(tmp_path):
-    """A changed byte in the gate's file is found, too."""
+@pytest.mark.parametrize("name", ["gate.safetensors", "training_images.safetensors"])
+def test_verify_finds_a_changed_file(name, tmp_path):
+    """A changed byte in the gate's file, or in that of the training images' hashes, is found, too."""
     copy = tmp_path / "copy"
     shutil.copytree(PACKAGED_BUNDLES / "default", copy)
-    layer = copy / "gate.safetensors"
-    layer.write_bytes(layer.read_bytes()[:-1] + b"x")
+    content = (copy / name).read_bytes()
+    (copy / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     done = run_command("bundle", "verify", f"{copy}/", "--home", tmp_path)
     assert done.code == 78
-    assert "gate.safetensors has SHA-256" in done.err
+    assert f"{name} has SHA-256" in done.err
 
 
 def test_bundle_commands(tmp_path):

@@ -51,6 +51,7 @@ def verify(name: Name = None, home: Home = None, config: Config = None, database
     bundle = _find(name, open_settings(home, config, database_url))
     bundle.load_networks()
     bundle.load_gate()
+    bundle.load_hashes()
     members = len(bundle.manifest.members)
     typer.echo(f"{bundle.manifest.model_id} is complete and unchanged ({members} members and a gate)")
 

@@ -299,4 +299,5 @@ def _write(old: Bundle, manifest: Manifest, out: Path) -> Bundle:
     bundle = Bundle(out)
     bundle.load_networks()
     bundle.load_gate()
+    bundle.load_hashes()
     return bundle
