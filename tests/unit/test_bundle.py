@@ -531,3 +531,24 @@ def test_hashes_of_training_images(tmp_path):
         Bundle(tmp_path)
     write_manifest(tmp_path, make_manifest(), MODEL_CARD)
     assert Bundle(tmp_path).load_hashes() is None
+
+
+@pytest.mark.parametrize(
+    ("content", "picture"),
+    [
+        (np.zeros(2, np.uint64), np.zeros((3, 32), np.uint8)),
+        (np.zeros(2, np.uint64), np.zeros((2, 8), np.uint8)),
+        (np.zeros(2, np.int64), np.zeros((2, 32), np.uint8)),
+    ],
+    ids=["other films", "another hash", "another type"],
+)
+def test_hashes_of_another_shape(content, picture, folder):
+    """Hashes that nothing can be compared with are refused, however their SHA-256 is that of the manifest."""
+    facts = read_facts(folder)
+    facts["training"]["hashes"] = {
+        "file": HASHES_NAME,
+        "sha256": save_hashes(content, picture, folder / HASHES_NAME),
+    }
+    write_facts(folder, facts)
+    with pytest.raises(BundleError, match=r"expected uint64 \(N,\) and uint8 \(N, 32\)"):
+        Bundle(folder).load_hashes()

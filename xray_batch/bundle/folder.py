@@ -2,7 +2,7 @@
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from xray_batch.gate import GateLimits, InputGate
 
 if TYPE_CHECKING:
     from xray_batch.resnet import ResNet
+
+#: Of the hash of a picture.
+_HASH_BYTES: Final = 32
 
 
 class Bundle:
@@ -117,10 +120,17 @@ class Bundle:
             return None
         try:
             tensors = safetensors.numpy.load(self._read(facts.file, facts.sha256))
-            return tensors["content"], tensors["picture"]
+            content, picture = tensors["content"], tensors["picture"]
         except (SafetensorError, KeyError) as error:
             message = f"{self.folder / facts.file} does not hold the hashes of images: {error}"
             raise BundleError(message) from error
+        if (content.dtype, picture.dtype) != (np.uint64, np.uint8) or picture.shape != (*content.shape, _HASH_BYTES):
+            message = (
+                f"{self.folder / facts.file} has {content.dtype} {content.shape} of files and {picture.dtype} "
+                f"{picture.shape} of pictures, expected uint64 (N,) and uint8 (N, {_HASH_BYTES})"
+            )
+            raise BundleError(message)
+        return content, picture
 
     def _read(self, file: str, sha256: str) -> bytes:
         path = self.folder / file
