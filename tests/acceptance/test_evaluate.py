@@ -101,6 +101,13 @@ def test_one_source_of_predictions(tmp_path, options):
     assert "give either --data or --predictions" in done.err
 
 
+def test_a_seed_that_is_none(tmp_path):
+    """A negative seed is wrong usage, and said before any film is looked at."""
+    done = run_command("evaluate", "--data", tmp_path / "absent", "--out", tmp_path / "report", "--seed", "-1")
+    assert done.code == 2
+    assert "--seed" in done.err
+
+
 @pytest.mark.parametrize("out", ["taken", "taken/report", "half"])
 def test_a_report_in_place_of_a_file(tmp_path, out):
     """A file where the folder is to be is wrong usage, and said before any film is looked at."""

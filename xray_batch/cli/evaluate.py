@@ -29,7 +29,7 @@ def evaluate(
         int, typer.Option(min=0, help="Films of each class in the stress set, at most; 0 leaves it out.")
     ] = 300,
     worst: Annotated[int, typer.Option("--top-losses", min=0, help="Films to show that were most wrong.")] = 12,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap and of the films of the stress set.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap and of the films of the stress set.")] = 0,
     bundle: BundleName = None,
     device: Device = None,
     home: Home = None,
