@@ -11,7 +11,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from xray_batch.bundle import Manifest, OperatingPoints, Proportion
 from xray_batch.classify import pool
 from xray_batch.records import Finding, Scaling
-from xray_batch.training.metrics import fit_scaling, indeterminate_band, measure, operating_points, rates
+from xray_batch.training.metrics import choose_thresholds, fit_scaling, indeterminate_band, measure, rates
 
 #: Parts of the patients in cross-fitting: fitted on all but one, measured on that one.
 FOLDS: Final = 5
@@ -77,10 +77,10 @@ def fit_calibration(sample: Sample) -> Calibration:
     Raises
     ------
     TrainingDataError
-        If no thresholds can be chosen on it; see :func:`xray_batch.training.metrics.operating_points`.
+        If no thresholds can be chosen on it; see :func:`xray_batch.training.metrics.choose_thresholds`.
     """
-    scaling = fit_scaling(sample.members, sample.positive, sample.classes)
-    points = operating_points(sample.positive, sample.p_pneumonia(scaling), sample.patients)
+    scaling, thresholds = _fit(sample)
+    points = measure(thresholds, sample.positive, sample.p_pneumonia(scaling), sample.patients)
     low, high = indeterminate_band(points)
     return Calibration(
         scaling=scaling,
@@ -89,6 +89,12 @@ def fit_calibration(sample: Sample) -> Calibration:
         threshold_high=high,
         disagreement_limit=float(np.percentile(sample.disagreement, _AGREEING_PERCENT)),
     )
+
+
+def _fit(sample: Sample) -> tuple[Scaling, dict[str, float]]:
+    """Fit scaling and thresholds, by the names of the operating points, and measure nothing."""
+    scaling = fit_scaling(sample.members, sample.positive, sample.classes)
+    return scaling, choose_thresholds(sample.positive, sample.p_pneumonia(scaling))
 
 
 def measure_calibration(manifest: Manifest, sample: Sample) -> Calibration:
@@ -129,10 +135,9 @@ def cross_fit(sample: Sample, *, seed: int = 0) -> CrossFit:
     called = {name: np.zeros(len(positive), dtype=np.bool_) for name in POINTS}
     splitter = StratifiedGroupKFold(n_splits=FOLDS, shuffle=True, random_state=seed)
     for fitted_to, measured in splitter.split(positive, positive, groups=np.asarray(sample.patients)):
-        calibration = fit_calibration(sample.take(fitted_to))
-        p_pneumonia[measured] = sample.take(measured).p_pneumonia(calibration.scaling)
+        scaling, thresholds = _fit(sample.take(fitted_to))
+        p_pneumonia[measured] = sample.take(measured).p_pneumonia(scaling)
         for name in POINTS:
-            threshold = getattr(calibration.operating_points, name).threshold
-            called[name][measured] = p_pneumonia[measured] >= threshold
+            called[name][measured] = p_pneumonia[measured] >= thresholds[name]
     sensitivity, specificity = rates(called, positive, sample.patients)
     return CrossFit(p_pneumonia=p_pneumonia, called=called, sensitivity=sensitivity, specificity=specificity)

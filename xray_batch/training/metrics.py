@@ -141,10 +141,8 @@ def fit_scaling(
     return scaling(minimize(negative_log_likelihood, np.zeros(2), method="L-BFGS-B", bounds=bounds, tol=1e-12).x)
 
 
-def operating_points(
-    positive: npt.NDArray[np.bool_], probability: npt.NDArray[np.float64], patients: Sequence[str]
-) -> OperatingPoints:
-    """Choose the three thresholds on P(pneumonia), and measure them on the data they were chosen on.
+def choose_thresholds(positive: npt.NDArray[np.bool_], probability: npt.NDArray[np.float64]) -> dict[str, float]:
+    """Choose the three thresholds on P(pneumonia), by the names of the operating points.
 
     Parameters are those of :func:`auroc`.
 
@@ -167,12 +165,11 @@ def operating_points(
             f"{1 - specificity.max():.1%} of the images without pneumonia are certain to have it"
         )
         raise TrainingDataError(message)
-    chosen = {
+    return {
         "balanced": float(candidates[np.argmax(sensitivity + specificity)]),
         "high_sensitivity": float(candidates[sensitivity >= OUTER_TARGET].max()),
         "high_specificity": float(candidates[specificity >= OUTER_TARGET].min()),
     }
-    return measure(chosen, positive, probability, patients)
 
 
 def indeterminate_band(points: OperatingPoints) -> tuple[float, float]:

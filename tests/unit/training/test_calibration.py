@@ -10,6 +10,7 @@ from calibration_errors import expected_calibration_error
 from xray_batch.classify import softmax
 from xray_batch.records import Finding, Scaling
 from xray_batch.training import calibration
+from xray_batch.training.bootstrap import PatientBootstrap
 from xray_batch.training.calibration import (
     POINTS,
     Sample,
@@ -142,12 +143,13 @@ def test_cross_fitting_never_measures_on_a_patient_it_was_fitted_to(monkeypatch)
     patients = [f"P{number // 3}" for number in range(300)]
     sample = replace(make_sample(300), patients=patients)
     fitted_to = []
+    fit = calibration._fit
 
     def spy(part):
         fitted_to.append({patients[index] for index in find(part, sample)})
-        return fit_calibration(part)
+        return fit(part)
 
-    monkeypatch.setattr(calibration, "fit_calibration", spy)
+    monkeypatch.setattr(calibration, "_fit", spy)
     crossed = cross_fit(sample)
     assert len(fitted_to) == 5
     measured = [set(patients) - part for part in fitted_to]
@@ -156,6 +158,20 @@ def test_cross_fitting_never_measures_on_a_patient_it_was_fitted_to(monkeypatch)
     for point in POINTS:
         assert crossed.sensitivity[point].n == sample.positive.sum()
         assert crossed.specificity[point].n == (~sample.positive).sum()
+
+
+def test_cross_fitting_measures_once(monkeypatch):
+    """Intervals are those of all parts together: none is computed of a part, where nobody would read it."""
+    measured = []
+    bounds = PatientBootstrap.bounds
+
+    def spy(bootstrap, statistics):
+        measured.append(len(statistics))
+        return bounds(bootstrap, statistics)
+
+    monkeypatch.setattr(PatientBootstrap, "bounds", spy)
+    cross_fit(make_sample(200))
+    assert measured == [2 * len(POINTS)]
 
 
 def find(part, sample):

@@ -12,9 +12,10 @@ from xray_batch.training.bootstrap import proportion
 from xray_batch.training.metrics import (
     OUTER_TARGET,
     auroc,
+    choose_thresholds,
     fit_scaling,
     indeterminate_band,
-    operating_points,
+    measure,
     rates,
     share,
 )
@@ -107,9 +108,9 @@ NEGATIVE, POSITIVE = [0.1, 0.2, 0.3, 0.6], [0.4, 0.7, 0.8, 0.9]
 
 
 def known_points(negative=NEGATIVE, positive=POSITIVE):
-    """Choose the thresholds of known probabilities."""
-    truth = np.array([False] * len(negative) + [True] * len(positive))
-    return operating_points(truth, np.array(negative + positive), each_its_own(len(truth)))
+    """Choose the thresholds of known probabilities, and measure them on these."""
+    truth, probability = np.array([False] * len(negative) + [True] * len(positive)), np.array(negative + positive)
+    return measure(choose_thresholds(truth, probability), truth, probability, each_its_own(len(truth)))
 
 
 def test_operating_points():
@@ -126,26 +127,26 @@ def test_operating_points():
 def test_operating_points_meet_their_targets(few_resamples):
     """On many images the outer points meet their targets, and no other threshold does with less loss."""
     positive, probability, patients = two_beta(2000)
-    points = operating_points(positive, probability, patients)
+    points = measure(choose_thresholds(positive, probability), positive, probability, patients)
 
-    def measure(threshold):
+    def reached(threshold):
         return (probability[positive] >= threshold).mean(), (probability[~positive] < threshold).mean()
 
     low, high = points.high_sensitivity.threshold, points.high_specificity.threshold
-    assert measure(low)[0] == points.high_sensitivity.sensitivity.value >= OUTER_TARGET
-    assert measure(high)[1] == points.high_specificity.specificity.value >= OUTER_TARGET
+    assert reached(low)[0] == points.high_sensitivity.sensitivity.value >= OUTER_TARGET
+    assert reached(high)[1] == points.high_specificity.specificity.value >= OUTER_TARGET
     for threshold in np.linspace(0, 1, 500):
-        sensitivity, specificity = measure(threshold)
-        assert sensitivity < OUTER_TARGET or specificity <= measure(low)[1]
-        assert specificity < OUTER_TARGET or sensitivity <= measure(high)[0]
-        assert sensitivity + specificity <= sum(measure(points.balanced.threshold)) + 1e-12
+        sensitivity, specificity = reached(threshold)
+        assert sensitivity < OUTER_TARGET or specificity <= reached(low)[1]
+        assert specificity < OUTER_TARGET or sensitivity <= reached(high)[0]
+        assert sensitivity + specificity <= sum(reached(points.balanced.threshold)) + 1e-12
 
 
 @pytest.mark.parametrize("positive", [True, False])
 def test_operating_points_of_one_class(positive):
     """Without images of both classes there are no thresholds."""
     with pytest.raises(TrainingDataError, match=r"^thresholds need images with and without pneumonia"):
-        operating_points(np.full(4, positive), np.linspace(0.2, 0.8, 4), each_its_own(4))
+        choose_thresholds(np.full(4, positive), np.linspace(0.2, 0.8, 4))
 
 
 def test_indeterminate_band():
