@@ -113,23 +113,38 @@ class _SortedCounts:
 
 
 def calibration_error(positive: Films, probability: Values, bins: int = CALIBRATION_BINS) -> Statistic:
-    """Return the mean distance between probability and frequency over equally filled bins.
+    """Return the mean distance between probability and frequency over the bins of :func:`bin_starts`.
 
     Nixon et al., "Measuring Calibration in Deep Learning", 2019, arXiv 1904.01685.
     """
-    order = np.argsort(probability, kind="stable")
-    gaps = positive[order] - probability[order]
+    distinct, place = np.unique(probability, return_inverse=True)
 
     def function(weights: Values) -> float:
-        repeated = np.repeat(gaps, weights[order].astype(np.int64))
-        filled = np.arange(min(bins, len(repeated)))
-        if not len(filled):
+        films = np.bincount(place, weights, len(distinct))
+        gaps = np.bincount(place, weights * positive, len(distinct)) - films * distinct
+        if not films.any():
             return math.nan
-        size, larger = divmod(len(repeated), len(filled))
-        starts = filled * size + np.minimum(filled, larger)
-        return float(np.abs(np.add.reduceat(repeated, starts)).sum() / len(repeated))
+        return float(np.abs(np.add.reduceat(gaps, bin_starts(films, bins))).sum() / films.sum())
 
     return Statistic(of=function, films=np.ones(len(positive), np.bool_))
+
+
+def bin_starts(films: npt.NDArray[np.intp] | Values, bins: int = CALIBRATION_BINS) -> npt.NDArray[np.intp]:
+    """Tell with which of the probabilities each bin begins.
+
+    The bins are equally filled, but for films of one probability, which stay together: else it would depend on their
+    order in the list which of them are in which bin, and so how well they seem calibrated.
+
+    Parameters
+    ----------
+    films
+        How many there are of each probability, in rising order; whole numbers, not all 0.
+    """
+    total = int(films.sum())
+    number = np.arange(min(bins, total))
+    size, larger = divmod(total, len(number))
+    firsts = number * size + np.minimum(number, larger)  # films before each bin, as if all had their own probability
+    return np.unique(np.searchsorted(films.cumsum(), firsts, side="right"))
 
 
 def log_loss(positive: Films, probability: Values) -> Values:

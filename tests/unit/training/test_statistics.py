@@ -77,6 +77,14 @@ def test_calibration_error_is_that_of_a_loop(films):
     assert statistic.of(statistic.unweighted) == pytest.approx(expected_calibration_error(positive, probability))
 
 
+def test_calibration_error_does_not_depend_on_the_order_of_the_list():
+    """Films of one probability are one bin, whichever of them come first: here it is right for half of them."""
+    positive, probability = np.arange(100) < 50, np.full(100, 0.5)
+    for order in (np.arange(100), np.random.default_rng(0).permutation(100)):
+        statistic = calibration_error(positive[order], probability)
+        assert statistic.of(statistic.unweighted) == 0
+
+
 def fitted(log_odds, positive, weights=None):
     """Fit the truth to log odds with scikit-learn, without a penalty."""
     return LogisticRegression(C=np.inf, tol=1e-10).fit(log_odds[:, None], positive, sample_weight=weights)

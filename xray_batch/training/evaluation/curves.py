@@ -9,7 +9,7 @@ import numpy.typing as npt
 from xray_batch.records import Finding
 from xray_batch.training.bootstrap import Estimate, PatientBootstrap, proportion
 from xray_batch.training.evaluation.facts import CalibrationBin, Curve, Curves
-from xray_batch.training.statistics import CALIBRATION_BINS
+from xray_batch.training.statistics import bin_starts
 
 #: Labels in the order in which drawings show them.
 LABEL_ORDER: Final = (Finding.NORMAL, Finding.BACTERIAL_PNEUMONIA, Finding.VIRAL_PNEUMONIA, "pneumonia")
@@ -113,11 +113,12 @@ def _curve(x: Values, line: Callable[[Values], Values], bootstrap: PatientBootst
 
 
 def _calibration(positive: Films, probability: Values) -> tuple[CalibrationBin, ...]:
-    order = np.argsort(probability, kind="stable")
+    distinct, films = np.unique(probability, return_counts=True)
+    edges = distinct[bin_starts(films)]
+    place = np.searchsorted(edges, probability, side="right")
+    parts = [place == number for number in range(1, len(edges) + 1)]
     return tuple(
-        CalibrationBin(probability=float(probability[part].mean()), observed=_share(positive[part]))
-        for part in np.array_split(order, CALIBRATION_BINS)
-        if len(part)
+        CalibrationBin(probability=float(probability[part].mean()), observed=_share(positive[part])) for part in parts
     )
 
 

@@ -16,8 +16,8 @@ CAPTIONS: Final = {
     "confusion": "Films per label and answer; shares are of the row.",
     "roc": "The band holds 95 % of the samples at each false positive rate.",
     "precision-recall": "PPV depends on how many of the films have pneumonia; see the table for other prevalences.",
-    "reliability": "15 bins of equally many films, with Wilson's intervals; on the diagonal, of those given 0.8, 8 "
-    "in 10 have pneumonia.",
+    "reliability": "15 bins of equally many films, fewer where many have one probability, with Wilson's intervals; on "
+    "the diagonal, of those given 0.8, 8 in 10 have pneumonia.",
     "decision-curve": "Net benefit (Vickers and Elkin 2006): films rightly called pneumonia, less those wrongly called "
     "so at the odds of the threshold, per film. Useful where the model is above both other lines.",
     "findings": "Films whose label names a finding, of sources with bacterial and viral pneumonias. COVID-19 is not "

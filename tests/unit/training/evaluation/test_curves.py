@@ -61,3 +61,11 @@ def test_histogram_and_calibration_hold_every_film(curves):
     assert sum(sum(counts) for counts in curves.histogram.values()) == 100
     assert sum(part.observed.n for part in curves.calibration) == 100
     assert list(curves.histogram) == ["normal", "viral_pneumonia"]
+
+
+def test_films_of_one_probability_are_in_one_bin(curves):
+    """Ten films at each value are ten bins, not fifteen that tear them apart by their order in the list."""
+    assert [part.observed.n for part in curves.calibration] == [10] * 10
+    assert [part.probability for part in curves.calibration] == pytest.approx(
+        [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.9, 0.92, 0.95]
+    )
