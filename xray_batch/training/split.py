@@ -120,7 +120,8 @@ def check_splits(images: Sequence[LabelledImage], groups: npt.NDArray[np.intp], 
     """Refuse, before anything is trained, a training side without any image of normal, or of pneumonia.
 
     That happens where few groups have one of both.  A single validation side needs both, too; parts that are held out
-    in turn are looked at together, by `check_reference`.
+    in turn are looked at together, by `check_reference`.  A training side needs two groups: the limits of the gate are
+    chosen on other patients than its layer is fitted to.
 
     Raises
     ------
@@ -143,6 +144,12 @@ def check_splits(images: Sequence[LabelledImage], groups: npt.NDArray[np.intp], 
                     "add images of other patients"
                 )
                 raise TrainingDataError(message)
+        if len(np.unique(groups[split.training])) < 2:
+            message = (
+                f"all images of the training side of {name} show one patient (copies of one image count as one "
+                "patient); add images of other patients"
+            )
+            raise TrainingDataError(message)
 
 
 def make_leaking_splits(images: Sequence[LabelledImage], *, folds: int, seed: int) -> list[Split]:

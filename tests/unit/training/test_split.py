@@ -269,6 +269,18 @@ def test_a_class_of_copies():
     assert "no image of normal: there are too few, 20 that are not set aside, of 1 patients" in sentence
 
 
+def test_a_training_side_of_one_patient():
+    """One patient with normal and other images cannot be parted for the gate, whatever the other side has."""
+    one, others = ([*labelled(20), *labelled(20, label="pneumonia")] for _ in range(2))
+    images = on_side("training", [replace(image, patient_id="one") for image in one]) + on_side("validation", others)
+    check_images(images, 10)
+    groups = by_patient(images)
+    assert refusal(check_splits, images, groups, make_splits(images, groups, folds=10, seed=0)) == (
+        "all images of the training side of the split show one patient (copies of one image count as one patient); "
+        "add images of other patients"
+    )
+
+
 def test_sides_with_both():
     """Folds pass where each training side has both, although a held-out part has none of one label."""
     images = [*labelled(2), *labelled(60, label="pneumonia")]
