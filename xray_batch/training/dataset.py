@@ -33,6 +33,7 @@ LIST_NAME: Final = "labels.csv"
 
 #: Columns of a list; without `source` its images are of one that is not named.
 _NEEDED: Final = frozenset({"file", "label", "patient_id"})
+_COLUMNS: Final = _NEEDED | {"source", "split"}
 
 #: Of files that name patients: for their owner and group alone.
 PATIENT_DATA_MODE: Final = 0o640
@@ -118,7 +119,8 @@ def read_labels(data: Path) -> list[LabelledImage]:
     Raises
     ------
     TrainingDataError
-        If the list or a file is missing, a label or side is unknown, or a patient is not named.
+        If the list or a file is missing, a label or side is unknown, a patient is not named, a column is there twice,
+        or a row has more cells than there are columns.
     """
     csv_path = data / LIST_NAME if data.is_dir() else data
     try:
@@ -149,12 +151,22 @@ def _rows(lines: Iterable[str], csv_path: Path) -> Iterator[dict[str, str]]:
             f"{csv_path} needs the columns file, label, patient_id and source; found {', '.join(columns) or 'nothing'}"
         )
         raise TrainingDataError(message)
+    twice = sorted(name for name in _COLUMNS if columns.count(name) > 1)
+    if twice:
+        message = f"{csv_path} has the column {twice[0]} more than once; expected each column once"
+        raise TrainingDataError(message)
     for row in reader:
         cells = {name.strip(): (cell or "").strip() for name, cell in row.items() if name}
         for name in ("file", "patient_id"):
             if not cells[name]:
                 message = f"{csv_path}, line {reader.line_num}: the cell {name} is empty, expected a value"
                 raise TrainingDataError(message)
+        if any(cell.strip() for cell in row.get(None, ())):
+            message = (
+                f"{csv_path}, line {reader.line_num}: there are more cells than columns; a text with a comma in it "
+                "belongs in quotation marks"
+            )
+            raise TrainingDataError(message)
         yield cells
 
 

@@ -130,6 +130,34 @@ def test_file_or_patient_is_not_named(row, cell, make_data):
     assert refusal(read_labels, data) == f"{data}/labels.csv, line 5: the cell {cell} is empty, expected a value"
 
 
+def test_more_cells_than_columns(make_data):
+    """A comma that splits a cell in two would move all others: it is refused by its line; empty cells are not."""
+    data = make_data(ROWS)
+    lines = (data / "labels.csv").read_text(encoding="utf-8").splitlines()
+    (data / "labels.csv").write_text("\n".join(f"{line},, " for line in lines), encoding="utf-8")
+    assert len(read_labels(data)) == len(ROWS)
+    (data / "labels.csv").write_text("\n".join([*lines, "1.png,normal,Doe, John,clinic"]), encoding="utf-8")
+    assert refusal(read_labels, data) == (
+        f"{data}/labels.csv, line 5: there are more cells than columns; a text with a comma in it belongs in "
+        "quotation marks"
+    )
+
+
+def test_a_column_that_is_there_twice(make_data):
+    """Which of two columns is meant nobody can tell; those that are not read may have any names."""
+    data = make_data(ROWS)
+    lines = (data / "labels.csv").read_text(encoding="utf-8").splitlines()
+    for names, found in ((("ward", "ward"), None), (("ward", " label"), "label"), (("split", "split"), "split")):
+        text = "\n".join([f"{lines[0]},{','.join(names)}", *(f"{line},," for line in lines[1:])])
+        (data / "labels.csv").write_text(text, encoding="utf-8")
+        if found is None:
+            assert len(read_labels(data)) == len(ROWS)
+        else:
+            assert refusal(read_labels, data) == (
+                f"{data}/labels.csv has the column {found} more than once; expected each column once"
+            )
+
+
 def test_unknown_label(make_data):
     """An unknown label is refused with its image and the labels that there are."""
     data = make_data([*ROWS, ("4.png", "Tuberculosis", "P4", "clinic")])
