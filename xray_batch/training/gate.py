@@ -5,9 +5,10 @@ limits are chosen on a fifth of it, and the rates are measured on the validation
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
+from xray_batch.architectures import feature_count
 from xray_batch.bundle import GateFacts, GateRate, save_gate
 from xray_batch.classify import placed, run_batches
 from xray_batch.gate import GateLimits, InputGate, Judgement, PictureKind, compress
@@ -39,6 +41,12 @@ GRID: Final = 3
 #: Films that the layer is fitted to, and those that limits or rates are measured on, at most.
 _FILMS: Final = 2400
 
+#: Equal parts of the films, one of which the limits are chosen on.
+_PARTS: Final = 5
+
+#: Pictures that are made and run at once.
+_BATCH: Final = 32
+
 #: Pictures of each spoilt kind, and of each drawing, for each film.
 _SPOILT_SHARE: Final = {kind: 0.4 for kind in SPOILERS} | {PictureKind.CUT: 0.8}  #: halves are the hardest to tell
 _DRAWN_SHARE: Final = 0.05
@@ -54,6 +62,16 @@ _NOT_REFUSED: Final = 0.995
 
 #: How much softer than nearly all training films (in units of sharpness) a film of another system may be.
 _SHARPNESS_MARGIN: Final = 0.35
+
+
+def memory_needed(images: int, spec: InputSpec) -> int:
+    """Return how many bytes it takes at most to fit a gate to so many images, beside their pictures for the members."""
+    films = min(images, _FILMS) * (_PARTS - 1) // _PARTS
+    pixels = 4 * spec.rows * spec.columns + WORKING_SIDE**2
+    pictures = films * (2 + sum(_SPOILT_SHARE.values()) + _DRAWN_SHARE * len(DRAWINGS))
+    features = round(pictures * feature_count(GATE_ARCHITECTURE, GRID) * 4)
+    # Films, a batch of pictures, and the features, twice when their parts are joined; then the features three times.
+    return max((films + _BATCH) * pixels * 4 + 2 * features, 3 * features)
 
 
 def fit_gate(
@@ -181,19 +199,24 @@ class _Workshop:
 
     def make(self, films: _Films, *, varied: bool) -> _Pictures:
         """Make spoilt films and drawings; where `varied`, of varied films, and films varied and as they are."""
-        sheets: list[_Sheet] = []
+        return self._run(self._sheets(films, varied=varied))
+
+    def _sheets(self, films: _Films, *, varied: bool) -> Iterator[_Sheet]:
         if varied:
-            sheets += [self._change(films, index, vary, PictureKind.FILM, "film") for index in range(len(films))]
-            sheets += [self._sheet(films, index, "film") for index in range(len(films))]
+            yield from self._vary(films, "film")
+            yield from (self._sheet(films, index, "film") for index in range(len(films)))
         for kind, spoil in SPOILERS.items():
             change = partial(_vary_and, spoil) if varied else spoil
             for index in self._random.choice(len(films), _count(len(films), _SPOILT_SHARE[kind])):
-                sheets.append(self._change(films, index, change, kind, kind))
+                yield self._change(films, index, change, kind, kind)
         for name in DRAWINGS:
             for _ in range(_count(len(films), _DRAWN_SHARE)):
                 drawn = draw(name, films.fine.shape[1], self._random)
-                sheets.append(_Sheet(fine=drawn, working=drawn, kind=PictureKind.OTHER, name=f"drawing: {name}"))
-        return self._run(sheets)
+                yield _Sheet(fine=drawn, working=drawn, kind=PictureKind.OTHER, name=f"drawing: {name}")
+
+    def _vary(self, films: _Films, name: str) -> Iterator[_Sheet]:
+        """Vary every film."""
+        return (self._change(films, index, vary, PictureKind.FILM, name) for index in range(len(films)))
 
     def _change(self, films: _Films, index: int, change: Spoiler, kind: PictureKind, name: str) -> _Sheet:
         """Change a film in both sizes alike."""
@@ -207,23 +230,26 @@ class _Workshop:
     def _sheet(self, films: _Films, index: int, name: str) -> _Sheet:
         return _Sheet(fine=films.fine[index], working=films.working[index], kind=PictureKind.FILM, name=name)
 
-    def _run(self, sheets: Sequence[_Sheet]) -> _Pictures:
-        inputs = np.stack(
-            [standardize(make_picture(sheet.fine, self._spec), self._spec.mean, self._spec.std) for sheet in sheets]
-        )
-        forward = partial(forward_with_features, self._network, grid=GRID)
-        _, features, _ = run_batches(placed(forward, self._device, self._dtype), inputs, batch_size=32)
-        return _Pictures(
-            features=features.astype(np.float32),
-            sharpness=[measure_sharpness(sheet.working) for sheet in sheets],
-            kinds=[sheet.kind for sheet in sheets],
-            names=[sheet.name for sheet in sheets],
-        )
+    def _run(self, sheets: Iterator[_Sheet]) -> _Pictures:
+        """Make a batch of pictures at a time, and keep what is measured of them: all together are too large."""
+        forward = placed(partial(forward_with_features, self._network, grid=GRID), self._device, self._dtype)
+        parts: list[npt.NDArray[np.float32]] = []
+        sharpness: list[float] = []
+        kinds: list[PictureKind] = []
+        names: list[str] = []
+        while batch := list(islice(sheets, _BATCH)):
+            pictures = np.stack([make_picture(sheet.fine, self._spec) for sheet in batch])
+            inputs = standardize(pictures, self._spec.mean, self._spec.std)
+            _, features, _ = run_batches(forward, inputs, batch_size=_BATCH)
+            parts.append(features.astype(np.float32))
+            sharpness += [measure_sharpness(sheet.working) for sheet in batch]
+            kinds += [sheet.kind for sheet in batch]
+            names += [sheet.name for sheet in batch]
+        return _Pictures(features=np.concatenate(parts), sharpness=sharpness, kinds=kinds, names=names)
 
     def choose_limits(self, gate: InputGate, films: _Films) -> GateLimits:
         """Put the limits beyond nearly all varied films, and that of sharpness below the films as they are."""
-        varied = [self._change(films, index, vary, PictureKind.FILM, "film") for index in range(len(films))]
-        atypicality, unlikeness, _ = gate.scores(self._run(varied).features)
+        atypicality, unlikeness, _ = gate.scores(self._run(self._vary(films, "film")).features)
         sharpness = [measure_sharpness(film) for film in films.working]
         return GateLimits(
             flag_above=float(np.quantile(atypicality, _UNFLAGGED)),
@@ -233,9 +259,8 @@ class _Workshop:
 
     def measure_films(self, gate: InputGate, images: Sequence[LabelledImage], films: _Films) -> tuple[GateRate, ...]:
         """Measure real films as they are, by source, and all of them varied."""
-        plain = [self._sheet(films, index, image.source) for index, image in enumerate(images)]
-        varied = [self._change(films, index, vary, PictureKind.FILM, "all, varied") for index in range(len(films))]
-        return _rates(gate, self._run(plain)) + _rates(gate, self._run(varied))
+        plain = (self._sheet(films, index, image.source) for index, image in enumerate(images))
+        return _rates(gate, self._run(plain)) + _rates(gate, self._run(self._vary(films, "all, varied")))
 
 
 def _vary_and(spoil: Spoiler, film: Picture, random: np.random.Generator) -> Picture:
@@ -246,7 +271,7 @@ def _hold_out(
     images: Sequence[LabelledImage], groups: npt.NDArray[np.intp]
 ) -> tuple[list[LabelledImage], list[LabelledImage]]:
     """Split into four fifths and one fifth, by group."""
-    held_out = np.isin(groups, np.unique(groups)[::5])
+    held_out = np.isin(groups, np.unique(groups)[::_PARTS])
     return (
         [image for image, is_held_out in zip(images, held_out, strict=True) if not is_held_out],
         [image for image, is_held_out in zip(images, held_out, strict=True) if is_held_out],
@@ -261,7 +286,9 @@ def _fit_layer(pictures: _Pictures) -> tuple[npt.NDArray[np.float32], npt.NDArra
     """Fit a multinomial logistic regression to standardized features; return it for features as they are."""
     features = compress(pictures.features)
     mean, spread = features.mean(axis=0), features.std(axis=0) + 0.01
-    inputs = torch.from_numpy((features - mean) / spread)
+    features -= mean  # in place, for they are large
+    features /= spread
+    inputs = torch.from_numpy(features)
     targets = torch.tensor([KINDS.index(kind) for kind in pictures.kinds])
     weight = torch.zeros(inputs.shape[1], len(KINDS), requires_grad=True)
     bias = torch.zeros(len(KINDS), requires_grad=True)

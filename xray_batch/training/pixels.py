@@ -41,15 +41,21 @@ def picture_spec(spec: InputSpec) -> InputSpec:
     return replace(spec, mean=0.0, std=1.0)
 
 
-def check_memory(images: Sequence[LabelledImage], spec: InputSpec) -> None:
+def check_memory(images: Sequence[LabelledImage], spec: InputSpec, *, afterwards: int) -> None:
     """Refuse, before anything is decoded, more pictures than a training could hold in memory.
+
+    Parameters
+    ----------
+    afterwards
+        Bytes that what follows when the members are trained takes, beside the pictures as they were decoded.
 
     Raises
     ------
     TrainingDataError
         If they take more than is available; the message says how much, and what to do.
     """
-    needed, available = _COPIES * len(images) * spec.rows * spec.columns * 4, available_memory()
+    pictures, available = len(images) * spec.rows * spec.columns * 4, available_memory()
+    needed = max(_COPIES * pictures, pictures + afterwards)
     if needed > available:
         message = (
             f"{len(images)} images of {spec.rows} x {spec.columns} pixels take {needed / 2**30:.1f} GiB of memory in a "

@@ -32,7 +32,7 @@ from xray_batch.resnet import ResNet
 from xray_batch.standardize import measure_input, standardize
 from xray_batch.training.dataset import CLASSES, LabelledImage, fingerprint, read_images
 from xray_batch.training.duplicates import ImageHashes, group_images, hash_images, merge_copies
-from xray_batch.training.gate import GATE_ARCHITECTURE, fit_gate
+from xray_batch.training.gate import GATE_ARCHITECTURE, fit_gate, memory_needed
 from xray_batch.training.held_out import HeldOut, check_reference, is_positive, join, p_pneumonia, write_held_out
 from xray_batch.training.manifest import NO_TWO_OF_ONE_PATIENT, Evidence, calibrate_on, make_manifest, reference
 from xray_batch.training.model_card import model_card
@@ -136,12 +136,13 @@ class _Training:
             message = "the list has a split of its own; folds would be another one: leave one of them out"
             raise TrainingDataError(message)
         _check_out(self._order, images, self._notes)
-        check_memory(images, options.input_spec(0.0, 1.0))
+        spec = options.input_spec(0.0, 1.0)
+        check_memory(images, spec, afterwards=0 if options.only_cross_validate else memory_needed(len(images), spec))
         self._check_backbone()
         self._work.mkdir(parents=True, exist_ok=True)
         pixels = load_pixels(
             images,
-            options.input_spec(0.0, 1.0),
+            spec,
             decoding=self._order.decoding,
             progress=self._progress.task("decode", len(images)),
         )

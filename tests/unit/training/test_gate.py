@@ -1,5 +1,7 @@
 """Pictures that the gate learns from, and how its limits and rates come about."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -12,9 +14,10 @@ from xray_batch.gate import PictureKind
 from xray_batch.resnet import ResNet
 from xray_batch.settings import Settings
 from xray_batch.standardize import measure_sharpness, prepare, resize
+from xray_batch.training import gate as module
 from xray_batch.training.dataset import LabelledImage
 from xray_batch.training.drawings import DRAWINGS, draw
-from xray_batch.training.gate import _hold_out, _Workshop
+from xray_batch.training.gate import _Films, _fit_layer, _hold_out, _Workshop, memory_needed
 from xray_batch.training.pixels import Decoding
 from xray_batch.training.spoil import SPOILERS, blur, cut, invert, pad, turn_sideways, turn_upside_down, vary
 
@@ -123,6 +126,28 @@ def test_sharpness_is_that_of_the_service(tmp_path):
     films = workshop.load(images, lambda images: None)
     assert films.fine.shape == (3, 448, 448)
     assert [measure_sharpness(film) for film in films.working] == pytest.approx(sharpness, abs=1e-5)
+
+
+def test_memory_that_is_needed(monkeypatch):
+    """Pictures are made and forgotten: what is held at once is what is asked for before the training, or less."""
+    monkeypatch.setattr(
+        module, "run_batches", lambda forward, inputs, batch_size: (None, np.ones((len(inputs), 8640)), None)
+    )
+    monkeypatch.setattr(module, "_STEPS", 1)
+    spec = make_spec(32, 32)
+    workshop = _Workshop(ResNet("resnet34", 4).eval(), spec, decoding=DECODING, device=CPU, dtype=torch.float32, seed=0)
+    fine, working = (np.full((40, side, side), 0.5, np.float32) for side in (64, 224))
+    _fit_layer(workshop.make(_Films(fine=fine[:2], working=working[:2]), varied=True))  # what it imports stays
+    tracemalloc.start()
+    try:
+        pictures = workshop.make(_Films(fine=fine, working=working), varied=True)
+        made = tracemalloc.get_traced_memory()[1] + fine.nbytes + working.nbytes
+        tracemalloc.reset_peak()
+        _fit_layer(pictures)
+        fitted = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert max(made, fitted) == pytest.approx(memory_needed(50, spec), rel=0.1)  # of 50, 40 are fitted to
 
 
 def test_limits_are_chosen_on_other_patients(tmp_path):

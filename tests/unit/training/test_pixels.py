@@ -60,11 +60,20 @@ def test_more_pictures_than_the_memory_holds(make_data, monkeypatch):
     images = read_labels(make_data(ROWS)) * 10_000
     needed = 50_000 * 224 * 224 * 16
     monkeypatch.setattr(module, "available_memory", lambda: needed)
-    check_memory(images, make_spec(224, 224))
+    check_memory(images, make_spec(224, 224), afterwards=0)
     monkeypatch.setattr(module, "available_memory", lambda: 3 << 30)
     with pytest.raises(TrainingDataError) as refused:
-        check_memory(images, make_spec(224, 224))
+        check_memory(images, make_spec(224, 224), afterwards=0)
     assert str(refused.value) == (
         "50000 images of 224 x 224 pixels take 37.4 GiB of memory in a training, and 3.0 GiB are available; "
         "let the stages end at a smaller side, or list fewer images"
     )
+
+
+def test_what_comes_after_the_training_counts(make_data, monkeypatch):
+    """What the gate takes must be available beside the pictures, of which one copy is left by then."""
+    images, pictures = read_labels(make_data(ROWS)), 5 * 64 * 64 * 4
+    monkeypatch.setattr(module, "available_memory", lambda: 5 * pictures)
+    check_memory(images, make_spec(64, 64), afterwards=4 * pictures)
+    with pytest.raises(TrainingDataError, match=r"^5 images of 64 x 64 pixels take"):
+        check_memory(images, make_spec(64, 64), afterwards=4 * pictures + 1)
