@@ -140,6 +140,17 @@ def test_bundle_commands(tmp_path):
     assert "complete and unchanged" in run_command("bundle", "verify", "--home", tmp_path).out
 
 
+def test_one_bundle_is_in_use(tmp_path):
+    """An installed bundle goes before a packaged one of its name, and one named by its path is listed once."""
+    installed = tmp_path / "bundles" / "default"
+    shutil.copytree(PACKAGED_BUNDLES / "default", installed)
+    for variables in ({}, {"XRAY_BATCH_BUNDLE": f"{installed}/"}):
+        lines = run_command("bundle", "list", "--home", tmp_path, **variables).out.splitlines()
+        assert len(lines) == 2
+        (used,) = (line for line in lines if line.startswith("*"))
+        assert used.endswith(f" {installed}")
+
+
 def test_an_incomplete_bundle_is_refused_with_the_fact_named(tmp_path):
     """A manifest without its mean is refused: nothing falls back to a constant."""
     copy = tmp_path / "copy"

@@ -1,6 +1,5 @@
 """`xray-batch bundle list|show|verify`."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,15 +19,17 @@ Name = Annotated[str | None, typer.Argument(help="Its name, or a path; the one i
 def list_bundles(home: Home = None, config: Config = None, database_url: DatabaseUrl = None) -> None:
     """List the packaged and the installed bundles; a star marks the one in use."""
     from xray_batch.bundle import Bundle, bundle_folders
+    from xray_batch.bundle_folders import named_folder
     from xray_batch.errors import BundleError
     from xray_batch.intake import Folders
 
     settings = open_settings(home, config, database_url)
-    folders = bundle_folders(Folders(settings.home).bundles)
-    if "/" in settings.bundle:
-        folders.append(Path(settings.bundle))
+    installed = Folders(settings.home).bundles
+    folders, used = bundle_folders(installed), named_folder(settings.bundle, installed)
+    if used is not None and used not in folders:
+        folders.append(used)
     for folder in folders:
-        mark = "*" if settings.bundle in (folder.name, str(folder)) else " "
+        mark = "*" if folder == used else " "
         try:
             typer.echo(f"{mark} {folder.name:24}{Bundle(folder).manifest.model_id:32}{folder}")
         except BundleError as error:
