@@ -1,8 +1,13 @@
-"""What `xray-batch calibrate` says of its own figures."""
+"""What `xray-batch calibrate` says of its own figures, and of what to do next."""
+
+import shlex
+import subprocess
+from types import SimpleNamespace
 
 import pytest
 
-from xray_batch.cli.calibrate import note
+from xray_batch.cli.calibrate import _how_to_install, note
+from xray_batch.settings import Settings
 from xray_batch.training.bootstrap import Estimate
 
 
@@ -31,3 +36,16 @@ def test_a_sample_that_is_no_reference_for_drift_is_told(films, is_told):
     """Where the films are too few to measure drift against, the output says so."""
     text = note(change(films=films), knows_its_training=True)
     assert ("too few to measure drift against" in text) is is_told
+
+
+def test_the_commands_can_be_pasted(tmp_path):
+    """A blank or a quotation mark in a path does not break the commands that install the new bundle."""
+    folder, home = tmp_path / "Dr. O'Neill" / "new one", tmp_path / "my home"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").touch()
+    bundle = SimpleNamespace(manifest=SimpleNamespace(model_id="ward-1.1.0"), folder=folder, sha256="0" * 64)
+    said = _how_to_install(SimpleNamespace(bundle=bundle), Settings(home=home))
+    (command,) = (line for line in said.splitlines() if line.startswith("Install it:"))
+    subprocess.run(["sh", "-c", command.removeprefix("Install it:")], check=True)
+    assert (home / "bundles" / "ward-1.1.0" / "manifest.json").is_file()
+    assert shlex.split(said.splitlines()[-1])[-4:] == ["--home", str(home), "--bundle", "ward-1.1.0"]

@@ -1,6 +1,7 @@
 """`xray-batch calibrate`."""
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -202,11 +203,12 @@ def _share(share: "Proportion | Metric") -> str:
 def _how_to_install(done: "Recalibrated", settings: "Settings") -> str:
     from xray_batch.intake import Folders
 
-    name = done.bundle.manifest.model_id
-    target = Folders(settings.home.absolute()).bundles / name
+    name, folder, home = done.bundle.manifest.model_id, done.bundle.folder.absolute(), settings.home.absolute()
+    target = Folders(home).bundles / name
+    make, copy = shlex.join(["mkdir", "-p", str(target.parent)]), shlex.join(["cp", "-r", str(folder), str(target)])
     return (
-        f"The bundle is {done.bundle.folder.absolute()}, manifest SHA-256 {done.bundle.sha256}.\n"
-        f"Install it:  mkdir -p {target.parent} && cp -r {done.bundle.folder.absolute()} {target}\n"
+        f"The bundle is {folder}, manifest SHA-256 {done.bundle.sha256}.\n"
+        f"Install it:  {make} && {copy}\n"
         f'Activate it: bundle = "{name}" in the configuration file, then start the service anew.\n'
-        f"Try it:      xray-batch process FILE --home {settings.home.absolute()} --bundle {name}"
+        f"Try it:      xray-batch process FILE {shlex.join(['--home', str(home), '--bundle', name])}"
     )

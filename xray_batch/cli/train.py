@@ -1,5 +1,6 @@
 """`xray-batch train`."""
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,7 +110,8 @@ def train(
     if folder is None:
         typer.echo(f"The figures are in {out / 'training' / 'metrics.json'}.")
     else:
-        typer.echo(f"The bundle is {folder}. Look at it:  xray-batch bundle show {folder.absolute()}")
+        look = shlex.join(["xray-batch", "bundle", "show", str(folder.absolute())])
+        typer.echo(f"The bundle is {folder}. Look at it:  {look}")
 
 
 def _stages_of_members(options: list[str]) -> str | dict[str, str] | None:
