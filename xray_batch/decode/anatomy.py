@@ -115,8 +115,9 @@ def check_frontal(attributes: Attributes) -> None:
 
 def find_part(attributes: Attributes) -> str | None:
     """Return the body part in the file's own words, None where it names none."""
-    region = attributes.first_item("AnatomicRegionSequence")
-    return attributes.text("BodyPartExamined") or (region.text("CodeMeaning") if region is not None else None)
+    part = attributes.text("BodyPartExamined")
+    region = None if part else attributes.first_item("AnatomicRegionSequence")
+    return part if region is None else region.text("CodeMeaning")
 
 
 def find_view(attributes: Attributes) -> str | None:

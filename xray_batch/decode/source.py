@@ -143,15 +143,19 @@ def answer(name: str, accepted: str, find: Callable[[], object], check: Callable
     Parameters
     ----------
     find
-        Returns what the file says, None for nothing.
+        Returns what the file says, None for nothing.  It may look at more than `check`, and decides nothing: what it
+        cannot read is shown as that.
     check
         Raises :class:`RejectedInputError` where that is not accepted.
     """
-    found, rejection = None, None
+    rejection = None
     try:
-        found = find()
         check()
     except RejectedInputError as error:
         rejection = Rejection(reason_code=error.reason_code, reason=str(error))
+    try:
+        found = find()
+    except RejectedInputError:
+        found = "not readable"
     shown = "absent" if found is None else str(found)
     return GateCheck(name=name, found=shown, accepted=accepted, rejection=rejection)

@@ -1,6 +1,7 @@
 """The gate's questions one by one: every question with its value, also after the first refusal."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -23,6 +24,8 @@ QUESTIONS = [
     "pixels",
 ]
 
+MPEG4 = uid.MPEG4HP41
+
 HEADERS = {
     "ordinary": {},
     "lateral hand": {"BodyPartExamined": "HAND", "ViewPosition": "LL"},
@@ -32,6 +35,7 @@ HEADERS = {
     "silent": {"BodyPartExamined": None, "ViewPosition": None, "Modality": None},
     "damaged": {"Rows": None, "ViewPosition": "RL"},
     "short": {"Rows": 144},
+    "unread encoding and bits": {"transfer_syntax": MPEG4, "stream": b"MPEG", "BitsAllocated": 32},
 }
 
 
@@ -48,6 +52,19 @@ def test_first_refusal_is_that_of_the_gate(name, tmp_path):
         assert (refused[0].reason_code, refused[0].reason) == (error.reason_code, str(error))
     else:
         assert not refused
+
+
+def test_what_the_gate_does_not_read(tmp_path):
+    """A damaged Anatomic Region is no refusal where Body Part Examined says chest."""
+    path = write_dicom(tmp_path / "a.dcm")
+    content, damaged = path.read_bytes(), struct.pack("<HH2sHL", 0x0008, 0x2218, b"SQ", 0, 3) + b"\xfe\xff\x00"
+    patient = content.index(b"\x10\x00\x10\x00PN")
+    path.write_bytes(content[:patient] + damaged + content[patient:])
+    source = open_source(path)
+    source.check_intended_use()
+    checks = source.examine()
+    assert not [check for check in checks if check.rejection]
+    assert {check.name: check.found for check in checks}["body_part"] == "CHEST"
 
 
 def test_values(tmp_path):
