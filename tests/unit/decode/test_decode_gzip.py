@@ -51,6 +51,35 @@ def test_png(tmp_path):
     assert decode_file(path).header.source_format is SourceFormat.PNG
 
 
+def in_members(content):
+    """Compress content as parallel programs do: in blocks, each a gzip member of its own, one of them empty."""
+    return b"".join(gzip.compress(content[start : start + 5_000]) for start in range(0, len(content) + 5_000, 5_000))
+
+
+def test_members(path):
+    """Several members one after another are one file, also with zeros behind the last."""
+    path.write_bytes(in_members(path.read_bytes()) + bytes(512))
+    RAMP.check(decode_file(path).pixels)
+
+
+@pytest.mark.parametrize("length", [-9, -1, 3_000])
+def test_truncated_member(length, path):
+    """A file that ends inside a later member is refused as truncated."""
+    assert refuse(path, in_members(path.read_bytes())[:length]) == ReasonCode.TRUNCATED
+
+
+def test_too_large_together(path, monkeypatch):
+    """The limit is that of all members together."""
+    monkeypatch.setattr(gzipped, "MAX_INFLATED_BYTES", 1_000_000)
+    assert refuse(path, 4 * gzip.compress(bytes(300_000))) == ReasonCode.TOO_LARGE
+
+
+def test_too_many_members(path):
+    """A film behind 20,000 empty members is given up."""
+    film = gzip.compress(path.read_bytes())
+    assert refuse(path, 20_000 * gzip.compress(b"") + film) == ReasonCode.UNREADABLE_FILE
+
+
 @pytest.mark.parametrize("length", [2, 10, 200, -9, -1])
 def test_truncated(length, path):
     """One that ends too early is refused as that, at any place, its checksum included."""
