@@ -208,9 +208,10 @@ class _Elements:
     def _pass_value(self, tag: int, vr: bytes, length: int) -> None:
         """Pass the value, or enter it where its length is undefined.
 
-        What is inside a sequence looks like what is outside, so nothing but the number of open ones is kept.
+        What is inside a sequence looks like what is outside, so nothing but the number of open ones is kept.  An icon
+        has Rows and Pixel Data of its own, which say nothing of the film's (PS3.3 C.7.6.1.1.6).
         """
-        if tag in (_ROWS, PIXEL_DATA):
+        if tag in (_ROWS, PIXEL_DATA) and self._open == 0:
             self._owes_pixels = tag == _ROWS
             self._has_pixels = tag == PIXEL_DATA
         if tag in (_ITEM_END, _SEQUENCE_END):

@@ -97,6 +97,19 @@ def test_sequences_of_undefined_length_are_walked_through(is_early):
     assert not is_early(content)
 
 
+def test_an_icon_is_not_the_film(is_early, is_whole):
+    """A film whose header holds a small copy of it has not ended with that, and owes no pixels for a copy alone."""
+    rows = raw_element(0x28, 0x10, "US", b"\x40\x00")
+    sequence = struct.pack("<HH", 0x88, 0x200) + b"SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff"
+    end = b"\xfe\xff\x0d\xe0" + bytes(4) + b"\xfe\xff\xdd\xe0" + bytes(4)
+    pixels = raw_element(0x7FE0, 0x10, "OW", bytes(100))
+    film = META + rows + sequence + rows + pixels + end
+    assert is_early(film)
+    assert not is_whole(film)
+    assert is_whole(film + pixels)
+    assert not is_early(META + sequence + rows + end)
+
+
 @pytest.mark.parametrize(
     "content",
     [
