@@ -261,6 +261,6 @@ def code_sequence(value: str, meaning: str, scheme: str = "SCT") -> Sequence:
 def raw_element(group: int, number: int, vr: str, value: bytes) -> bytes:
     """Return one explicit little endian element, whatever its value."""
     head = struct.pack("<HH2s", group, number, vr.encode())
-    if vr in ("OB", "OW", "SQ", "UN", "UT"):
+    if vr in ("OB", "OD", "OF", "OW", "SQ", "UN", "UT"):
         return head + struct.pack("<HL", 0, len(value)) + value
     return head + struct.pack("<H", len(value)) + value

@@ -21,7 +21,7 @@ from xray_batch.decode.identify import (
     PNG_SIGNATURE,
     VALUE_REPRESENTATIONS,
 )
-from xray_batch.decode.part10 import PIXEL_DATA, REFUSED_DEFLATED, UNDEFINED_LENGTH
+from xray_batch.decode.part10 import PIXEL_DATA, PIXEL_TAGS, REFUSED_DEFLATED, UNDEFINED_LENGTH
 
 #: Elements, fragments or chunks looked at; a film has hundreds.
 _MOST_PARTS: Final = 20_000
@@ -143,7 +143,7 @@ class _Elements:
         self._offset = _META_START
         self._order = "<"
         self._is_implicit_vr = False
-        self._owes_pixels = False  #: Rows were there, Pixel Data not yet
+        self._owes_pixels = False  #: Rows were there, pixels not yet
         self._has_pixels = False
         self._open = 0  #: sequences and items of undefined length that have not ended
 
@@ -211,9 +211,9 @@ class _Elements:
         What is inside a sequence looks like what is outside, so nothing but the number of open ones is kept.  An icon
         has Rows and Pixel Data of its own, which say nothing of the film's (PS3.3 C.7.6.1.1.6).
         """
-        if tag in (_ROWS, PIXEL_DATA) and self._open == 0:
+        if (tag == _ROWS or tag in PIXEL_TAGS) and self._open == 0:
             self._owes_pixels = tag == _ROWS
-            self._has_pixels = tag == PIXEL_DATA
+            self._has_pixels = tag in PIXEL_TAGS
         if tag in (_ITEM_END, _SEQUENCE_END):
             self._open -= 1
         elif length != UNDEFINED_LENGTH:

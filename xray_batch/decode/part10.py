@@ -24,7 +24,7 @@ from xray_batch.errors import ReasonCode, RejectedInputError
 
 #: Pixel Data, Float Pixel Data, Double Float Pixel Data (PS3.3 C.7.6.24, C.7.6.25).
 PIXEL_DATA: Final = 0x7FE00010
-_PIXEL_TAGS: Final = frozenset({0x7FE00008, 0x7FE00009, PIXEL_DATA})
+PIXEL_TAGS: Final = frozenset({0x7FE00008, 0x7FE00009, PIXEL_DATA})
 
 #: Deflated data sets that point elsewhere for their pixels: refused before anything is inflated.
 REFUSED_DEFLATED: Final = frozenset({"1.2.840.10008.1.2.4.95", uid.JPIPHTJ2KReferencedDeflate})
@@ -81,7 +81,7 @@ def read_dicom_file(content: bytes) -> DicomFile:
         stream,
         is_implicit_vr=transfer_syntax == uid.ImplicitVRLittleEndian,
         is_little_endian=transfer_syntax != uid.ExplicitVRBigEndian,
-        stop_when=lambda tag, _vr, _length: tag in _PIXEL_TAGS,
+        stop_when=lambda tag, _vr, _length: tag in PIXEL_TAGS,
         specific_tags=[BaseTag(tag_for_keyword(keyword) or 0) for keyword in KEYWORDS_READ],
     )
     pixel_element = _find_pixel_element(dataset, content, stream.tell())
@@ -195,7 +195,7 @@ def _find_pixel_element(dataset: Dataset, content: bytes, offset: int) -> PixelE
         return None
     group, number = struct.unpack_from(f"{order}HH", content, offset)
     tag = group << 16 | number
-    if tag not in _PIXEL_TAGS:
+    if tag not in PIXEL_TAGS:
         return None
     vr = None if is_implicit_vr else content[offset + 4 : offset + 6]
     if vr in LONG_VALUE_REPRESENTATIONS:

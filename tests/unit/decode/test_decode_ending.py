@@ -97,6 +97,16 @@ def test_sequences_of_undefined_length_are_walked_through(is_early):
     assert not is_early(content)
 
 
+@pytest.mark.parametrize(("number", "vr"), [(0x08, "OF"), (0x09, "OD"), (0x10, "OW")])
+def test_pixels_of_any_kind_end_a_film(number, vr, is_early, is_whole):
+    """Float Pixel Data and Double Float Pixel Data are pixels, too: nothing waits for others (PS3.3 C.7.6.24, 25)."""
+    film = META + raw_element(0x28, 0x10, "US", b"\x40\x00")
+    assert is_early(film)
+    film += raw_element(0x7FE0, number, vr, bytes(100))
+    assert is_whole(film)
+    assert is_early(film[:-1])
+
+
 def test_an_icon_is_not_the_film(is_early, is_whole):
     """A film whose header holds a small copy of it has not ended with that, and owes no pixels for a copy alone."""
     rows = raw_element(0x28, 0x10, "US", b"\x40\x00")
