@@ -24,6 +24,7 @@ from xray_batch.decode.codestream import (
     read_jpeg2000_size,
     read_jpeg_size,
 )
+from xray_batch.decode.jpeg_fill import check_not_filled
 from xray_batch.decode.jpegxl import read_jpegxl_size
 from xray_batch.errors import ReasonCode, RejectedInputError
 
@@ -56,6 +57,7 @@ class Codec:
     check_ends: Callable[[bytes], None] | None  #: None: the decoder itself refuses a truncated stream
     decode: Callable[[bytes], npt.NDArray[Any]]
     version: Callable[[], str]  #: of the library inside
+    fills_in: bool = False  #: whether the decoder makes up what a stream has too little data for
 
     @property
     def is_available(self) -> bool:
@@ -70,6 +72,7 @@ _JPEG: Final = Codec(
     check_ends=check_jpeg_ends,
     decode=imagecodecs.jpeg8_decode,
     version=imagecodecs.jpeg8_version,
+    fills_in=True,
 )
 _JPEG_LS: Final = Codec(
     name="JPEG-LS",
@@ -269,12 +272,14 @@ def decode_stream(codec: Codec, stream: bytes, size: StreamSize) -> npt.NDArray[
     Raises
     ------
     RejectedInputError
-        PIXEL_DATA, if the stream is corrupt.
+        PIXEL_DATA, if the stream is corrupt; TRUNCATED, if it has too little data.
     """
     corrupt = RejectedInputError(ReasonCode.PIXEL_DATA, f"(7FE0,0010) Pixel Data holds a corrupt {codec.name} stream.")
     with _unraisable() as swallowed:
         try:
             samples = codec.decode(stream)
+            if codec.fills_in:
+                check_not_filled(stream, samples, size.precision, codec.decode)
         except CODEC_ERRORS as error:
             raise corrupt from error
     if swallowed:

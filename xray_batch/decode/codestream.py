@@ -65,13 +65,24 @@ def read_jpeg_size(stream: bytes) -> StreamSize:
 def check_jpeg_ends(stream: bytes) -> None:
     """Refuse a JPEG or JPEG-LS stream without End Of Image, and one of scans without end.
 
+    Raises
+    ------
+    RejectedInputError
+        TRUNCATED or PIXEL_DATA.
+    """
+    find_jpeg_end(stream)
+
+
+def find_jpeg_end(stream: bytes) -> int:
+    """Return the offset of the End Of Image of a JPEG or JPEG-LS stream.
+
     The marker cannot occur inside compressed data (T.81 B.1.1.5), so it is looked for after the first
     scan header: a complete thumbnail in the metadata does not count, and bytes after the picture do no harm.
 
     Raises
     ------
     RejectedInputError
-        TRUNCATED or PIXEL_DATA.
+        TRUNCATED, if there is none; PIXEL_DATA, if there are scans without end.
     """
     for marker, offset in _jpeg_segments(stream):
         end = stream.find(_END_OF_IMAGE, offset) if marker == _START_OF_SCAN else -1
@@ -81,7 +92,7 @@ def check_jpeg_ends(stream: bytes) -> None:
                 f"The JPEG stream has more than {_MOST_SCANS} scans; a radiograph has one to ten.",
             )
         if end >= 0:
-            return
+            return end
     raise RejectedInputError(
         ReasonCode.TRUNCATED,
         "The JPEG stream ends before its End Of Image marker; a complete one is accepted.",

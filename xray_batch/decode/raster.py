@@ -22,6 +22,7 @@ from xray_batch.decode.codecs import PILLOW_ERRORS
 from xray_batch.decode.codestream import check_jpeg_ends
 from xray_batch.decode.depth import find_used_range
 from xray_batch.decode.identify import PNG_SIGNATURE
+from xray_batch.decode.jpeg_fill import check_not_filled
 from xray_batch.decode.limits import MIN_SIDE, check_not_too_large, check_not_too_small
 from xray_batch.decode.source import Source, answer, check_not_blank
 from xray_batch.errors import ReasonCode, RejectedInputError
@@ -80,7 +81,7 @@ class RasterSource(Source):
             _check_png_chunks(content)
         else:
             check_jpeg_ends(content)
-        self._image = self._open()
+        self._image = self._open(content)
         check_not_too_large(self._image.height, self._image.width)
 
     def check_intended_use(self) -> None:
@@ -122,10 +123,10 @@ class RasterSource(Source):
                 ReasonCode.MULTI_FRAME, "The PNG file is an animation; a single picture is accepted."
             )
 
-    def _open(self) -> Image.Image:
-        """Read the header of the picture; nothing is decompressed yet."""
+    def _open(self, content: bytes) -> Image.Image:
+        """Read the header of a picture; nothing is decompressed yet."""
         with _reading(self.header.source_format):
-            return Image.open(io.BytesIO(self._content), formats=[self.header.source_format.value.upper()])
+            return Image.open(io.BytesIO(content), formats=[self.header.source_format.value.upper()])
 
     def decode(self) -> Callable[[], GrayscaleImage]:
         """Decode the picture; what comes back is one channel of it, EXIF orientation applied, without alpha."""
@@ -165,17 +166,21 @@ class RasterSource(Source):
     def _read_samples(self) -> tuple[npt.NDArray[Any], int, list[ImageWarning]]:
         """Return the picture as it lies in the file, its EXIF orientation, and what is not made use of."""
         # Opened anew: what Pillow decompresses goes when this ends, or before another decoder starts.
-        image, warnings = self._open(), []
+        image, warnings = self._open(self._content), []
         with _reading(self.header.source_format):
             if image.mode.endswith("A") or "transparency" in image.info:
                 warnings.append(ImageWarning.ALPHA_IGNORED)
             if image.info.get("icc_profile"):
                 warnings.append(ImageWarning.ICC_IGNORED)
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-            if not _has_deep_channels(self._content):
-                return _load(image), orientation, warnings
-            del image
-            return imagecodecs.png_decode(self._content), orientation, warnings
+            if _has_deep_channels(self._content):
+                del image
+                return imagecodecs.png_decode(self._content), orientation, warnings
+            samples = _load(image)
+            if self.header.source_format is SourceFormat.JPEG:
+                del image
+                check_not_filled(self._content, samples, 8, lambda stream: _load(self._open(stream)))
+            return samples, orientation, warnings
 
 
 def _load(image: Image.Image) -> npt.NDArray[np.uint8 | np.uint16]:

@@ -297,6 +297,33 @@ def test_htj2k_error_that_the_decoder_swallows(tmp_path):
     assert "corrupt HTJ2K" in str(error)
 
 
+JPEG_SYNTAXES = [uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1]
+
+
+@pytest.mark.parametrize("part", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("syntax", JPEG_SYNTAXES)
+def test_jpeg_with_too_little_before_its_end(syntax, part, tmp_path):
+    """A JPEG stream that was cut and closed with an End Of Image is refused; libjpeg-turbo shows its rest as gray."""
+    cells = (RAMP.stored >> 4).astype(np.uint8) if syntax == uid.JPEGBaseline8Bit else RAMP.stored
+    stream = compress(cells, syntax, chest_dataset(BitsStored=8 if cells.dtype == np.uint8 else 12))
+    start = stream.index(b"\xff\xda") + 10  # after the header of the scan
+    stream = stream[: start + round(part * (len(stream) - start))].rstrip(b"\xff")
+    for left_over in (b"", b"\xff"):
+        path = write_dicom(tmp_path / "a.dcm", cells, transfer_syntax=syntax, stream=stream + left_over + b"\xff\xd9")
+        error = refuse(path)
+        assert error.reason_code == ReasonCode.TRUNCATED
+        assert "before its picture does" in str(error)
+
+
+@pytest.mark.parametrize("syntax", JPEG_SYNTAXES)
+def test_jpeg_that_ends_in_gray(syntax, tmp_path):
+    """A complete JPEG whose last rows are the gray that a decoder fills in is accepted."""
+    cells = (RAMP.stored >> 4).astype(np.uint8) if syntax == uid.JPEGBaseline8Bit else RAMP.stored.copy()
+    cells[40:] = 128 if cells.dtype == np.uint8 else 2048
+    pixels = decode_file(write_dicom(tmp_path / "a.dcm", cells, transfer_syntax=syntax)).pixels
+    assert np.abs(pixels[-8:] - 0.5).max() < 0.003
+
+
 def test_native_pixels_in_compressed_syntax(tmp_path):
     """Pixels that are not encapsulated contradict a compressed transfer syntax."""
     dataset = chest_dataset(Rows=72, Columns=90)

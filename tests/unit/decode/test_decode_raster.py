@@ -255,6 +255,20 @@ def test_truncated(kind, part, tmp_path):
     assert caught.value.reason_code == ReasonCode.TRUNCATED
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_jpeg_with_too_little_before_its_end(mode, tmp_path):
+    """So is a JPEG that was cut and closed with an end marker; a whole one that ends in the same gray is not."""
+    gray = GRAY.copy()
+    gray[40:] = 128
+    path = write_image(tmp_path / "a.jpg", Image.fromarray(gray).convert(mode))
+    assert np.abs(decode_file(path).pixels[-8:] - 0.5).max() < 0.003
+    content = write_image(path, Image.fromarray(GRAY).convert(mode)).read_bytes()
+    path.write_bytes(content[: -len(content) // 4] + b"\xff\xd9")
+    with pytest.raises(RejectedInputError) as caught:
+        decode_file(path)
+    assert caught.value.reason_code == ReasonCode.TRUNCATED
+
+
 def test_truncated_jpeg_with_thumbnail(tmp_path):
     """The end marker of a thumbnail is not taken for the picture's."""
     small, large = io.BytesIO(), io.BytesIO()
