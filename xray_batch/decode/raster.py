@@ -45,6 +45,8 @@ _MODES: Final = {
 #: Chunks of one PNG; those of 8 kB, as libpng writes them, would make 512 MB.
 _MOST_CHUNKS: Final = 1 << 16
 
+#: What Pillow and libpng say of too few data.
+_SHORT: Final = ("truncated", "Not enough image data")
 
 #: What brings a picture upright, by its EXIF orientation (Exif 2.32, 4.6.4 A): shape (rows, columns) or turned.
 _TO_UPRIGHT: Final[dict[int, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]]] = {
@@ -177,9 +179,12 @@ class RasterSource(Source):
                 del image
                 return imagecodecs.png_decode(self._content), orientation, warnings
             samples = _load(image)
+            may_be_filled = self.header.source_format is SourceFormat.PNG and _may_be_filled(image)
+            del image
             if self.header.source_format is SourceFormat.JPEG:
-                del image
                 check_not_filled(self._content, samples, 8, lambda stream: _load(self._open(stream)))
+            elif may_be_filled:
+                imagecodecs.png_decode(self._content)  # unlike Pillow, it raises where there are too few data
             return samples, orientation, warnings
 
 
@@ -193,6 +198,15 @@ def _load(image: Image.Image) -> npt.NDArray[np.uint8 | np.uint16]:
     if _MODES[image.mode]:
         return np.asarray(image.convert("RGB"))
     return np.asarray(image.convert("LA" if image.mode == "LA" else "L"))
+
+
+def _may_be_filled(image: Image.Image) -> bool:
+    """Return whether a decoded PNG ends in zeros, as Pillow leaves what a file has too few data for.
+
+    Of an interlaced one, zeros may be anywhere.
+    """
+    last_row = image.crop((0, image.height - 1, image.width, image.height))
+    return bool(image.info.get("interlace")) or not np.asarray(last_row).any()
 
 
 def _has_deep_channels(content: bytes) -> bool:
@@ -246,7 +260,7 @@ def _reading(source_format: SourceFormat) -> Iterator[None]:
             ReasonCode.TOO_LARGE, f"The {name} file asks for more pixels than are accepted."
         ) from error
     except PILLOW_ERRORS as error:
-        is_short = "truncated" in str(error) or isinstance(error, EOFError)
+        is_short = isinstance(error, EOFError) or any(words in str(error) for words in _SHORT)
         raise RejectedInputError(
             ReasonCode.TRUNCATED if is_short else ReasonCode.UNREADABLE_FILE,
             f"The {name} file {'ends before its picture does' if is_short else 'is damaged'}.",

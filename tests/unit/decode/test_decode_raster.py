@@ -269,6 +269,36 @@ def test_jpeg_with_too_little_before_its_end(mode, tmp_path):
     assert caught.value.reason_code == ReasonCode.TRUNCATED
 
 
+@pytest.mark.parametrize(
+    ("depth", "color", "interlaced", "size"),
+    [
+        *((1, 0, 0, 40 * 13), (8, 0, 0, 40 * 91), (16, 0, 0, 40 * 181), (8, 2, 0, 40 * 271), (16, 2, 0, 40 * 541)),
+        *((8, 3, 0, 40 * 91), (8, 0, 1, 6615 - 2 * 91)),  # interlaced: two rows of the last pass are missing
+    ],
+)
+def test_png_of_too_few_rows(depth, color, interlaced, size, tmp_path):
+    """A PNG with fewer rows than it says is refused, though its compressed data have an end; Pillow shows black."""
+    path = tmp_path / "a.png"
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + png_chunk(b"IHDR", struct.pack(">LLBBBBB", 90, 72, depth, color, 0, 0, interlaced))
+        + (png_chunk(b"PLTE", bytes(range(256)) * 3) if color == 3 else b"")
+        + png_chunk(b"IDAT", zlib.compress(size * b"\1"))  # rows that rise: their first byte says "differences"
+        + png_chunk(b"IEND", b"")
+    )
+    with pytest.raises(RejectedInputError) as caught:
+        decode_file(path)
+    assert caught.value.reason_code == ReasonCode.TRUNCATED
+
+
+@pytest.mark.parametrize("image", [Image.fromarray(GRAY), Image.fromarray(DEEP), Image.fromarray(GRAY).convert("P")])
+def test_png_that_ends_in_black(image, tmp_path):
+    """A whole PNG whose last rows are black is accepted."""
+    image = image.copy()
+    image.paste(0, (0, 40, image.width, image.height))
+    assert not decode_file(write_image(tmp_path / "a.png", image)).pixels[40:].any()
+
+
 def test_truncated_jpeg_with_thumbnail(tmp_path):
     """The end marker of a thumbnail is not taken for the picture's."""
     small, large = io.BytesIO(), io.BytesIO()
