@@ -1,5 +1,6 @@
 """What `xray-batch explain` draws and says, and what it keeps to itself."""
 
+import os
 import shutil
 
 import numpy as np
@@ -123,6 +124,21 @@ def test_refused_file_in_json(tmp_path):
     (facts,) = done.rows
     assert (facts["outcome"], facts["reason_code"], facts["picture"]) == ("not_analysed", "lateral_view", None)
     assert done.code == 1
+
+
+def test_names_that_are_no_text(tmp_path):
+    r"""Bytes of a name that are no UTF-8 are shown as \xNN as in other commands, in a strict locale too."""
+    film, text = (tmp_path / os.fsdecode(name) for name in (b"\xff.png", b"\xff.txt"))
+    film.write_bytes(FILM.read_bytes())
+    text.write_bytes(b"This is not an image.\n")
+    options = ("--out", tmp_path / os.fsdecode(b"heat\xff.png"), "--home", tmp_path / "home")
+    for form in ("json", "table"):
+        refused = run_command("explain", text, *options, "--format", form, PYTHONIOENCODING="utf-8:strict")
+        assert refused.code == 1
+        assert (refused.rows[0]["file"] if form == "json" else refused.err).count(r"/\xff.txt") == 1
+        done = run_command("explain", film, *options, "--format", form, PYTHONIOENCODING="utf-8:strict")
+        assert done.code == 0, done.err
+        assert (done.rows[0]["picture"] if form == "json" else done.out).count(r"/heat\xff.png") == 1
 
 
 def test_refused_for_the_age(tmp_path):

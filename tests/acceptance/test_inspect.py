@@ -1,5 +1,7 @@
 """What `xray-batch inspect` tells of a file, and what it keeps to itself."""
 
+import os
+
 import numpy as np
 import pytest
 from dicom_factory import RAMP, lut_sequence, write_dicom
@@ -96,6 +98,16 @@ def test_unreadable_file(tmp_path):
     text.write_text("no image")
     (facts,) = run_command("inspect", text, "--home", tmp_path, "--format", "json").rows
     assert (facts["outcome"], facts["reason_code"], facts["checks"]) == ("not_analysed", "unreadable_file", [])
+
+
+def test_name_that_is_no_text(tmp_path):
+    r"""Bytes of a name that are no UTF-8 are shown as \xNN as in other commands, in a strict locale too."""
+    path = tmp_path / os.fsdecode(b"\xff.txt")
+    path.write_bytes(b"This is not an image.\n")
+    options = ("--home", tmp_path / "home", "--format", "json")
+    done = run_command("inspect", path, *options, PYTHONIOENCODING="utf-8:strict")
+    assert done.code == 0, done.err
+    assert done.rows[0]["file"] == rf"{tmp_path}/\xff.txt"
 
 
 def test_png(tmp_path):

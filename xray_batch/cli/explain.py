@@ -71,7 +71,7 @@ def explain(
     settings = open_settings(home, config, database_url, bundle=bundle, device=device, decode=decode)
 
     from xray_batch.bundle import find_bundle
-    from xray_batch.intake import Folders
+    from xray_batch.intake import Folders, printable
 
     found = find_bundle(settings.bundle, Folders(settings.home).bundles)
     architectures = tuple(facts.architecture for facts in found.manifest.members)
@@ -87,7 +87,8 @@ def explain(
     if form is Format.JSON:
         typer.echo(json_line(_facts(file, out, answer)))
     else:
-        typer.echo("\n".join([*_lines(answer), f"warnings: {', '.join(answer.warnings) or 'none'}", f"picture: {out}"]))
+        warnings, picture = ", ".join(answer.warnings) or "none", visible(printable(str(out)))
+        typer.echo("\n".join([*_lines(answer), f"warnings: {warnings}", f"picture: {picture}"]))
 
 
 def _explain(file: Path, bundle: "Bundle", settings: "Settings", member: str | None) -> _Explained | Rejection:
@@ -122,11 +123,14 @@ def _explain(file: Path, bundle: "Bundle", settings: "Settings", member: str | N
 
 def _report_refusal(file: Path, rejection: Rejection, form: Format) -> None:
     """Say why there is no picture: people on stderr, programs on stdout."""
+    from xray_batch.intake import printable
+
+    name = printable(str(file))
     if form is Format.JSON:
         reason = {"reason_code": rejection.reason_code, "reason": rejection.reason}
-        typer.echo(json_line({"file": str(file), "outcome": Outcome.NOT_ANALYSED, **reason, "picture": None}))
+        typer.echo(json_line({"file": name, "outcome": Outcome.NOT_ANALYSED, **reason, "picture": None}))
     else:
-        typer.echo(visible(f"{file} is not analysed: {rejection.reason_code}. {rejection.reason}"), err=True)
+        typer.echo(visible(f"{name} is not analysed: {rejection.reason_code}. {rejection.reason}"), err=True)
 
 
 def _write(out: Path, explained: _Explained) -> None:
@@ -182,10 +186,12 @@ def _lines(explained: _Explained) -> list[str]:
 
 def _facts(file: Path, out: Path, explained: _Explained) -> dict[str, object]:
     """Return what is said as the JSON object has it."""
+    from xray_batch.intake import printable
+
     explanation = explained.explanation
     members = explanation.prediction.member_probabilities.items()
     return {
-        "file": str(file),
+        "file": printable(str(file)),
         "outcome": explanation.prediction.outcome,
         "p_pneumonia": explanation.prediction.p_pneumonia,
         "threshold_low": explanation.prediction.threshold_low,
@@ -195,5 +201,5 @@ def _facts(file: Path, out: Path, explained: _Explained) -> dict[str, object]:
         "heat_in_thorax": explained.shown.thorax_share,
         "warnings": list(explained.warnings),
         "model_id": explained.model_id,
-        "picture": str(out),
+        "picture": printable(str(out)),
     }

@@ -139,10 +139,12 @@ def _judge(inspection: "Inspection", bundle: "Bundle", settings: "Settings") -> 
 
 def _facts(file: Path, inspection: "Inspection", judged: _Judged, *, show_patient: bool) -> dict[str, object]:
     """Return everything that is shown, as the JSON object has it."""
+    from xray_batch.intake import printable
+
     header, image, syntax, answer = inspection.header, inspection.image, inspection.transfer_syntax, judged.answer
     rejection, prediction = (answer, None) if isinstance(answer, Rejection) else (None, answer)
     facts: dict[str, object] = {
-        "file": str(file),
+        "file": printable(str(file)),
         "format": header.source_format if header else None,
         "transfer_syntax_uid": syntax.uid if syntax else None,
         "transfer_syntax": syntax.name if syntax else None,
