@@ -5,11 +5,13 @@ run meets none; each faulty run is a process of its own that ends without any cl
 """
 
 import datetime as dt
+import hashlib
 import itertools
 import json
 import os
 from collections import Counter
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from unittest.mock import Mock
 
 import pytest
@@ -91,9 +93,9 @@ def _refuse(*_arguments):
     raise OSError(22, "Invalid argument")
 
 
-def drop(folders, store):
+def drop(folders, store, drops=DROPS):
     """Take all drops in and record them."""
-    for name, content in DROPS:
+    for name, content in drops:
         path = folders.inbox / os.fsdecode(name)
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
@@ -369,6 +371,23 @@ class TestPrune:
         assert outside.read_bytes() == b"four"
         assert {"rejected/note.txt", *originals[:2]} <= set(files(folders))
         assert len(rows(store, "SELECT 1 FROM event WHERE kind = 'pruned'")) == 2
+
+    def test_of_two_names_that_look_alike_one_goes(self, folders, store):
+        r"""The database writes the byte FF as the four characters ``\xff``; the bytes tell whose a file is."""
+        prune(store, folders, EVERYTHING)
+        drop(folders, store, [(b"\xff.dcm", b"byte"), (rb"\xff.dcm", b"text")])
+        outcomes = {}
+        for outcome in (Outcome.NORMAL, Outcome.PNEUMONIA):
+            (lease,) = store.lease(limit=1, lease_seconds=60)
+            store.finish([(lease, make_analysed(outcome=outcome))], MODEL)
+            outcomes[lease.content_sha256] = outcome
+        file_away(folders, store)
+        for content in (b"byte", b"text"):
+            selection = replace(EVERYTHING, outcome=outcomes[hashlib.sha256(content).hexdigest()])
+            report = prune(store, folders, selection)
+            assert (report.removed, report.is_complete) == (1, True)
+            assert content not in files(folders).values()
+            assert len(files(folders)) == (content == b"byte")
 
     def test_a_link_in_place_of_a_folder_is_not_followed(self, folders, store, tmp_path):
         """A file outside the home folder is not removed, even with the same bytes."""

@@ -87,8 +87,8 @@ def file_away(folders: Folders, unfiled: Unfiled) -> Path:
 def find_original(folders: Folders, original: Original) -> Path | None:
     """Return where the file of an arrival is: in the spool, where it was filed, or where it would have been filed.
 
-    None if it is in none of these places.  Where the database tells its place, only a regular file is asked for;
-    elsewhere it must have the arrival's bytes.
+    None if it is in none of these places.  Where the database tells its place, and only one name can be meant, only a
+    regular file is asked for; elsewhere it must have the arrival's bytes.
     """
     return (
         claimed_file(folders, original.arrival_id)
@@ -135,10 +135,14 @@ def _places(folders: Folders, original: Original) -> tuple[Path, ...]:
 
 
 def _filed_as_recorded(folders: Folders, original: Original) -> Path | None:
-    """Return where the database says that a file was filed; None if it does not, or the file is not there."""
-    for name in meant_by(original.filed_path or ""):
-        path = folders.home / name
-        if path.is_file() and not path.is_symlink():
+    """Return where the database says that a file was filed; None if it does not, or the file is not there.
+
+    Of two names that look alike (:func:`meant_by`) the other may be another arrival's: then the bytes tell.
+    """
+    names = meant_by(original.filed_path or "")
+    for path in (folders.home / name for name in names):
+        is_there = path.is_file() and not path.is_symlink()
+        if is_there and (len(names) == 1 or content_sha256(path) == original.content_sha256):
             return path
     return None
 

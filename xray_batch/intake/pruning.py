@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from xray_batch.intake.disk import GONE_ERRNOS, READ_FLAGS, is_single_file, open_folder
-from xray_batch.intake.filing import read_reason, reason_path
+from xray_batch.intake.filing import content_sha256, read_reason, reason_path
 from xray_batch.intake.folders import Folders
 from xray_batch.intake.names import meant_by
 from xray_batch.records import Original
@@ -31,6 +31,7 @@ def look_at_filed(folders: Folders, original: Original, size: int, *, thorough: 
     thorough
         Compare the SHA-256 too, not only the size.
     """
+    found = Found.NOTHING
     for place in _places(folders, original):
         try:
             with open_folder(folders.home, *place[:-1]) as folder:
@@ -44,20 +45,31 @@ def look_at_filed(folders: Folders, original: Original, size: int, *, thorough: 
             same = is_single_file(status) and status.st_size == size
             if same and thorough:
                 same = hashlib.file_digest(file, "sha256").hexdigest() == original.content_sha256
-        return Found.ORIGINAL if same else Found.CHANGED
-    return Found.NOTHING
+        if same:
+            return Found.ORIGINAL
+        found = Found.CHANGED  # unless the other of two names that look alike is the original's
+    return found
 
 
 def remove_filed(folders: Folders, original: Original) -> None:
     """Remove an original, its reason, and the folders that are empty then; no link is followed.
 
-    The caller has looked at it.  What is gone already is no error.
+    The caller has looked at it.  What is gone already is no error.  Of two names that look alike at most one is
+    removed: the other may be another original's.
     """
-    for place in _places(folders, original):
+    places = _places(folders, original)
+    its_own = places[:1]
+    if len(places) > 1:
+        with_its_bytes = [
+            place for place in places if content_sha256(folders.home.joinpath(*place)) == original.content_sha256
+        ]
+        its_own = with_its_bytes[:1]
+    for place in places:
         try:
             with open_folder(folders.home, *place[:-1]) as folder:
-                with suppress(FileNotFoundError):
-                    os.unlink(place[-1], dir_fd=folder)
+                if place in its_own:
+                    with suppress(FileNotFoundError):
+                        os.unlink(place[-1], dir_fd=folder)
                 reason = reason_path(folders.home.joinpath(*place))
                 if read_reason(reason, original.arrival_id) is not None:
                     os.unlink(reason.name, dir_fd=folder)

@@ -315,6 +315,18 @@ class TestAfterAnotherAnswer:
         path.write_bytes(b"PIXELS")
         assert find_original(folders, ended) is None
 
+    def test_two_names_that_look_alike(self, folders, arrive):
+        r"""A byte that is no UTF-8 is written as ``\xff``, which may also be a name: each original is its own file."""
+        first, second = arrive(b"\xff.dcm", b"one"), arrive(r"\xff.dcm", b"two")
+        assert first.source_name == second.source_name
+        ends = [_ended(arrival, "processed") for arrival in (first, second)]
+        ends = [_filed_before(folders, ended, file_away(folders, ended)) for ended in ends]
+        assert ends[0].filed_path == ends[1].filed_path
+        assert [find_original(folders, ended).read_bytes() for ended in ends] == [b"one", b"two"]
+        rejected = file_away(folders, replace(ends[1], **ENDS["rejected"]))
+        assert rejected.read_bytes() == b"two"
+        assert find_original(folders, ends[0]).read_bytes() == b"one"
+
 
 def _filed_before(folders, ended, path):
     """Make what the database returns for an arrival that was filed at `path` before its last answer."""
