@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 import signal
 import sqlite3
@@ -137,6 +138,31 @@ def test_kill_9_leaves_the_rest_for_the_next_run(tmp_path):
     assert run_command("process", "--home", home, tmp_path / "archive").code == 0
     (facts,) = run_command("status", "--home", home, "--format", "json").rows
     assert (facts["results"], facts["rejected"], facts["pending"], facts["lost"]) == (60, 0, 0, 0)
+
+
+def test_ctrl_c_does_not_wait_for_a_file_that_is_being_read(tmp_path):
+    """It ends the command, however long a file it has in hand is."""
+    path = tmp_path / "image of a disk"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    with subprocess.Popen(
+        [sys.executable, "-m", "xray_batch", "process", path, "--home", tmp_path / "home"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=clean_environment(),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # where the tests' own is ignored
+    ) as command:
+        try:
+            descriptors = Path(f"/proc/{command.pid}/fd")
+            while not any(os.path.realpath(each) == str(path) for each in descriptors.iterdir()):
+                assert command.poll() is None
+                time.sleep(0.05)
+            command.send_signal(signal.SIGINT)
+            _, said = command.communicate(timeout=60)
+        finally:
+            command.kill()
+    assert command.returncode == 130
+    assert b"Traceback" not in said
 
 
 def test_polarity_and_encoding_do_not_change_the_answer(tmp_path):

@@ -11,11 +11,13 @@ unpacked each time, whether or not it has an answer: after a kill its members ma
 import datetime as dt
 import hashlib
 import os
+import queue
+import threading
 import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -210,18 +212,18 @@ class _Run:
     def open(self, files: Iterable[Path], root: Path, run_id: uuid.UUID) -> Generator[_Work]:
         """Hash files some way ahead, in threads; those that cannot be read have failed and are not yielded."""
         ahead: deque[tuple[Path, Path, Future[_Hashed]]] = deque()
-        hashers = ThreadPoolExecutor(min(_HASHERS, usable_cores()), thread_name_prefix="hash")
+        hashers = _Hashers(min(_HASHERS, usable_cores()))
         try:
             for number, name in enumerate(files):
                 path = root / name
-                ahead.append((name, path, hashers.submit(_hash_file, name, path, run_id, str(number))))
+                ahead.append((name, path, hashers.submit(name, path, run_id, str(number))))
                 while len(ahead) > _HASHED_AHEAD or (ahead and ahead[0][2].done()):
                     name, path, hashed = ahead.popleft()
                     yield from self._opened(name, path, hashed.result)
             for name, path, hashed in ahead:
                 yield from self._opened(name, path, hashed.result)
         finally:
-            hashers.shutdown(wait=False, cancel_futures=True)
+            hashers.close()
 
     def _opened(self, name: Path, path: Path, hashed: Callable[[], _Hashed]) -> Iterator[_Work]:
         try:
@@ -365,6 +367,46 @@ def _take(items: Iterator[_Work], most: int) -> list[_Work]:
         if time.monotonic() > until:
             break
     return taken
+
+
+class _Hashers:
+    """Threads that hash files.
+
+    Those of an executor hold up the end of the process until they are done: whoever breaks a run off would wait for a
+    file of a terabyte, or a share that hangs.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._closed = False
+        self._threads = [
+            threading.Thread(target=self._serve, name=f"hash-{number}", daemon=True) for number in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, name: Path, path: Path, family: uuid.UUID, key: str) -> Future[_Hashed]:
+        """Have a file hashed."""
+        hashed: Future[_Hashed] = Future()
+
+        def call() -> None:
+            try:
+                hashed.set_result(_hash_file(name, path, family, key))
+            except BaseException as error:  # noqa: BLE001 - it is raised again where it is waited for
+                hashed.set_exception(error)
+
+        self._calls.put(call)
+        return hashed
+
+    def close(self) -> None:
+        """Take up no more; what is in hand ends by itself, or with the process."""
+        self._closed = True
+        for _ in self._threads:
+            self._calls.put(None)
+
+    def _serve(self) -> None:
+        while (call := self._calls.get()) is not None and not self._closed:
+            call()
 
 
 def _hash_file(name: Path, path: Path, family: uuid.UUID, key: str) -> _Hashed:
