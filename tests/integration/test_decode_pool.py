@@ -5,8 +5,10 @@ import hashlib
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import contextmanager
@@ -447,15 +449,20 @@ def test_worker_that_cannot_start(monkeypatch):
         pool.take(PATIENCE)
 
 
-def test_system_without_room_for_a_worker(monkeypatch):
-    """A system that refuses another process is an error as well."""
+@pytest.mark.parametrize(
+    ("module", "name"), [(subprocess, "Popen"), (socket, "socketpair"), (tempfile, "TemporaryFile")]
+)
+def test_system_without_room_for_a_worker(monkeypatch, module, name):
+    """A system that refuses another process, or a file that one needs, is an error as well; nothing stays open."""
 
     def refuse(*arguments, **options):
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
-    monkeypatch.setattr(subprocess, "Popen", refuse)
+    monkeypatch.setattr(module, name, refuse)
+    before = set(Path("/proc/self/fd").iterdir())
     with started() as pool, pytest.raises(DecoderDiedError, match=r"cannot be used: .*Resource temporarily"):
         pool.take(PATIENCE)
+    assert set(Path("/proc/self/fd").iterdir()) == before
 
 
 TERMINAL_SCRIPT = """

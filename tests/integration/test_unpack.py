@@ -5,6 +5,7 @@ import io
 import os
 import random
 import resource
+import socket
 import subprocess
 import zipfile
 from dataclasses import replace
@@ -259,6 +260,18 @@ class TestTheProcess:
     def test_an_archive_that_cannot_be_opened(self, tmp_path, spool):
         """That is the system's fault."""
         assert unpack(tmp_path / "absent", spool).transient
+
+    def test_a_system_without_room_for_it(self, tmp_path, spool, monkeypatch):
+        """Likewise; nothing stays open, however often that is tried."""
+
+        def refuse():
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        monkeypatch.setattr(socket, "socketpair", refuse)
+        archive = make_zip(tmp_path / "a", {"x": b"1"})
+        before = set(Path("/proc/self/fd").iterdir())
+        assert unpack(archive, spool).transient
+        assert set(Path("/proc/self/fd").iterdir()) == before
 
     @pytest.mark.parametrize("number", [errno.EFBIG, errno.EINVAL])
     def test_other_errors_are_held_against_the_archive(self, monkeypatch, number):

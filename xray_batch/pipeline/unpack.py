@@ -104,14 +104,14 @@ class Unpacking:
             self._process.kill()
 
     def _unpack_into(self, folder: UnpackFolder) -> UnpackReply:
-        archive = os.open(self._archive, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         ours, theirs = socket.socketpair()
         with Connection(ours.detach()) as connection:
-            try:
-                with theirs:
+            with theirs:
+                archive = os.open(self._archive, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                try:
                     self._process = self._start(theirs.fileno(), archive, folder.descriptor)
-            finally:
-                os.close(archive)
+                finally:
+                    os.close(archive)
             if self._killed:  # while it was being started
                 self._process.kill()
             try:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Final, TypeVar
@@ -70,14 +70,15 @@ class WorkerProcess:
         self._limits = limits
         self._files = 0
         self._files_at_most = math.ceil(share * FILES_PER_WORKER)
-        self._descriptor = os.memfd_create("pixels", os.MFD_CLOEXEC)
-        os.ftruncate(self._descriptor, memory_bytes)
-        self._memory = mmap.mmap(self._descriptor, memory_bytes)
-        ours, theirs = socket.socketpair()
-        self._connection = Connection(ours.detach())
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
-        with theirs:
-            try:
+        with ExitStack() as shared:  # should it not even be started, nothing stays open
+            self._descriptor = os.memfd_create("pixels", os.MFD_CLOEXEC)
+            shared.callback(os.close, self._descriptor)
+            os.ftruncate(self._descriptor, memory_bytes)
+            self._memory = shared.enter_context(mmap.mmap(self._descriptor, memory_bytes))
+            self._errors = shared.enter_context(tempfile.TemporaryFile())
+            ours, theirs = socket.socketpair()
+            self._connection = shared.enter_context(Connection(ours.detach()))
+            with theirs:
                 self._process = subprocess.Popen(
                     [
                         *(sys.executable, "-P", "-m", module),
@@ -92,9 +93,7 @@ class WorkerProcess:
                     env=worker_environment(os.environ),
                     start_new_session=True,  # Ctrl-C is for the parent, which then lets the workers finish
                 )
-            except OSError:
-                self._free()
-                raise
+            self._shared = shared.pop_all()
         self._wait_until_ready()
 
     def _wait_until_ready(self) -> None:
@@ -144,13 +143,7 @@ class WorkerProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._free()
-
-    def _free(self) -> None:
-        self._connection.close()
-        self._memory.close()
-        os.close(self._descriptor)
-        self._errors.close()
+        self._shared.close()
 
     def kill(self) -> None:
         """End the process at once; whoever waits for its reply gets a :class:`DecoderDiedError`."""
