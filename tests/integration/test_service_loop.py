@@ -396,6 +396,33 @@ def test_stopping_gives_back_what_is_not_done(home):
     assert Path(home.service_state).exists() is False
 
 
+@pytest.mark.parametrize("moment", ["in the midst of an event", "before the scan"])
+def test_a_signal_comes_at_any_moment(home, moment, monkeypatch):
+    """The handler waits for no lock that the loop it interrupts holds, and nothing that the loop does undoes it."""
+    settings = Settings(home=home.home, settle_seconds=0, scan_seconds=3600)
+    with closing(Store(open_database(settings.resolved_database_url))) as store:
+        service = Service(home, ScriptedPipeline({}), store, settings, Vitals())
+        clear, give_back = service._wake.clear, service._leases.give_back
+
+        def clear_and_stop():
+            with service._wake._cond:
+                service.stop()
+            clear()
+
+        def stop_and_give_back():
+            service.stop()
+            give_back()
+
+        if moment == "before the scan":
+            monkeypatch.setattr(service._leases, "give_back", stop_and_give_back)
+        else:
+            monkeypatch.setattr(service._wake, "clear", clear_and_stop)
+        running = threading.Thread(target=service.run, daemon=True)
+        running.start()
+        running.join(30)
+        assert not running.is_alive()
+
+
 def test_a_broken_service_gives_up_no_films(home, monkeypatch):
     """While every attempt fails, nothing is held against the files; when the cause is gone, all are answered."""
     monkeypatch.setattr(breaker_module, "_PAUSE_SECONDS", 0.2)

@@ -15,7 +15,7 @@ Events of the file system only make the next scan come sooner.
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from types import FrameType
 from typing import Final
@@ -46,8 +46,8 @@ from xray_batch.settings import Settings
 from xray_batch.store import ANY_ATTEMPTS, Store
 from xray_batch.systemd import notify
 
-#: Between two signs of life while the service waits.
-_BEAT_SECONDS: Final = 10.0
+#: Between two signs of life while the service waits, and two looks whether it is to stop.
+_BEAT_SECONDS: Final = 0.5
 
 #: Between an event and the scan that it asks for: a program that renames a file and then sets its mode or times at once
 #: still finds it, and what comes at the same moment is seen together.
@@ -101,7 +101,7 @@ class Service:
         self._filing = Filing(folders, store, self._archives, self._metrics, self._disk)
         self._log = get_logger()
         self._wake = threading.Event()
-        self._stopping = threading.Event()
+        self._is_stopping = False
         self._stop_at = float("inf")
         self._next_scan = 0.0
         self._scanned_at = 0.0
@@ -163,14 +163,14 @@ class Service:
     def _go_on(self) -> None:
         """Take turns; what the outside does to us is waited out, for longer each time."""
         back_off = _BACK_OFF_SECONDS
-        while not self._stopping.is_set():
+        while not self._is_stopping:
             try:
                 self._turn()
             except (TransientError, OSError) as error:
                 self._is_registered = False  # another database may have taken the place of one that was down
                 self._reporting.interrupted(error)
                 self._log.error("interrupted", why=why(error), retry_seconds=back_off)
-                self._wait_for(self._stopping, time.monotonic() + back_off)
+                self._rest(time.monotonic() + back_off, time.sleep)
                 back_off = min(2 * back_off, _BACK_OFF_SECONDS_AT_MOST)
             else:
                 back_off = _BACK_OFF_SECONDS
@@ -187,22 +187,29 @@ class Service:
             self._leases.give_back()
 
     def stop(self, _signal: int = 0, _frame: FrameType | None = None) -> None:
-        """End :meth:`run` soon, told twice at once; also a signal handler."""
-        self._stop_at = 0.0 if self._stopping.is_set() else time.monotonic() + self._settings.drain_seconds
-        self._stopping.set()
-        self._wake.set()
+        """End :meth:`run` soon, told twice at once; also a signal handler.
+
+        It takes no lock, that of an event least of all: a handler runs in the midst of what the loop does, which may
+        hold it.
+        """
+        self._stop_at = 0.0 if self._is_stopping else time.monotonic() + self._settings.drain_seconds
+        self._is_stopping = True
 
     def _wait(self) -> None:
         """Sleep until the next scan is due, or an event says that one is worth while."""
-        self._wait_for(self._wake, self._next_scan)
+        self._rest(self._next_scan, self._wake.wait)
         if self._wake.is_set():
-            self._stopping.wait(_EVENT_SECONDS)
+            time.sleep(_EVENT_SECONDS)
 
-    def _wait_for(self, event: threading.Event, until: float) -> None:
-        """Wait, beating; a database or a disk that is down is no reason to be started again."""
-        while not event.is_set() and (seconds := until - time.monotonic()) > 0:
+    def _rest(self, until: float, rest: Callable[[float], object]) -> None:
+        """Rest some seconds at a time, beating, until `rest` says true or the service is to stop.
+
+        A database or a disk that is down is no reason to be started again.
+        """
+        while not self._is_stopping and (seconds := until - time.monotonic()) > 0:
             self._reporting.beat()
-            event.wait(min(seconds, self._reporting.beat_seconds, _BEAT_SECONDS))
+            if rest(min(seconds, self._reporting.beat_seconds, _BEAT_SECONDS)):
+                break
 
     def _turn(self) -> None:
         """Do all that can be done now."""
@@ -218,7 +225,7 @@ class Service:
             notify("READY=1")
             self._log.info("ready", watch_mode=self._reporting.watch_mode, device=str(self._pipeline.device))
             self._ready = True
-        while self._work() and not self._stopping.is_set():
+        while self._work() and not self._is_stopping:
             pass  # what must be leased alone comes one by one
         self._file_away()  # what was left of earlier, and duplicates: after the work, so that no film waits for it
         self._reporting.look()
@@ -231,7 +238,7 @@ class Service:
                 self._keep_alive()
                 if group:
                     self._file_away()
-                if self._is_scan_due() and not self._stopping.is_set():
+                if self._is_scan_due() and not self._is_stopping:
                     self._take_in()
                     self._reporting.look()
                 if time.monotonic() > self._stop_at:
@@ -269,7 +276,7 @@ class Service:
             yield from self._jobs(in_turn(self._lease_more, self._settings.batch_size, self._intake.urgent_came))
 
     def _lease_more(self, limit: int, urgent: bool) -> list[Lease]:
-        if self._stopping.is_set() or self._breaker.is_open:
+        if self._is_stopping or self._breaker.is_open:
             return []
         return self._leases.take(limit, range(_LEASES_TOGETHER), urgent=urgent)
 
