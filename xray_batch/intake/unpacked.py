@@ -24,6 +24,7 @@ import errno
 import fcntl
 import os
 import shutil
+import threading
 import uuid
 import weakref
 from contextlib import suppress
@@ -39,6 +40,9 @@ UNPACKING_SUFFIX: Final = ".unpacking"
 #: In the inbox, behind the archive's name: complete.  An archive below such a folder is not unpacked.
 UNPACKED_SUFFIX: Final = ".unpacked"
 
+#: Whoever removes or drops a folder waits so long at most until it is gone.
+_REMOVE_SECONDS: Final = 5.0
+
 #: This name cannot be had, the next one perhaps: it is taken, too long, or its folder is gone or not ours.
 _NAME_ERRNOS: Final = GONE_ERRNOS | {
     *(errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR, errno.ENAMETOOLONG),
@@ -49,7 +53,8 @@ _NAME_ERRNOS: Final = GONE_ERRNOS | {
 class UnpackFolder:
     """An empty folder for the members of one archive, locked.
 
-    It is removed when nobody holds this object any more, unless it has moved into the inbox by then.
+    It is removed when nobody holds this object any more, unless it has moved into the inbox by then.  What a process
+    still holds at its end stays, for :func:`remove_abandoned`: the folder may be on a share that hangs.
 
     Attributes
     ----------
@@ -64,7 +69,8 @@ class UnpackFolder:
         self.path = spool / f"{uuid.uuid4()}{UNPACKING_SUFFIX}"
         self.path.mkdir(FOLDER_MODE)
         self.descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        self._remove = weakref.finalize(self, _remove, self.path, self.descriptor)
+        self._remove = weakref.finalize(self, _remove_aside, self.path, self.descriptor)
+        self._remove.atexit = False
         fcntl.flock(self.descriptor, fcntl.LOCK_EX)
 
     def remove(self) -> None:
@@ -109,6 +115,13 @@ class UnpackFolder:
             os.fsync(target)
         sync_folder(folders.spool)
         return place
+
+
+def _remove_aside(path: Path, descriptor: int) -> None:
+    """Remove a folder in a thread of its own: it may be the loop of the service that drops it, and a share may hang."""
+    remover = threading.Thread(target=_remove, args=(path, descriptor), daemon=True)
+    remover.start()
+    remover.join(_REMOVE_SECONDS)
 
 
 def _remove(path: Path, descriptor: int) -> None:

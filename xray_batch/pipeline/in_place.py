@@ -24,6 +24,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Final
+from weakref import WeakSet
 
 from xray_batch.decode import is_zip
 from xray_batch.errors import DatabaseRefusedError
@@ -176,7 +177,7 @@ def process_in_place(
         If the database cannot be used; run again for what is left.
     """
     run = _Run(pipeline, store, max_attempts=max_attempts, on_answers=on_answers, on_failure=on_failure)
-    with closing(run.open(files, root, run_id or uuid.uuid4())) as opened:
+    with closing(run), closing(run.open(files, root, run_id or uuid.uuid4())) as opened:
         items = opened if unpack_in is None else run.unpacked(opened, unpack_in, on_unpacked)
         store.check_writable()  # before all the work
         work: Iterable[_Work] = run.new_work(items)
@@ -208,6 +209,12 @@ class _Run:
         self._on_failure = on_failure
         self._is_registered = False  #: the model, in the database
         self._archives: list[tuple[_Work, Finished]] = []  #: to be recorded
+        self._unpacked: WeakSet[UnpackFolder] = WeakSet()
+
+    def close(self) -> None:
+        """Remove the members of archives that something still holds."""
+        for folder in self._unpacked:
+            folder.remove()
 
     def open(self, files: Iterable[Path], root: Path, run_id: uuid.UUID) -> Generator[_Work]:
         """Hash files some way ahead, in threads; those that cannot be read have failed and are not yielded."""
@@ -252,6 +259,7 @@ class _Run:
                 yield replace(item, finished=give_up(Failure(error=end.failure or "unknown", transient=False)))
             if end.unpacked is None:
                 continue
+            self._unpacked.add(end.unpacked.folder)
             if on_unpacked is not None:
                 on_unpacked(len(end.unpacked.files))
             for path in end.unpacked.files:

@@ -3,6 +3,9 @@
 import errno
 import fcntl
 import os
+import subprocess
+import sys
+import threading
 import uuid
 
 import pytest
@@ -29,6 +32,41 @@ def test_it_goes_when_nobody_holds_it(folders):
     assert list(folders.spool.iterdir()) == []
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(descriptor)
+
+
+class TestOnAShareThatHangs:
+    """Its holder waits for no share: what is not removed now is abandoned, and removed later."""
+
+    def test_nobody_waits_who_drops_it(self, folders, monkeypatch):
+        """The removal goes on without whoever dropped the folder."""
+        answers, ended = threading.Event(), threading.Event()
+        remove = unpacked.shutil.rmtree
+
+        def hang(path):
+            answers.wait(60)
+            remove(path)
+            ended.set()
+
+        made = UnpackFolder(folders.spool)
+        monkeypatch.setattr(unpacked.shutil, "rmtree", hang)
+        monkeypatch.setattr(unpacked, "_REMOVE_SECONDS", 0.01)
+        path = made.path
+        del made
+        assert path.exists()
+        answers.set()
+        assert ended.wait(60)
+        assert not path.exists()
+
+    def test_no_process_waits_at_its_end(self, folders):
+        """What it still holds stays."""
+        script = (
+            "import sys, time; from pathlib import Path; from xray_batch.intake import UnpackFolder, unpacked; "
+            "unpacked.shutil.rmtree = lambda _path: time.sleep(600); held = UnpackFolder(Path(sys.argv[1]))"
+        )
+        subprocess.run([sys.executable, "-c", script, folders.spool], check=True, timeout=60)
+        assert len(list(folders.spool.iterdir())) == 1
+        remove_abandoned(folders.spool)
+        assert list(folders.spool.iterdir()) == []
 
 
 def test_it_is_no_claim(folders, folder):
