@@ -73,6 +73,7 @@ class _Sighting:
 
     file: InboxFile
     since: float  #: on the tracker's clock
+    age: float  #: seconds for which it had been unchanged by then, on the file's clock
     renamed: bool  #: it came by a rename, and nothing was changed since
 
 
@@ -90,7 +91,8 @@ class SettleTracker:
     has_ended
         Likewise, whether the end of its format is there for certain.
     clock
-        Monotonic: the wall clock may jump by a day, and a file neither becomes complete nor waits for it.
+        Monotonic: the wall clock may jump by a day, and a file neither becomes complete nor waits for it.  Only how old
+        a file is when it is first seen is told by the wall clock.
     """
 
     def __init__(
@@ -149,7 +151,8 @@ class SettleTracker:
         for file in files:
             before = self._sightings.get(file.name)
             if before is None or before.file != file:
-                before = _Sighting(file, now, renamed=False)
+                # A service that was started anew has only the kernel's word for how long that was.
+                before = _Sighting(file, now, age=max(0.0, time.time() - file.ctime_ns / 1e9), renamed=False)
             if file.name in renamed and not self._is_network:
                 before = replace(before, renamed=True)
             sightings[file.name] = before
@@ -180,6 +183,4 @@ class SettleTracker:
             return is_as_renamed and writers is Writers.NONE and self._has_ended(descriptor)
         if writers is Writers.SOME or (writers is Writers.UNKNOWN and quiet < needed * UNKNOWN_WRITERS_FACTOR):
             return False
-        # A service that was started anew has only the kernel's word for how long that was.
-        unchanged = max(quiet, time.time() - status.st_ctime)
-        return unchanged >= self._incomplete_seconds or not self._ends_early(descriptor)
+        return sighting.age + quiet >= self._incomplete_seconds or not self._ends_early(descriptor)
