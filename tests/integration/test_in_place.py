@@ -1,7 +1,9 @@
 """Files that are classified where they lie, and that change meanwhile."""
 
+import inspect
 import itertools
 import os
+import sys
 import threading
 import uuid
 from contextlib import closing
@@ -268,6 +270,18 @@ class TestFindFiles:
         assert len(read) <= 4 + 1  # and the film of a study, where no file came first
         rest = list(found)
         assert len({first, *rest}) == len([first, *rest]) == 20
+
+    def test_a_deep_folder(self, tmp_path):
+        """A copy that ran into itself, folders below folders beyond Python's calls, breaks nothing off."""
+        film = tmp_path.joinpath(*"d" * 300, "film.png")
+        film.parent.mkdir(parents=True)
+        film.touch()
+        limit = sys.getrecursionlimit()
+        sys.setrecursionlimit(len(inspect.stack(0)) + 200)
+        try:
+            assert list(find_files([tmp_path])) == [film]
+        finally:
+            sys.setrecursionlimit(limit)
 
     def test_a_folder_that_cannot_be_read(self, tmp_path, monkeypatch):
         """It is yielded itself, so that somebody will say so."""

@@ -119,16 +119,27 @@ def read_list(lines: Iterable[bytes]) -> Iterator[Path]:
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
+    levels = [_look_into(folder)]  # no recursion, whatever the depth
+    while levels:
+        for path, is_folder in levels[-1]:
+            if is_folder:
+                levels.append(_look_into(path))
+                break
+            yield path
+        else:
+            levels.pop()
+
+
+def _look_into(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """Yield what is in a folder, and whether that is a folder to look into; one that cannot be read as a file."""
     try:
         with os.scandir(folder) as entries:
             found = (entry for entry in entries if not is_ignored(entry.name))
             while names := sorted(islice(found, _NAMES), key=lambda entry: entry.name):
-                yield from (Path(entry.path) for entry in names if not _is_folder(entry))
-                for entry in names:
-                    if _is_folder(entry) and not entry.is_symlink():
-                        yield from _files_below(Path(entry.path))
+                yield from ((Path(entry.path), False) for entry in names if not _is_folder(entry))
+                yield from ((Path(entry.path), True) for entry in names if _is_folder(entry) and not entry.is_symlink())
     except OSError:
-        yield folder
+        yield folder, False
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
