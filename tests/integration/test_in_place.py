@@ -1,9 +1,6 @@
 """Files that are classified where they lie, and that change meanwhile."""
 
-import inspect
 import itertools
-import os
-import sys
 import threading
 import uuid
 from contextlib import closing
@@ -12,9 +9,10 @@ from pathlib import Path
 import pytest
 from store_records import make_analysed, make_model, sha256_of
 
-from xray_batch.pipeline import in_place
+from xray_batch.pipeline import hashing, in_place
 from xray_batch.pipeline.engine import Answered
-from xray_batch.pipeline.in_place import find_files, process_in_place, read_list
+from xray_batch.pipeline.in_place import process_in_place
+from xray_batch.pipeline.named_files import find_files, read_list
 from xray_batch.records import Accounting
 from xray_batch.revisions import open_database
 from xray_batch.store import Store
@@ -125,17 +123,17 @@ class TestHashing:
 
     @pytest.fixture(autouse=True)
     def _two_cores(self, monkeypatch):
-        monkeypatch.setattr(in_place, "usable_cores", lambda: 2)
+        monkeypatch.setattr(hashing, "usable_cores", lambda: 2)
 
     def test_at_the_same_time_and_in_order(self, tmp_path, store, monkeypatch):
         """Each of two files is hashed while the other is; they go on in their order."""
-        hash_file, both = in_place._hash_file, threading.Barrier(2, timeout=60)
+        hash_file, both = hashing.hash_file, threading.Barrier(2, timeout=60)
 
         def hash_together(*arguments):
             both.wait()
             return hash_file(*arguments)
 
-        monkeypatch.setattr(in_place, "_hash_file", hash_together)
+        monkeypatch.setattr(hashing, "hash_file", hash_together)
         paths = [tmp_path / name for name in ("b.png", "a.png", "d.png", "c.png")]
         for path in paths:
             path.write_text(path.name)
@@ -152,7 +150,7 @@ class TestHashing:
 
     def test_ends_with_the_run(self, tmp_path, store, monkeypatch):
         """Who breaks a run off does not wait until all that was to be hashed ahead is."""
-        hash_file, may_go_on, begun = in_place._hash_file, threading.Event(), []
+        hash_file, may_go_on, begun = hashing.hash_file, threading.Event(), []
 
         def hash_when_told(name, *arguments):
             begun.append(name)
@@ -163,7 +161,7 @@ class TestHashing:
         def interrupt(_path):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(in_place, "_hash_file", hash_when_told)
+        monkeypatch.setattr(hashing, "hash_file", hash_when_told)
         monkeypatch.setattr(in_place, "_FIRST_CHUNK", 1)
         for number in range(40):
             (tmp_path / f"{number}.png").write_text(f"{number}")
@@ -229,65 +227,9 @@ class TestRepeatedRun:
         assert store.accounting().arrivals == 2
 
 
-def test_a_list_of_paths():
-    """One path per line, as the bytes that it is; empty lines and line ends of other systems do not matter."""
-    paths = list(read_list([b"a b.dcm\n", b"\n", b"folder/\xff.dcm\r\n", b"last"]))
-    assert [os.fsencode(path) for path in paths] == [b"a b.dcm", b"folder/\xff.dcm", b"last"]
-
-
 def test_a_name_with_a_nul_byte_has_failed(tmp_path, store):
     """A list that was made with `find -print0` is one such name; it stops nothing."""
     (name,) = find_files(read_list([b"a.dcm\0b.dcm\0"]))
     summary, failed = process(name, store, Tampering(lambda _path: None, None))
     assert (summary.files, summary.failed) == (1, 1)
     assert "NUL byte" in failed[name]
-
-
-class TestFindFiles:
-    """Files are found while folders are read."""
-
-    def test_order(self, tmp_path):
-        """Files come in order of name, before those of subfolders; a folder that cannot be read is told."""
-        for name in ("b.dcm", "a.dcm", "sub2/c.dcm", "sub1/d.dcm", ".hidden", "x.part"):
-            (tmp_path / name).parent.mkdir(exist_ok=True)
-            (tmp_path / name).touch()
-        (tmp_path / "link").symlink_to(tmp_path / "sub1")
-        (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
-        names = [str(path.relative_to(tmp_path)) for path in find_files([tmp_path, tmp_path / "absent"])]
-        assert names == ["a.dcm", "b.dcm", "dangling", "sub1/d.dcm", "sub2/c.dcm", "absent"]
-
-    def test_a_large_folder_is_read_bit_by_bit(self, tmp_path, monkeypatch):
-        """Each file and subfolder comes once, and only so many names are read before the first file is there."""
-        monkeypatch.setattr(in_place, "_NAMES", 4)
-        for number in range(10):
-            (tmp_path / f"{number}.dcm").touch()
-            (tmp_path / f"study{number}").mkdir()
-            (tmp_path / f"study{number}" / "film.dcm").touch()
-        read = []
-        monkeypatch.setattr(in_place, "is_ignored", lambda name: bool(read.append(name)))
-        found = find_files([tmp_path])
-        first = next(found)
-        assert len(read) <= 4 + 1  # and the film of a study, where no file came first
-        rest = list(found)
-        assert len({first, *rest}) == len([first, *rest]) == 20
-
-    def test_a_deep_folder(self, tmp_path):
-        """A copy that ran into itself, folders below folders beyond Python's calls, breaks nothing off."""
-        film = tmp_path.joinpath(*"d" * 300, "film.png")
-        film.parent.mkdir(parents=True)
-        film.touch()
-        limit = sys.getrecursionlimit()
-        sys.setrecursionlimit(len(inspect.stack(0)) + 200)
-        try:
-            assert list(find_files([tmp_path])) == [film]
-        finally:
-            sys.setrecursionlimit(limit)
-
-    def test_a_folder_that_cannot_be_read(self, tmp_path, monkeypatch):
-        """It is yielded itself, so that somebody will say so."""
-
-        def refuse(_path):
-            raise PermissionError
-
-        monkeypatch.setattr(in_place.os, "scandir", refuse)
-        assert list(find_files([tmp_path])) == [tmp_path]

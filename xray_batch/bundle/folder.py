@@ -124,7 +124,8 @@ class Bundle:
         except (SafetensorError, KeyError) as error:
             message = f"{self.folder / facts.file} does not hold the hashes of images: {error}"
             raise BundleError(message) from error
-        if (content.dtype, picture.dtype) != (np.uint64, np.uint8) or picture.shape != (*content.shape, _HASH_BYTES):
+        as_expected = content.dtype == np.uint64 and picture.dtype == np.uint8
+        if not as_expected or picture.shape != (*content.shape, _HASH_BYTES):
             message = (
                 f"{self.folder / facts.file} has {content.dtype} {content.shape} of files and {picture.dtype} "
                 f"{picture.shape} of pictures, expected uint64 (N,) and uint8 (N, {_HASH_BYTES})"

@@ -91,7 +91,7 @@ class Named:
 
     def find(self) -> Iterator[Path]:
         """Yield the files while they are being found."""
-        from xray_batch.pipeline.in_place import find_files, read_list
+        from xray_batch.pipeline.named_files import find_files, read_list
 
         yield from find_files(self.paths)
         if self.files_from == STDIN:

@@ -66,7 +66,7 @@ def stats(
     from xray_batch.bundle import find_bundle
     from xray_batch.intake import Folders
     from xray_batch.pipeline.engine import check_fit
-    from xray_batch.pipeline.in_place import find_files
+    from xray_batch.pipeline.named_files import find_files
     from xray_batch.pipeline.survey import Totals, survey_files
 
     if out is not None:

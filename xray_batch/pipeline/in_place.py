@@ -8,11 +8,6 @@ A zip archive is unpacked, where that is wanted, to a folder that goes with the 
 unpacked each time, whether or not it has an answer: after a kill its members may not have theirs.
 """
 
-import datetime as dt
-import hashlib
-import os
-import queue
-import threading
 import time
 import uuid
 from collections import deque
@@ -28,12 +23,11 @@ from weakref import WeakSet
 
 from xray_batch.decode import is_zip
 from xray_batch.errors import DatabaseRefusedError
-from xray_batch.intake import UnpackFolder, is_ignored, printable
+from xray_batch.intake import UnpackFolder
 from xray_batch.pipeline.engine import ARCHIVE_SECONDS, TICK_SECONDS, Failure, Job, Pipeline, give_up, not_analysed
-from xray_batch.pipeline.regular_file import open_regular_file
+from xray_batch.pipeline.hashing import Hashed, Hashers, hash_file, shape_of
 from xray_batch.pipeline.unpack import UnpackEnd, Unpacking
 from xray_batch.records import Arrival, Disposition, Finished, Outcome, ResultRecord
-from xray_batch.resources import usable_cores
 from xray_batch.store import Store
 
 _CHANGED: Final = "the file changed while it was being read"
@@ -42,13 +36,8 @@ _CHANGED: Final = "the file changed while it was being read"
 _CHUNK: Final = 64
 _FIRST_CHUNK: Final = 4
 
-#: Threads that hash, and files that they are ahead of the look-up: on many cores one thread, or none beside that of the
-#: networks, keeps the workers waiting.
-_HASHERS: Final = 4
+#: Files that the threads that hash are ahead of the look-up.
 _HASHED_AHEAD: Final = 64
-
-#: Names of one folder held and put in order at a time: a folder may have more files than memory should hold.
-_NAMES: Final = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,9 +70,6 @@ class Summary:
         self.failed += other.failed
 
 
-_Hashed = tuple[Arrival, tuple[int, ...]]  #: and the shape of the file then
-
-
 @dataclass(frozen=True, slots=True)
 class _Work:
     """One file on its way through the pipeline."""
@@ -94,59 +80,6 @@ class _Work:
     shape: tuple[int, ...]  #: of the file when it was hashed
     finished: Finished | None = None  #: for an archive: known without a decoder
     folder: UnpackFolder | None = None  #: of a member of an archive; kept from being removed
-
-
-def find_files(paths: Iterable[Path]) -> Iterator[Path]:
-    """Yield the named files, and those below the named folders, while the folders are being read.
-
-    Of a folder, the files come before those of its subfolders, both in order of name; of a folder of more than
-    :data:`_NAMES` this is so for as many at a time, as the file system lists them.  Hidden and temporary files are
-    passed over, as in the inbox; links to folders are not followed.  What does not exist, and a folder that cannot
-    be read, is yielded too: it must be accounted for.
-    """
-    for path in paths:
-        if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for what cannot be reached
-            yield from _files_below(path)
-        else:
-            yield path
-
-
-def read_list(lines: Iterable[bytes]) -> Iterator[Path]:
-    """Yield the paths of a list that has one per line, as they are read; empty lines are passed over."""
-    for line in lines:
-        if name := line.rstrip(b"\r\n"):
-            yield Path(os.fsdecode(name))
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    levels = [_look_into(folder)]  # no recursion, whatever the depth
-    while levels:
-        for path, is_folder in levels[-1]:
-            if is_folder:
-                levels.append(_look_into(path))
-                break
-            yield path
-        else:
-            levels.pop()
-
-
-def _look_into(folder: Path) -> Iterator[tuple[Path, bool]]:
-    """Yield what is in a folder, and whether that is a folder to look into; one that cannot be read as a file."""
-    try:
-        with os.scandir(folder) as entries:
-            found = (entry for entry in entries if not is_ignored(entry.name))
-            while names := sorted(islice(found, _NAMES), key=lambda entry: entry.name):
-                yield from ((Path(entry.path), False) for entry in names if not _is_folder(entry))
-                yield from ((Path(entry.path), True) for entry in names if _is_folder(entry) and not entry.is_symlink())
-    except OSError:
-        yield folder, False
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that leads nowhere sensible; to open it will say so
-        return False
 
 
 def process_in_place(
@@ -229,8 +162,8 @@ class _Run:
 
     def open(self, files: Iterable[Path], root: Path, run_id: uuid.UUID) -> Generator[_Work]:
         """Hash files some way ahead, in threads; those that cannot be read have failed and are not yielded."""
-        ahead: deque[tuple[Path, Path, Future[_Hashed]]] = deque()
-        hashers = _Hashers(min(_HASHERS, usable_cores()))
+        ahead: deque[tuple[Path, Path, Future[Hashed]]] = deque()
+        hashers = Hashers()
         try:
             for number, name in enumerate(files):
                 path = root / name
@@ -243,7 +176,7 @@ class _Run:
         finally:
             hashers.close()
 
-    def _opened(self, name: Path, path: Path, hashed: Callable[[], _Hashed]) -> Iterator[_Work]:
+    def _opened(self, name: Path, path: Path, hashed: Callable[[], Hashed]) -> Iterator[_Work]:
         try:
             arrival, shape = hashed()
         except OSError as error:
@@ -275,7 +208,7 @@ class _Run:
                 on_unpacked(len(end.unpacked.files))
             for path in end.unpacked.files:
                 name, family = item.name / path.name, item.arrival.arrival_id
-                for member in self._opened(name, path, partial(_hash_file, name, path, family, path.name)):
+                for member in self._opened(name, path, partial(hash_file, name, path, family, path.name)):
                     yield replace(member, folder=end.unpacked.folder)
 
     def _unpack(self, archive: Path, spool: Path) -> UnpackEnd:
@@ -331,7 +264,7 @@ class _Run:
     def _record(self, finished: Sequence[tuple[_Work, Finished]]) -> None:
         unchanged = []
         for item, result in finished:
-            if _shape_of(item.path) == item.shape:
+            if shape_of(item.path) == item.shape:
                 unchanged.append((item, result))
             else:
                 self._fail(item.name, _CHANGED)
@@ -386,68 +319,3 @@ def _take(items: Iterator[_Work], most: int) -> list[_Work]:
         if time.monotonic() > until:
             break
     return taken
-
-
-class _Hashers:
-    """Threads that hash files.
-
-    Those of an executor hold up the end of the process until they are done: whoever breaks a run off would wait for a
-    file of a terabyte, or a share that hangs.
-    """
-
-    def __init__(self, threads: int) -> None:
-        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._closed = False
-        self._threads = [
-            threading.Thread(target=self._serve, name=f"hash-{number}", daemon=True) for number in range(threads)
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    def submit(self, name: Path, path: Path, family: uuid.UUID, key: str) -> Future[_Hashed]:
-        """Have a file hashed."""
-        hashed: Future[_Hashed] = Future()
-
-        def call() -> None:
-            try:
-                hashed.set_result(_hash_file(name, path, family, key))
-            except BaseException as error:  # noqa: BLE001 - it is raised again where it is waited for
-                hashed.set_exception(error)
-
-        self._calls.put(call)
-        return hashed
-
-    def close(self) -> None:
-        """Take up no more; what is in hand ends by itself, or with the process."""
-        self._closed = True
-        for _ in self._threads:
-            self._calls.put(None)
-
-    def _serve(self) -> None:
-        while (call := self._calls.get()) is not None and not self._closed:
-            call()
-
-
-def _hash_file(name: Path, path: Path, family: uuid.UUID, key: str) -> _Hashed:
-    with open_regular_file(path) as file:
-        status = os.fstat(file.fileno())
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    arrival = Arrival(
-        arrival_id=uuid.uuid5(family, f"{key} {digest}"),
-        source_name=printable(os.fspath(name)),
-        content_sha256=digest,
-        size=status.st_size,
-        received_at=dt.datetime.now(dt.UTC),
-    )
-    return arrival, _shape(status)
-
-
-def _shape_of(path: Path) -> tuple[int, ...] | None:
-    try:
-        return _shape(path.stat())
-    except OSError:
-        return None
-
-
-def _shape(status: os.stat_result) -> tuple[int, ...]:
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
