@@ -32,7 +32,7 @@ class ReasonCode(enum.StrEnum):
     EMPTY_FILE = "empty_file"  #: The file has no bytes.
     UNREADABLE_FILE = "unreadable_file"  #: Neither DICOM nor PNG nor JPEG, or damaged beyond reading.
     ZIP_ARCHIVE = "zip_archive"  #: A zip archive: not to be unpacked, or its members are files of their own.
-    TRUNCATED = "truncated"  #: The file ends before its content does.
+    TRUNCATED = "truncated"  #: The file ends before its content does, or its picture's data do before the picture.
     TOO_LARGE = "too_large"  #: More bytes or pixels than the limits allow.
     PIXEL_DATA = "pixel_data"  #: Pixel Data is missing, corrupt or contradicts its attributes.
     UNSUPPORTED_TRANSFER_SYNTAX = "unsupported_transfer_syntax"  #: No decoder for this DICOM encoding.

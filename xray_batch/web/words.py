@@ -22,7 +22,7 @@ REASONS: Final[Mapping[str, str]] = {
     ReasonCode.EMPTY_FILE: "it has no bytes",
     ReasonCode.UNREADABLE_FILE: "it is neither DICOM nor PNG nor JPEG, or damaged beyond reading",
     ReasonCode.ZIP_ARCHIVE: "it is a zip archive: refused, or unpacked so that its members have rows of their own",
-    ReasonCode.TRUNCATED: "it ends before its content does",
+    ReasonCode.TRUNCATED: "it ends before its content does, or has too few data for its picture",
     ReasonCode.TOO_LARGE: (
         "it has more than 500 MB, 16,384 rows or columns, or 100 million pixels, or needs too much memory"
     ),
