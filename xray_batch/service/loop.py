@@ -10,6 +10,9 @@ is mended by the next turn of any process::
                                                +-------------------- `xray-batch requeue` -------------+
 
 Events of the file system only make the next scan come sooner.
+
+It is longer than other modules: its steps share the leases in hand, the breaker and when to stop, so that to part them
+would only pass these around; what can be told without them is in the modules beside it.
 """
 
 import os
