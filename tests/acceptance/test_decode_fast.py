@@ -45,17 +45,30 @@ def process(home, path, *options, **variables):
     return row
 
 
+@pytest.fixture(scope="module")
+def _answered(film, tmp_path_factory):
+    home = tmp_path_factory.mktemp("answered")
+    return home, process(home, film, "--decode", "fast"), process(home, film)
+
+
+@pytest.fixture
+def answered(_answered, tmp_path):
+    """Return the rows of one film, decoded fast and exactly, in a home folder of the test's own."""
+    home, fast, exact = _answered
+    shutil.copytree(home, tmp_path, dirs_exist_ok=True)
+    return fast, exact
+
+
 def renderings(home):
     """Return how each result was rendered, as the table has it."""
     with closing(sqlite3.connect(home / "results.sqlite3")) as connection:
         return [text for (text,) in connection.execute("SELECT rendering FROM result ORDER BY result_id")]
 
 
-def test_fast_and_exact_are_two_answers(film, tmp_path):
+def test_fast_and_exact_are_two_answers(film, answered, tmp_path):
     """Each mode has its own row of the same bytes, which says how they were decoded; exact is the default."""
-    fast = process(tmp_path, film, "--decode", "fast")
-    exact = process(tmp_path, film)
-    assert [row["result_id"] for row in (fast, exact)] == [1, 2]
+    fast, exact = answered
+    assert [row["result_id"] for row in answered] == [1, 2]
     assert fast["preprocess_sha256"] != exact["preprocess_sha256"]
     assert renderings(tmp_path) == ["window:LINEAR; decoded at 1/2", "window:LINEAR"]
     assert "reduced_resolution" in fast["warnings"].split(",")
@@ -66,10 +79,9 @@ def test_fast_and_exact_are_two_answers(film, tmp_path):
     assert [row["result_id"] for row in again] == [2, 1]
 
 
-def test_replay_decodes_as_the_row_says(film, tmp_path):
+@pytest.mark.usefixtures("answered")
+def test_replay_decodes_as_the_row_says(tmp_path):
     """A result is recomputed in the mode that it was made in, to the last bit, whatever the setting is now."""
-    process(tmp_path, film, "--decode", "fast")
-    process(tmp_path, film)
     for result_id, now in (("1", "exact"), ("2", "fast")):
         variables = ON_CPU | {"XRAY_BATCH_DECODE": now}
         done = run_command("replay", result_id, "--home", tmp_path, "--format", "json", **variables)
@@ -98,12 +110,12 @@ def test_inspect_shows_what_fast_does(film, tmp_path):
     assert "reduced_resolution" in facts["warnings"]
 
 
-def test_explain_tells_of_the_same_answer(film, tmp_path):
+def test_explain_tells_of_the_same_answer(film, answered, tmp_path):
     """`explain` decodes as asked: its probability is that of the result in the same mode."""
-    row = process(tmp_path, film, "--decode", "fast")
+    fast, _ = answered
     arguments = ("explain", film, "--out", tmp_path / "heat.png", "--decode", "fast", "--home", tmp_path)
     (facts,) = run_command(*arguments, "--format", "json", **ON_CPU).rows
-    assert facts["p_pneumonia"] == pytest.approx(row["p_pneumonia"], abs=1e-6)
+    assert facts["p_pneumonia"] == pytest.approx(fast["p_pneumonia"], abs=1e-6)
     assert "reduced_resolution" in facts["warnings"]
 
 

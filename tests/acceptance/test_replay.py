@@ -35,6 +35,21 @@ def change(home, statement):
         connection.execute(statement)
 
 
+@pytest.fixture(scope="module")
+def _answered(tmp_path_factory):
+    """Answer one film, once for all."""
+    home = tmp_path_factory.mktemp("answered")
+    return home, process(home, sample_files() / "06-16-bit.png")[0]
+
+
+@pytest.fixture
+def answered(_answered, tmp_path):
+    """Return the row of a film, in a home folder of the test's own."""
+    home, row = _answered
+    shutil.copytree(home, tmp_path, dirs_exist_ok=True)
+    return row
+
+
 def test_a_film_is_recomputed_to_the_last_bit(tmp_path):
     """A film that was alone in its batch has a difference of exactly zero, and that is what is asked of it."""
     (row,) = process(tmp_path, sample_files() / "05-dx-rle.dcm")
@@ -96,28 +111,26 @@ def test_films_of_a_batch_agree(tmp_path):
         ("warnings = 'suspect_polarity'", "DIFFERS; the largest difference is 0.0e+00"),
     ],
 )
-def test_a_difference_is_exit_1(column, found, tmp_path):
+def test_a_difference_is_exit_1(column, found, answered, tmp_path):
     """A stored probability or warning that is not what the model says is found, with exit code 1."""
-    (row,) = process(tmp_path, sample_files() / "06-16-bit.png")
     change(tmp_path, f"UPDATE result SET {column}")
-    done = replay(tmp_path, row)
+    done = replay(tmp_path, answered)
     assert done.code == 1
     assert found in done.out
 
 
-def test_an_answer_of_before_the_computation_was_recorded(tmp_path):
+def test_an_answer_of_before_the_computation_was_recorded(answered, tmp_path):
     """Of an older answer, that device, libraries, members and input are not known is said; the rest is compared."""
-    (row,) = process(tmp_path, sample_files() / "06-16-bit.png")
     change(
         tmp_path,
         "UPDATE result SET device = NULL, precision = NULL, libraries = NULL, batch_images = NULL,"
         " member_probabilities = NULL, input_mean = NULL, input_std = NULL",
     )
-    done = replay(tmp_path, row)
+    done = replay(tmp_path, answered)
     assert done.code == 0, done.out
     assert done.out.count("not recorded") == 8
     assert "recomputed to the last bit" in done.out
-    (facts,) = replay(tmp_path, row, "--format", "json").rows
+    (facts,) = replay(tmp_path, answered, "--format", "json").rows
     assert (facts["then"]["device"], facts["tolerance"]) == (None, 2e-3)
 
 
@@ -186,9 +199,9 @@ def test_a_number_that_no_row_can_have(number, tmp_path):
     assert "Traceback" not in done.err
 
 
+@pytest.mark.usefixtures("answered")
 def test_an_unknown_result(tmp_path):
     """A number that no row has is one sentence and exit code 1."""
-    process(tmp_path, sample_files() / "10-not-an-image.dcm")
     done = run_command("replay", "99", "--home", tmp_path)
     assert done.code == 1
     assert done.err == "xray-batch: there is no result 99; `xray-batch results` lists those that there are\n"

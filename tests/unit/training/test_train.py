@@ -95,9 +95,12 @@ def options(**changes):
     return make_options({}, given | changes)
 
 
-def test_train_bundle(order, monkeypatch):
+def test_train_bundle(order, tmp_path, monkeypatch):
     """Training gives a bundle that loads and classifies; a second call finds it done and gives the same."""
     monkeypatch.setattr(bootstrap, "RESAMPLES", 20)
+    notes = tmp_path / "notes.md"
+    notes.write_text("## Reference standard\n\nTwo readers.\n", encoding="utf-8")
+    order = replace(order, options=options(notes=notes))
     told = train(order)
     bundle = Bundle(order.out)
     check_facts(bundle, order)
@@ -216,7 +219,9 @@ def check_facts(bundle, order):
     assert {rate.name for rate in gate.films} == {"kids", "adults", "all, varied"}
     assert {"inverted", "cut", "drawing: hand"} < {rate.name for rate in gate.failures}
     assert (manifest.intended_ages.youngest, manifest.intended_ages.oldest) == (0, 17)
-    assert "tiny-cxr-0.1.0" in (order.out / "MODEL_CARD.md").read_text(encoding="utf-8")
+    card = (order.out / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "tiny-cxr-0.1.0" in card
+    assert "## Reference standard\n\nTwo readers.\n\n## Licence" in card
 
 
 def check_drift_reference(order, ensemble):
@@ -367,11 +372,16 @@ class TestCrossValidation:
         (data / "labels.csv").write_text("\n".join([f"{lines[0]},split", *marked]), encoding="utf-8")
         return replace(order, data=data)
 
-    def test_a_test_side_is_measured(self, order_with_test_side):
-        """Images that the list sets aside are trained on nowhere, and measured apart."""
-        order = replace(order_with_test_side, options=options(folds=2, run_folds=1))
+    def test_a_test_side_is_measured(self, order_with_test_side, monkeypatch):
+        """Images that the list sets aside are trained on nowhere, and measured apart.
+
+        The data are named by their folder, also where it is given as `.`.
+        """
+        monkeypatch.chdir(order_with_test_side.data)
+        order = replace(order_with_test_side, data=Path(), options=options(folds=2, run_folds=1))
         train(order)
         manifest = Bundle(order.out).manifest
+        assert manifest.training.name == "with-test"
         assert sum(manifest.training.images.values()) == len(ROWS)
         (figure,) = [m for m in manifest.metrics if m.name == "AUROC pneumonia" and m.data == "test side, kids"]
         assert figure.n == 8
@@ -403,20 +413,8 @@ class TestCrossValidation:
             options(folds=5, split_by="image")
 
 
-def test_notes_are_in_the_card(order, tmp_path, monkeypatch):
-    """What the maker of a bundle notes stands in its card; notes that are not there are refused.
-
-    The data are named by their folder, also where it is given as `.`.
-    """
-    monkeypatch.setattr(bootstrap, "RESAMPLES", 20)
-    notes = tmp_path / "notes.md"
-    notes.write_text("## Reference standard\n\nTwo readers.\n", encoding="utf-8")
-    monkeypatch.chdir(order.data)
-    train(replace(order, data=Path(), options=options(notes=notes)))
-    assert Bundle(order.out).manifest.training.name == "data"
-    assert "## Reference standard\n\nTwo readers.\n\n## Licence" in (order.out / "MODEL_CARD.md").read_text(
-        encoding="utf-8"
-    )
-    notes.unlink()
+def test_notes_that_are_not_there(order, tmp_path):
+    """Notes for the model card that cannot be read are refused before anything is decoded."""
     with pytest.raises(TrainingDataError, match="the notes for the model card cannot be read"):
-        train(replace(order, options=options(notes=notes)))
+        train(replace(order, options=options(notes=tmp_path / "notes.md")))
+    assert not order.out.exists()
