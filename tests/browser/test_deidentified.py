@@ -54,6 +54,19 @@ def test_hidden_on_wish(visitor):
     assert identifiers_in(page.content())
 
 
+def test_hidden_where_a_link_of_another_site_leads(visitor):
+    """Who has hidden identifiers and follows a link, such as one in a mail on the web, is shown none."""
+    page = visitor.open("/worklist")
+    page.get_by_role("button", name="Hide identifiers").click()
+    page.locator("[aria-pressed=true]").wait_for()
+    link = f'<a href="{page.url}">worklist</a>'
+    page.route("http://mail.example/", lambda route: route.fulfill(body=link, content_type="text/html"))
+    page.goto("http://mail.example/")
+    page.get_by_role("link", name="worklist").click()
+    expect(page.locator("tr[data-result]").first).to_be_visible()
+    assert identifiers_in(page.content()) == []
+
+
 def test_a_user_who_may_not_see_them(closed, visit):
     """Such a user has no button for it, and nothing that he asks for shows an identifier."""
     window = visit(closed.url)

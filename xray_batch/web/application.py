@@ -114,8 +114,9 @@ async def _set_preferences(request: Request) -> Response:
     allowed = {THEME_COOKIE: THEMES, DEIDENTIFIED_COOKIE: ("0", "1")}
     for name, value in values.items():
         if value in allowed[name]:
-            # `Secure` is for whoever speaks TLS to add: the proxy, as the example for nginx does.
-            response.set_cookie(name, value, max_age=_PREFERENCE_SECONDS, httponly=True, samesite="strict")
+            # `Secure` is for whoever speaks TLS to add: the proxy, as the example for nginx does.  Not "strict":
+            # whoever follows a link of another site, such as a mail on the web, wants identifiers hidden all the same.
+            response.set_cookie(name, value, max_age=_PREFERENCE_SECONDS, httponly=True, samesite="lax")
     return response
 
 
