@@ -207,6 +207,20 @@ def test_phone(phone):
     assert heading == '"Patient ID"'
 
 
+def test_sorting_on_a_phone(phone):
+    """On a phone, too, a reader sees by what the list can be sorted, and sorts it."""
+    page = phone.open("/worklist?min=0&max=1")
+    for heading in page.locator("thead a").all():
+        assert heading.evaluate(
+            "(link) => { const { x, y } = link.getBoundingClientRect();"
+            "return link.contains(document.elementFromPoint(x + 5, y + 5)); }"
+        )
+    page.locator("thead").get_by_role("link", name="P(pneumonia)").tap()
+    expect(page).to_have_url(re.compile("order=most_suspicious"))
+    phone.shoot("sorted")
+    phone.check_width()
+
+
 def test_live(visit, browser_home, tmp_path):
     """A result that comes in while somebody looks appears without a reload, and focus stays on its row."""
     home = tmp_path / "home"
