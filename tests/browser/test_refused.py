@@ -72,10 +72,21 @@ def test_hostile_files_are_text(visitor):
 
 
 def test_phone(phone):
-    """On a phone the page scrolls down and never sideways."""
-    phone.open("/refused")
+    """On a phone the page scrolls down and never sideways, and a reason has the width of its card."""
+    page = phone.open("/refused")
     phone.check_width()
     phone.shoot("phone")
+    reason, card = page.locator(".found").first.bounding_box(), page.locator("tr[data-result]").first.bounding_box()
+    assert reason["width"] > 0.9 * card["width"]
+
+
+@pytest.mark.parametrize("width", [720, 900, 1100])
+def test_narrow_window(visit, width):
+    """In a narrow window the list scrolls sideways in its own frame, and the page does not."""
+    visitor = visit(viewport={"width": width, "height": 800})
+    visitor.open("/refused")
+    visitor.shoot("narrow")
+    visitor.check_width()
 
 
 @pytest.mark.parametrize("theme", ["dark", "light"])

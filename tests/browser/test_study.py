@@ -154,12 +154,14 @@ def test_hostile_films_are_text(visitor, web):
 
 
 def test_phone(phone):
-    """On a phone the page of a study scrolls down and never sideways."""
+    """On a phone the page of a study, and the model's card, scroll down and never sideways."""
     page = phone.open("/worklist?identifier=DEMO-001")
     page.goto(page.locator(".open").first.get_attribute("href"))
     expect(page.locator(".viewer")).to_have_attribute("data-state", "shown", timeout=HEAT_MILLISECONDS)
     phone.check_width()
     phone.shoot("phone")
+    phone.open(page.locator('a[href^="/models/"]').first.get_attribute("href"))
+    phone.check_width()
 
 
 @pytest.mark.parametrize("theme", ["dark", "light"])
