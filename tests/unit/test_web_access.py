@@ -392,6 +392,24 @@ class TestForms:
         assert ask("POST", "/preferences", OURS, body=b"x" * 70_000).status == 413
 
 
+@pytest.mark.parametrize(("method", "path", "allowed"), [("POST", "/worklist", "GET"), ("GET", "/preferences", "POST")])
+def test_a_wrong_method(method, path, allowed):
+    """Who uses a method that a page has not is told those that it has (RFC 9110, 15.5.6)."""
+    answer = ask(method, path, OURS)
+    (allow,) = answer.all_of("allow")
+    assert answer.status == 405 and allowed in allow.split(", ")
+
+
+def test_a_form_is_not_sent_again_by_itself():
+    """Where the database is down a page looks again, but not at the address that a form was sent to."""
+    settings = make_settings(web_requeue_users="*")
+    page = ask("GET", "/worklist")
+    assert (page.status, page.all_of("retry-after")) == (503, ["10"]) and b'http-equiv="refresh"' in page.body
+    form = ask("POST", "/requeue", OURS, body=b"result=1", settings=settings)
+    assert (form.status, form.all_of("retry-after")) == (503, []) and b"refresh" not in form.body
+    assert b"was not done" in form.body
+
+
 @pytest.mark.parametrize(
     ("mode", "site", "status"),
     [

@@ -131,16 +131,20 @@ async def _refuse(request: Request, error: Exception) -> Response:
     """Say what is wrong with a request: no such page, a filter that is none."""
     status = HTTPStatus(error.status_code) if isinstance(error, HTTPException) else HTTPStatus.INTERNAL_SERVER_ERROR
     text = error.detail if isinstance(error, HTTPException) else ""
-    return _problem(request, status, status.phrase, text)
+    answer = _problem(request, status, status.phrase, text)
+    answer.headers.update(getattr(error, "headers", None) or {})  # such as `Allow`
+    return answer
 
 
 async def _say_down(request: Request, error: Exception) -> Response:
-    """Say that the database is away, and look again."""
+    """Say that the database is away, and look again; a form is not sent again by itself."""
     get_logger().warning("a page was asked for while the database is down")
+    status, title = HTTPStatus.SERVICE_UNAVAILABLE, "The database cannot be reached"
+    if request.method == "POST":
+        text = "What you asked for was not done, or not all of it.  Ask for it again in a moment."
+        return _problem(request, status, title, text)
     text = "Nothing is lost meanwhile: files wait in the inbox.  This page looks again by itself."
-    return _problem(
-        request, HTTPStatus.SERVICE_UNAVAILABLE, "The database cannot be reached", text, retry_seconds=RETRY_SECONDS
-    )
+    return _problem(request, status, title, text, retry_seconds=RETRY_SECONDS)
 
 
 async def _say_misconfigured(request: Request, error: Exception) -> Response:
