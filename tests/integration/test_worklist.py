@@ -119,6 +119,14 @@ def test_links_lead_through_all_pages_and_back(web):
     assert [row["id"] for row in before.rows] == seen[1]
 
 
+def test_the_way_back_ends_at_the_first_page(web):
+    """Who turns back to where a list begins gets its first page, with its filter: only that one shows what comes in."""
+    first = web.get("/worklist", modality="DX", order="oldest")
+    second = Table(web.get(Table(first.text).links["next"]).text)
+    answer = web.get(second.links["prev"])
+    assert (answer.status, answer.headers["location"]) == (307, "/worklist?modality=DX&order=oldest")
+
+
 def test_file_names(web):
     """Of a file the name is listed, without its folders; what would turn the direction of writing is written out."""
     answer = web.get("/worklist", identifier="P0042")

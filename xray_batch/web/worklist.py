@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 from markupsafe import Markup
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from xray_batch.errors import ReasonCode
 from xray_batch.export import Row, write_csv, write_json_lines, write_parquet
@@ -60,6 +60,9 @@ def worklist(request: Request) -> Response:
     """Show one page of results; to our script the list alone, or 304 if that is what it has."""
     query = read_query(request)
     page = find_page(request, query, most=_COUNTED)
+    link = _linker(request)
+    if page.previous is None and "before" in request.query_params:
+        return RedirectResponse(link())  # turned back to the first page, which shows what comes in
     listed = render(
         request,
         "results.html.jinja",
@@ -69,7 +72,7 @@ def worklist(request: Request) -> Response:
             "selected": query.outcome,
             "order": query.order,
             "orders": ResultOrder,
-            "link": _linker(request),
+            "link": link,
             "previous": page.previous and write_key(page.previous),
             "next": page.next and write_key(page.next),
             "is_filtered": any(_chosen(request).values()),
