@@ -222,7 +222,7 @@ def test_sorting_on_a_phone(phone):
 
 
 def test_live(visit, browser_home, tmp_path):
-    """A result that comes in while somebody looks appears without a reload, and focus stays on its row."""
+    """A result that comes in while somebody looks appears without a reload; focus and scrolling stay where they are."""
     home = tmp_path / "home"
     home.mkdir()
     shutil.copy(browser_home / "results.sqlite3", home)
@@ -239,6 +239,15 @@ def test_live(visit, browser_home, tmp_path):
         assert page.evaluate("window.notReloaded")
         assert page.evaluate("document.activeElement.closest('tr')?.dataset.result") == focused
         visitor.shoot("just-arrived")
+        page.set_viewport_size({"width": 800, "height": 600})
+        page.get_by_role("link", name="Next").focus()
+        table = page.locator("#results .scroll")
+        table.evaluate("(box) => { box.scrollLeft = 200; }")
+        top = page.evaluate("window.scrollY")
+        add_results(f"sqlite:///{home / 'results.sqlite3'}", 1, prefix="AND-NOW", moment=later)
+        expect(page.locator('td[data-label="Patient ID"]', has_text="AND-NOW-000")).to_have_count(1, timeout=60_000)
+        expect(page.get_by_role("link", name="Next")).to_be_focused()
+        assert (table.evaluate("(box) => box.scrollLeft"), page.evaluate("window.scrollY")) == (200, top)
         visitor.leave()
 
 

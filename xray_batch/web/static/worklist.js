@@ -7,7 +7,7 @@ const REFRESH_MILLISECONDS = 5000;
 const results = document.getElementById("results");
 let tag = results.dataset.tag;
 
-/** Fetch the list as it is now, and put it in the place of the one that is shown; focus stays on its row. */
+/** Fetch the list as it is now, and put it in the place of the one that is shown; focus and scrolling stay. */
 async function refresh() {
   if (document.hidden || results.dataset.live !== "yes") return;
   const headers = { "X-Fragment": "results", "If-None-Match": tag };
@@ -26,15 +26,22 @@ async function refresh() {
   replace(await answer.text());
 }
 
+/** Links that do not go with a row: tabs, export, headings, pages. */
+const linksBesideRows = () => [...results.querySelectorAll("a:not(.open)")];
+
 function replace(list) {
   const focused = document.activeElement?.closest("tr[data-result]")?.dataset.result;
+  const besideRows = linksBesideRows().indexOf(document.activeElement);
+  const scrolled = results.querySelector(".scroll").scrollLeft;
   const known = new Set([...results.querySelectorAll("tr[data-result]")].map((row) => row.dataset.result));
   results.replaceChildren(...new DOMParser().parseFromString(list, "text/html").body.childNodes);
   for (const row of results.querySelectorAll("tr[data-result]")) {
     if (!known.has(row.dataset.result)) row.classList.add("new");
   }
   showLocalTimes(results);
-  if (focused) results.querySelector(`tr[data-result="${focused}"] .open`)?.focus();
+  results.querySelector(".scroll").scrollLeft = scrolled;
+  const row = results.querySelector(`tr[data-result="${focused}"] .open`);
+  (row ?? linksBesideRows()[besideRows])?.focus({ preventScroll: true });
 }
 
 /** Move the focus to the next or the previous row; the first, if no row has it. */
