@@ -287,6 +287,20 @@ def test_log_names_no_patient(web):
     assert "P0042" not in web.log and "identifier" not in web.log
 
 
+def test_days_are_those_of_the_server(tmp_path):
+    """The filter says whose days it goes by: what was answered at 08:00 UTC was so a day earlier in Honolulu."""
+    url = f"sqlite:///{tmp_path / 'results.sqlite3'}"
+    upgrade_database(url)
+    with running_web(tmp_path, tmp_path / "log", TZ="HST10") as page:
+        assert "No results." in page.get("/worklist", order="oldest").text
+        with closing(Store(open_database(url))) as store:
+            store.register_model(MODEL)
+            store.record_in_place([(make_arrival(), make_analysed())], MODEL)
+        answer = page.get("/worklist", since="2026-02-28", until="2026-02-28")
+        assert len(Table(answer.text).rows) == 1 and "<legend>Answered (HST)</legend>" in answer.text
+        assert "No results with this filter." in page.get("/worklist", since="2026-03-01").text
+
+
 def test_a_page_that_fails(tmp_path):
     """An error of ours is a page, as restrained as any other; the log says where, and nothing of patients."""
     url = f"sqlite:///{tmp_path / 'results.sqlite3'}"

@@ -75,7 +75,7 @@ def worklist(request: Request) -> Response:
             "link": link,
             "previous": page.previous and write_key(page.previous),
             "next": page.next and write_key(page.next),
-            "is_filtered": any(_chosen(request).values()),
+            "is_filtered": any(value for name, value in _chosen(request).items() if name != "order"),
         },
     )
     tag = f'"{hashlib.sha256(listed.body).hexdigest()[:32]}"'
@@ -88,6 +88,7 @@ def worklist(request: Request) -> Response:
         "tag": tag,
         "is_first": not {"after", "before"} & request.query_params.keys(),
         "chosen": _chosen(request),
+        "zone": dt.datetime.now(dt.UTC).astimezone().tzname(),
         "reasons": ReasonCode,
         "modalities": MODALITIES,
         "views": VIEW_POSITIONS,
