@@ -1,6 +1,7 @@
 """The worklist over HTTP, from the real `xray-batch web`: what is listed, linked, exported and hidden."""
 
 import csv
+import html
 import io
 import json
 import re
@@ -117,6 +118,14 @@ def test_links_lead_through_all_pages_and_back(web):
     assert len({result for ids in seen for result in ids}) == ANALYSED
     before = Table(web.get(table.links["prev"]).text)
     assert [row["id"] for row in before.rows] == seen[1]
+
+
+def test_a_study_leads_back_to_its_page(web):
+    """Who opens a film of the second page goes back to that page."""
+    second = web.get(Table(web.get("/worklist", modality="DX").text).links["next"]).text
+    study = html.unescape(re.findall(r'class="open" href="(.*?)"', second)[7])
+    back = Table(web.get(study).text).links["up"]
+    assert Table(web.get(back).text).rows == Table(second).rows
 
 
 def test_the_way_back_ends_at_the_first_page(web):

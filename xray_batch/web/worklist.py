@@ -73,6 +73,7 @@ def worklist(request: Request) -> Response:
             "order": query.order,
             "orders": ResultOrder,
             "link": link,
+            "here": {name: request.query_params.get(name) for name in ("after", "before")},
             "previous": page.previous and write_key(page.previous),
             "next": page.next and write_key(page.next),
             "is_filtered": any(value for name, value in _chosen(request).items() if name != "order"),
