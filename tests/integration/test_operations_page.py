@@ -177,6 +177,22 @@ def test_refusals_lead_to_their_files(web):
     assert re.findall(r'class="number">(\d+)<', row) == ["2", "2"]
 
 
+def test_24_hours_are_24_hours(tmp_path):
+    """A file that was refused just within a day counts among the outcomes and among the reasons of that day."""
+    upgrade_database(url_of(tmp_path))
+    answer = Rejection(reason_code=ReasonCode.TRUNCATED, reason="cut")
+    refused_at = dt.datetime.now(dt.UTC) - dt.timedelta(hours=23, minutes=59)
+    with closing(Store(open_database(url_of(tmp_path)))) as store:
+        store.register_model(MODEL)
+        refused = replace(make_analysed(), answer=answer, rendering=None, classified_at=refused_at)
+        store.record_in_place([(make_arrival(), refused)], MODEL)
+    with running_web(tmp_path, tmp_path / "log") as page:
+        text = page.get("/operations").text
+    assert "<dt>Not analysed</dt><dd>1</dd></div><div><dt>Last result</dt>" in re.sub(r">\s+<", "><", text)
+    (row,) = re.findall(r'href="/refused\?reason=truncated">truncated</a>.*?</tr>', text, re.DOTALL)
+    assert re.findall(r'class="number">(\d+)<', row) == ["1", "1"]
+
+
 def test_nothing_about_patients(web, service):
     """No identifier, file name or stored reason, whoever looks."""
     text = web.get("/operations", range="7d").text

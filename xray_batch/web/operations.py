@@ -56,7 +56,7 @@ def operations(request: Request) -> Response:
         "hours": hours,
         "charts": _charts(hours),
         "reasons": site.store.count_reasons(),
-        "recent_reasons": site.store.count_reasons(hours[0].begins_at),
+        "recent_reasons": site.store.count_reasons(now - RANGES[chosen] * _HOUR),
         "known_reasons": frozenset(ReasonCode),
         **_trends(site, now),
         "metrics": metrics,
