@@ -1,5 +1,6 @@
 """The page of refused files, and having them processed again, from the real `xray-batch web`."""
 
+import html
 import re
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -121,10 +122,13 @@ class TestList:
         assert rows(web.get(link.replace("&amp;", "&"), as_user("bob"))) == rows(first)
 
     def test_a_row_leads_to_its_study(self, web):
-        """The study page shows the picture, where there is one."""
-        answer = web.get("/refused", as_user("bob"), reason="unsupported_modality")
-        (result_id,) = rows(answer)
-        assert f'href="/results/{result_id}"' in answer.text
+        """The study page shows the picture, where there is one, and leads on to other files of the list alone."""
+        answer = web.get("/refused", as_user("bob"), reason="truncated")
+        links = [html.unescape(link) for link in re.findall(r'class="open" href="(.*?)"', answer.text)]
+        (one, other), query = rows(answer), "?outcome=not_analysed&reason=truncated"
+        assert links == [f"/results/{one}{query}", f"/results/{other}{query}"]
+        text = html.unescape(web.get(links[1], as_user("bob")).text)
+        assert f'rel="prev" href="{links[0]}"' in text and 'rel="next"' not in text
 
     def test_a_hostile_reason_is_text(self, web):
         """The stored reason may quote the file: a browser shows it and runs nothing."""

@@ -27,6 +27,7 @@ def refused(request: Request) -> Response:
         "previous": page.previous and write_key(page.previous),
         "next": page.next and write_key(page.next),
         "link": _linker(reason),
+        "list": urlencode({"outcome": query.outcome} | ({"reason": reason} if reason else {})),
         "report": read_report(request),
     }
     return render(request, "refused.html.jinja", facts)
