@@ -71,6 +71,14 @@ def test_filter_by_probability(visitor):
     visitor.shoot("range")
 
 
+def test_filter_by_a_threshold(visitor):
+    """A threshold, which has more than two digits, can be asked for."""
+    page = visitor.open("/worklist?min=0.262")
+    page.get_by_label("At most").fill("0.8635")
+    page.get_by_role("button", name="Filter").click()
+    expect(page).to_have_url(re.compile(r"min=0\.262&max=0\.8635"))
+
+
 def test_the_address_holds_everything(visitor, visit):
     """Reloaded, or opened by somebody else, an address shows the same filter, order and rows; back undoes a step."""
     page = visitor.open("/worklist")
