@@ -15,6 +15,9 @@ from xray_batch.web.application import make_application
 
 TOKEN = "correct-horse-battery-staple-0123"
 
+#: As long a name as there may be, such as an identity provider makes, and a token.
+LONG = ("0123456789abcdef" * 4, "wrong-horse-battery-staple-45678")
+
 
 @pytest.fixture(scope="module")
 def guarded(browser_home, tmp_path_factory):
@@ -22,7 +25,7 @@ def guarded(browser_home, tmp_path_factory):
     folder = tmp_path_factory.mktemp("guarded")
     tokens = folder / "tokens"
     tokens.touch(0o600)
-    tokens.write_text(f"alice:{TOKEN}\n", encoding="utf-8")
+    tokens.write_text(f"alice:{TOKEN}\n{':'.join(LONG)}\n", encoding="utf-8")
     with running_web(browser_home, folder / "log", XRAY_BATCH_WEB_TOKEN_FILE=str(tokens)) as page:
         yield page
 
@@ -78,3 +81,12 @@ def test_a_browser_with_the_token(guarded, visit):
     page.keyboard.press("j")
     assert page.evaluate("document.activeElement.className") == "open"
     window.shoot("alice")
+
+
+def test_a_long_name(guarded, visit):
+    """However long the name of a user, no page is wider than a phone."""
+    credentials = {"username": LONG[0], "password": LONG[1]}
+    window = visit(guarded.url, http_credentials=credentials, viewport={"width": 390, "height": 844})
+    for path in ("/worklist", "/refused", "/operations"):
+        window.open(path)
+        window.check_width()
