@@ -309,6 +309,8 @@ def test_history_and_other_results(site):
         for words in ("a file with these bytes arrived", "taken to be", "</time> answered", "was filed away")
     ]
     assert told == sorted(told)
+    assert 'arrived <span class="note">to be answered</span>' in page
+    assert "<dt>Work</dt><dd>0.50\N{NO-BREAK SPACE}s</dd>" in page
     film = show(site, "film").text
     same_study, _, same_file = film.partition("Of the same file, by other models or rules")
     assert f'<a href="/results/{site.ids["lateral"]}">' in same_study.partition("Of the same study")[2]

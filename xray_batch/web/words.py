@@ -105,6 +105,9 @@ EVENTS: Final[Mapping[str, str]] = {
     "viewed": "the film was shown to",
 }
 
+#: Codes beside events that are no words for people; the others are.
+DETAILS: Final[Mapping[str, str]] = {"work": "to be answered"}
+
 #: Why a film cannot be shown.
 ABSENCES: Final[Mapping[Absence, str]] = {
     Absence.GONE: (
@@ -194,6 +197,10 @@ def _event(kind: str) -> str:
     return EVENTS.get(kind, spell(kind))
 
 
+def _detail(code: str) -> str:
+    return DETAILS.get(code, spell(code))
+
+
 def _transfer_syntax(uid: str) -> str:
     """Name an encoding; one that is not read here stands for itself."""
     return TRANSFER_SYNTAXES.get(uid, uid)
@@ -261,6 +268,7 @@ FILTERS: Final[Mapping[str, Callable[..., object]]] = {
     "codes": _codes,
     "moment": _moment,
     "event": _event,
+    "detail": _detail,
     "transfer_syntax": _transfer_syntax,
     "count_of": _count,
     "probability": _probability,
