@@ -130,6 +130,17 @@ def test_without_a_service(web):
     assert "Device" not in facts(text)
 
 
+def test_files_that_no_service_takes(tmp_path):
+    """Where files wait in the inbox and no service says for how long, the page does not say that none waits."""
+    Folders(tmp_path).create()
+    upgrade_database(url_of(tmp_path))
+    with running_web(tmp_path, tmp_path / "log") as page:
+        assert facts(page.get("/operations").text)["Oldest without an answer"] == "none waits"
+        (tmp_path / "inbox" / "film.dcm").touch()
+        found = facts(page.get("/operations").text)
+    assert (found["Files in the inbox"], found["Oldest without an answer"]) == ("1", "not known")
+
+
 def test_what_the_service_says(web, service):
     """Facts of its state file, words for what needs somebody, and its own count of the inbox."""
     text = web.get("/operations").text
