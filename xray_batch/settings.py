@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -32,7 +33,23 @@ def _split(value: object) -> object:
     return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
 
 
+def _refuse_nothing(value: object) -> object:
+    """Refuse what is no path; an empty one, of a variable that was given no value, would be the working folder."""
+    if not isinstance(value, str | Path) or value == "":
+        raise ValueError("expected the path of a file or folder")
+    return value
+
+
+def _expand(path: Path) -> Path:
+    """Put a home folder in the place of a leading `~`, as the shell does not in `--home=~/xray`."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError(f"no home folder is known for {path.parts[0]}") from None
+
+
 Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_split)]
+UserPath: TypeAlias = Annotated[Path, BeforeValidator(_refuse_nothing), AfterValidator(_expand)]
 
 ENVIRONMENT_PREFIX: Final = "XRAY_BATCH_"
 
@@ -53,9 +70,19 @@ _URL_BYTES: Final = 4096
 
 
 def default_home() -> Path:
-    """Return the home folder of a user who named none, after the XDG Base Directory Specification."""
+    """Return the folder of a user who named none, after the XDG Base Directory Specification.
+
+    Raises
+    ------
+    ConfigurationError
+        If nothing says where the user's home folder is, as in a container that runs as any user.
+    """
     data_home = os.environ.get("XDG_DATA_HOME")
-    return (Path(data_home) if data_home else Path.home() / ".local" / "share") / "xray-batch"
+    try:
+        return (Path(data_home) if data_home else Path.home() / ".local" / "share") / "xray-batch"
+    except RuntimeError as error:
+        message = "this user has no home folder; name the folder of the installation by --home"
+        raise ConfigurationError(message) from error
 
 
 class Settings(BaseModel):
@@ -63,11 +90,11 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 
-    home: Path = Field(default_factory=default_home, description="Folder of the installation: inbox, results, ...")
+    home: UserPath = Field(default_factory=default_home, description="Folder of the installation: inbox, results, ...")
     database_url: SecretStr | None = Field(
         None, description="SQLAlchemy URL of the database; without one, `results.sqlite3` in the home folder"
     )
-    database_url_file: Path | None = Field(
+    database_url_file: UserPath | None = Field(
         None, description="File whose first line is that URL, instead of `database_url`: passwords belong there"
     )
     bundle: str = Field("default", description="Model bundle: name of an installed or packaged one, or a path")
@@ -105,7 +132,7 @@ class Settings(BaseModel):
         "127.0.0.1:8080",
         description="Where the worklist page is: `unix` for `web.sock` in the home folder, or HOST:PORT",
     )
-    web_token_file: Path | None = Field(
+    web_token_file: UserPath | None = Field(
         None, description="File with a line NAME:TOKEN for each user of the worklist page; without a token, no page"
     )
     web_user_header: str | None = Field(
@@ -127,11 +154,6 @@ class Settings(BaseModel):
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="Form of the log; `auto` is console on a terminal and JSON elsewhere"
     )
-
-    @field_validator("home")
-    @classmethod
-    def _expand(cls, home: Path) -> Path:
-        return home.expanduser()
 
     @field_validator("health_address")
     @classmethod
@@ -162,7 +184,7 @@ class Settings(BaseModel):
     def _refuse_two_databases(cls, path: Path | None, info: ValidationInfo) -> Path | None:
         if path is not None and info.data.get("database_url") is not None:
             raise ValueError("`database_url` is given as well, and only one of the two may be")
-        return None if path is None else path.expanduser()
+        return path
 
     @property
     def resolved_database_url(self) -> str:
@@ -233,7 +255,7 @@ def load_settings(
         if first["type"] == "extra_forbidden":
             message = f"unknown setting {name!r} {sources.get(name, '')}; the README lists the settings"
         else:
-            message = f"wrong setting {name!r} {sources.get(name, '')}: {first['msg']}"
+            message = f"wrong setting {name!r} {sources.get(name, '')}: {first['msg'].removeprefix('Value error, ')}"
         raise ConfigurationError(message) from error
 
 
@@ -278,7 +300,10 @@ def _find_config(given: Mapping[str, object], config: Path | None, from_environm
     named = from_environment.get("config")
     if config or named:
         return config or Path(str(named))
-    home = Path(str(given.get("home") or from_environment.get("home") or default_home()))
+    try:
+        home = _expand(Path(str(given.get("home") or from_environment.get("home") or default_home())))
+    except ValueError:
+        return None  # the setting is refused for it
     return home / CONFIG_NAME if _exists(home / CONFIG_NAME) else None
 
 

@@ -78,6 +78,51 @@ def test_home_finds_the_file(home):
     assert load_settings({}, environment={"XRAY_BATCH_HOME": str(home)}).log_level == "debug"
 
 
+@pytest.mark.parametrize("named", ["option", "environment"])
+def test_home_that_no_shell_has_expanded(named, home, monkeypatch):
+    """The file of a home folder that is named with `~` is read, too."""
+    monkeypatch.setenv("HOME", str(home.parent))
+    write_config(home / "xray-batch.toml", "batch_size = 2\n[train]\nfolds = 5")
+    options = {"home": Path("~/home")} if named == "option" else {}
+    environment = {} if options else {"XRAY_BATCH_HOME": "~/home"}
+    settings = load_settings(options, environment=environment)
+    assert (settings.home, settings.batch_size) == (home, 2)
+    assert load_training_table(options.get("home"), None, environment) == {"folds": 5}
+
+
+@pytest.mark.parametrize("name", ["home", "database_url_file", "web_token_file"])
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ('""', "expected the path of a file or folder"),
+        ("5", "expected the path of a file or folder"),
+        ('"~nobody-of-this-name/x"', "no home folder is known for ~nobody-of-this-name"),
+    ],
+)
+def test_wrong_path(name, value, sentence, tmp_path):
+    """No path, and one of a user who is not there, is refused like any other value."""
+    path = write_config(tmp_path / "config.toml", f"{name} = {value}")
+    assert refusal(config=path) == f"wrong setting '{name}' in {path}: {sentence}"
+
+
+def test_wrong_home_in_the_environment():
+    """A home folder that cannot be is refused before a configuration file is looked for in it."""
+    for value in ("", "~nobody-of-this-name/x"):
+        assert refusal(environment={"XRAY_BATCH_HOME": value}).startswith("wrong setting 'home' in the environment")
+
+
+def test_user_without_a_home_folder(monkeypatch):
+    """A user of whom nobody knows a home folder, as in a container, is asked for the installation's."""
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", raise_like_pathlib)
+    assert refusal() == "this user has no home folder; name the folder of the installation by --home"
+
+
+def raise_like_pathlib():
+    """Fail as `Path.home` does where HOME is not set and the user is in no list."""
+    raise RuntimeError("Could not determine home directory.")
+
+
 def test_named_file_is_over_that_of_the_home(home, tmp_path):
     """A file that is named is read instead of the home's; one on the command line instead of the environment's."""
     write_config(home / "xray-batch.toml", "batch_size = 2\nmax_attempts = 2")
@@ -210,6 +255,7 @@ def test_unknown_name_in_the_environment(home):
         ("decode_seconds", "0", "greater than 0"),
         ("decode_memory_mb", "100", "greater than or equal to 512"),
         ("log_format", "xml", "'auto', 'json' or 'console'"),
+        ("health_address", "0.0.0.0:9464", ": expected `unix`, `off`, or a loopback address"),
     ],
 )
 def test_wrong_value(name, value, accepted, home):
