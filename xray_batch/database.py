@@ -27,6 +27,11 @@ POSTGRESQL_OPTIONS = (
 
 _DAMAGED = "the file of the SQLite database is damaged: restore a backup"
 
+_NO_RIGHTS = (
+    "the role of the database URL has not the rights for this: deploy/postgres/roles.sql gives them, run it after every"
+    " migration; `db check` and `db upgrade` are for the role that owns the tables"
+)
+
 #: Execution option: which BEGIN the SQLite connection sends.
 BEGIN_MODE = "xray_batch_begin"
 
@@ -38,6 +43,7 @@ def make_engine(url: str, *, migrating: bool = False) -> sa.Engine:
         return _make_sqlite_engine(parsed, migrating=migrating)
     options = " ".join([POSTGRESQL_OPTIONS, *_as_tuple(parsed.query.get("options"))])
     try:
+        _check_postgresql_url(parsed)
         return sa.create_engine(
             parsed,
             pool_pre_ping=True,
@@ -95,7 +101,10 @@ def translated_errors() -> Iterator[None]:
         raise DatabaseUnavailableError("every database connection of the pool is in use") from error
     except exc.DBAPIError as error:
         sqlite_error = getattr(error.orig, "sqlite_errorname", "")
-        if getattr(error.orig, "sqlstate", None) == "25006" or sqlite_error.startswith("SQLITE_READONLY"):
+        sqlstate = getattr(error.orig, "sqlstate", None)
+        if sqlstate == "42501":  # insufficient_privilege
+            raise DatabaseRefusedError(_NO_RIGHTS) from None
+        if sqlstate == "25006" or sqlite_error.startswith("SQLITE_READONLY"):
             raise DatabaseReadOnlyError(f"the database can only be read: {_first_line(error.orig)}") from error
         if _is_transient(error):
             raise DatabaseUnavailableError(f"the database cannot be used now: {_first_line(error.orig)}") from error
@@ -149,6 +158,16 @@ def _parse_url(url: str) -> sa.URL:
     if parsed.drivername in ("postgresql", "postgresql+psycopg"):
         return parsed.set(drivername="postgresql+psycopg")
     raise ConfigurationError(f"the database URL starts with {parsed.drivername}, expected sqlite or postgresql")
+
+
+def _check_postgresql_url(url: sa.URL) -> None:
+    """Refuse what is no option of a connection; the driver would say so at each connection, and never go on."""
+    from psycopg import ProgrammingError, conninfo
+
+    try:
+        conninfo.make_conninfo(**{name: ",".join(_as_tuple(value)) for name, value in url.query.items()})
+    except ProgrammingError as error:
+        raise ConfigurationError(f"the database URL cannot be used: {_first_line(error)}") from None
 
 
 def _make_sqlite_engine(url: sa.URL, *, migrating: bool) -> sa.Engine:

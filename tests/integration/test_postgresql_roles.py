@@ -93,6 +93,20 @@ def test_the_whole_work_of_the_service(database, tmp_path):
     assert (accounting.results, accounting.rejected, accounting.duplicates, accounting.lost) == (1, 1, 1, 0)
 
 
+def test_a_role_without_its_rights_is_told_what_to_run(empty_postgresql_url, tmp_path):
+    """Before the grants, and for what only the owner may do, the sentence names roles.sql and the owner."""
+    apply_roles(empty_postgresql_url)
+    upgrade_database(as_role(empty_postgresql_url, "xray_owner"))
+    url = as_role(empty_postgresql_url, "xray")
+    for command in (["status"], ["db", "check"]):
+        done = run_command(*command, "--home", tmp_path, "--database-url", url)
+        assert done.code == 1
+        assert done.err.startswith("xray-batch: the role of the database URL has not the rights for this: ")
+        assert "deploy/postgres/roles.sql" in done.err
+        assert "owns the tables" in done.err
+        apply_roles(empty_postgresql_url)
+
+
 def test_the_owner_migrates(database):
     """What the owner made is what this version expects, and a second upgrade has nothing to do."""
     check_database(as_role(database, "xray_owner"))
