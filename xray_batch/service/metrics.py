@@ -99,7 +99,7 @@ class Metrics:
         )
         self.database = self._gauge("db_up", "1 while the database answers, 0 while it is down")
         self.breaker = self._gauge("breaker_open", "1 while nearly every attempt fails and the service pauses, else 0")
-        self.claiming = self._gauge("claiming", "1 while files are taken from the inbox, 0 while disk or spool is full")
+        self.claiming = self._gauge("claiming", "1 while files are taken from the inbox, 0 while the disk is too full")
         self.model = self._gauge(
             "model_info",
             "The model in use, by id and SHA-256 of its manifest; the value is always 1",
