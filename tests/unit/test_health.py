@@ -112,7 +112,7 @@ def test_another_service_keeps_its_socket(tmp_path, health, capsys):
     """The second of two on one home folder says so, and does its work without."""
     with served("unix", tmp_path, health):
         with served("unix", tmp_path, health):
-            assert '"event": "no health endpoint"' in capsys.readouterr().err
+            assert '"why": "EADDRINUSE", "event": "no health endpoint"' in capsys.readouterr().err
         assert get(UnixConnection(tmp_path), "/livez")[0] == 200
 
 

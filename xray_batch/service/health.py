@@ -23,6 +23,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from xray_batch.intake import Folders
 from xray_batch.logs import get_logger
+from xray_batch.service.faults import why
 from xray_batch.service.metrics import Metrics
 
 #: A loop that has not beaten for so long has stopped: decoding one file may take a minute.
@@ -99,7 +100,7 @@ class HealthServer:
         try:
             self._server = self._listen_unix() if self._address == "unix" else self._listen_tcp()
         except OSError as error:
-            self._log.error("no health endpoint", errno=error.errno)
+            self._log.error("no health endpoint", why=why(error))
             return self
         threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()
         return self
