@@ -60,6 +60,18 @@ def test_a_missing_folder_is_a_note(settings):
     assert folders.rename(settings)[0] is Level.NOTE
 
 
+def test_folders_that_the_service_cannot_make_are_a_problem(settings, tmp_path):
+    """Where the home folder, or one of those in it, is none, the service would not start."""
+    home = tmp_path / "file"
+    home.touch()
+    level, text = folders.folders(Settings(home=home))
+    assert (level, f"nothing can be made in {home}" in text) == (Level.PROBLEM, True)
+    spool = settings.home / "spool"
+    spool.rmdir()
+    spool.touch()
+    assert folders.folders(settings) == (Level.PROBLEM, f"{spool} cannot be written: Not a directory")
+
+
 def test_folders_on_several_file_systems_are_a_problem(settings, tmp_path):
     """A rename between them would fail."""
     other = Path("/dev/shm")

@@ -29,10 +29,16 @@ def folders(settings: Settings) -> tuple[Level, str]:
     places = _private(home)
     there = [place for place in places if place.exists()]
     for place in there:
-        tempfile.TemporaryFile(dir=place).close()  # raises, and names the folder, where we may not
+        try:
+            tempfile.TemporaryFile(dir=place).close()
+        except OSError as error:
+            return Level.PROBLEM, f"{place} cannot be written: {error.strerror}"
     if len({place.stat().st_dev for place in there}) > 1:
         return Level.PROBLEM, f"the folders in {home} are on several file systems; files are moved by rename: use one"
     if missing := [place.name for place in places if place not in there]:
+        parent = next(folder for folder in (home, *home.parents) if folder.exists())
+        if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
+            return Level.PROBLEM, f"{home} has no {', '.join(missing)}, and nothing can be made in {parent} by this user"
         return Level.NOTE, f"{home} has no {', '.join(missing)} yet: the service makes what is missing"
     if is_network(home):
         return Level.NOTE, f"{home} is on a network file system: it is scanned only, and files settle for longer"
