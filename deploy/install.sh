@@ -106,12 +106,13 @@ install_files() {
 
 install_package() {
     [ -n "$package" ] || return 0
-    if [ ! -x "$program/venv/bin/python" ]; then
+    # One without pip is what Debian's Python leaves where the package python3-venv is missing.
+    if ! "$program/venv/bin/python" -m pip --version >/dev/null 2>&1; then
         "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "needs Python 3.11 or newer"
         case $("$python" -c 'import sys; print(sys.base_prefix)') in
             /home/* | /root/*) fail "$python is in a home folder, which the service cannot see; name another by --python" ;;
         esac
-        "$python" -m venv "$program/venv"
+        "$python" -m venv --clear "$program/venv"
     fi
     [ "$web" = no ] || package="${package}[web]"
     "$program/venv/bin/python" -m pip install --quiet --upgrade "$package"

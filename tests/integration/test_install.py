@@ -136,8 +136,24 @@ def test_the_page_needs_its_extra(root, tmp_path):
     python.chmod(0o755)
     for options in ([], ["--web"], []):
         install(root, *options, package="--no-start")
-    asked = [line.split()[-1] for line in called.read_text(encoding="utf-8").splitlines()]
+    asked = [line.split()[-1] for line in called.read_text(encoding="utf-8").splitlines() if " install " in line]
     assert asked == [str(REPOSITORY), f"{REPOSITORY}[web]", f"{REPOSITORY}[web]"]
+
+
+def test_an_environment_that_was_not_finished(root, tmp_path):
+    """What a Python without its package python3-venv left, an environment without pip, is made anew."""
+    left = root / "opt/xray-batch/venv/bin/python"
+    left.parent.mkdir(parents=True)
+    left.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
+    left.chmod(0o755)
+    called = tmp_path / "called"
+    python = tmp_path / "python"
+    made = f"printf '#!/bin/sh\\necho \"$@\" >>{called}\\n' >{left}"
+    python.write_text(f'#!/bin/sh\ncase $2 in venv) echo "$@" >>{called}; {made};; esac\n', encoding="utf-8")
+    python.chmod(0o755)
+    install(root, "--python", python, package="--no-start")
+    lines = called.read_text(encoding="utf-8").splitlines()
+    assert [line.split()[1] for line in lines] == ["venv", "pip"]
 
 
 def test_no_start(root):
