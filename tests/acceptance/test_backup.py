@@ -24,6 +24,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SHELL = """set -eu
 sudo() { if [ "$1" = -u ]; then shift 2; fi; "$@"; }
 chown() { :; }  # there is no user xray
+chgrp() { :; }
 """
 
 
@@ -57,7 +58,7 @@ class Installation:
         for line in lines:
             if line == "sudo systemctl stop xray-batch":
                 assert self.service.stop() == 0
-            elif line == "sudo systemctl start xray-batch":
+            elif line in ("sudo systemctl start xray-batch", "sudo systemctl enable --now xray-batch"):
                 start()
             elif line != "sudo deploy/install.sh --no-start":
                 self._run(line)
