@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import signal
 import socket
 from pathlib import Path
 
@@ -66,6 +67,16 @@ def test_sigterm_drains(watched, tmp_path):
     accounting = watched.wait_until_idle(len(burst))
     assert (accounting.results, accounting.lost) == (len(burst), 0)
     assert watched.stop() == 0
+
+
+@on_sqlite
+def test_a_terminal_that_is_closed_ends_it_likewise(watched):
+    """SIGHUP is no violent end: systemd would not start the service again after it, and the log would say nothing."""
+    process = watched.start()
+    watched.wait_until_ready()
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(60) == 0
+    assert '"event": "stopped"' in watched.log
 
 
 @on_sqlite

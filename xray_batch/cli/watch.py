@@ -74,6 +74,8 @@ def watch(
         service = Service(folders, pipeline, store, settings, vitals)
         signal.signal(signal.SIGTERM, service.stop)
         signal.signal(signal.SIGINT, service.stop)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup(1) has it
+            signal.signal(signal.SIGHUP, service.stop)
         service.run()
 
 
