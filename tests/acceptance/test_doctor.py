@@ -65,7 +65,7 @@ def test_folders_that_the_service_cannot_make_are_a_problem(settings, tmp_path):
     home = tmp_path / "file"
     home.touch()
     level, text = folders.folders(Settings(home=home))
-    assert (level, f"nothing can be made in {home}" in text) == (Level.PROBLEM, True)
+    assert (level, f"can make nothing in {home}" in text) == (Level.PROBLEM, True)
     spool = settings.home / "spool"
     spool.rmdir()
     spool.touch()

@@ -38,7 +38,7 @@ def folders(settings: Settings) -> tuple[Level, str]:
     if missing := [place.name for place in places if place not in there]:
         parent = next(folder for folder in (home, *home.parents) if folder.exists())
         if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
-            return Level.PROBLEM, f"{home} has no {', '.join(missing)}, and nothing can be made in {parent} by this user"
+            return Level.PROBLEM, f"{home} has no {', '.join(missing)}, and this user can make nothing in {parent}"
         return Level.NOTE, f"{home} has no {', '.join(missing)} yet: the service makes what is missing"
     if is_network(home):
         return Level.NOTE, f"{home} is on a network file system: it is scanned only, and files settle for longer"
