@@ -28,6 +28,13 @@ UnpackZip: TypeAlias = Annotated[
 Decode: TypeAlias = Annotated[
     str | None, typer.Option("--decode", help="exact, or fast: JPEG 2000 at half or a quarter of its resolution.")
 ]
+Since: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--since", help="Classified at or after this ISO 8601 date or time; local, unless it has a zone."),
+]
+Until: TypeAlias = Annotated[
+    str | None, typer.Option("--until", help="Classified before this ISO 8601 date or time; likewise.")
+]
 Device: TypeAlias = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")]
 
 

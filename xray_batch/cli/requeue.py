@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xray_batch.cli.options import Config, DatabaseUrl, Home, open_settings, open_store, parse_time
+from xray_batch.cli.options import Config, DatabaseUrl, Home, Since, Until, open_settings, open_store, parse_time
 from xray_batch.cli.output import Format
 from xray_batch.errors import ReasonCode
 from xray_batch.records import Outcome
@@ -23,8 +23,8 @@ def requeue(
     outcome: Annotated[Outcome | None, typer.Option(help="Only answers with this outcome.")] = None,
     reason_code: Annotated[ReasonCode | None, typer.Option(help="Only files not analysed for this reason.")] = None,
     model: Annotated[str | None, typer.Option(help="Only answers by this `model_id`.")] = None,
-    since: Annotated[str | None, typer.Option(help="Classified at or after this ISO 8601 date or time.")] = None,
-    until: Annotated[str | None, typer.Option(help="Classified before this ISO 8601 date or time.")] = None,
+    since: Since = None,
+    until: Until = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many, those answered first.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
     form: Annotated[Format, typer.Option("--format", help="Lines, or one JSON object.")] = Format.TABLE,

@@ -5,15 +5,15 @@ from typing import Annotated
 
 import typer
 
-from xray_batch.cli.options import Config, DatabaseUrl, Home, open_settings, open_store, parse_time
+from xray_batch.cli.options import Config, DatabaseUrl, Home, Since, Until, open_settings, open_store, parse_time
 from xray_batch.cli.output import ExportFormat, write_rows
 from xray_batch.records import Outcome, ResultQuery
 
 
 def results(
     outcome: Annotated[Outcome | None, typer.Option(help="Only this outcome.")] = None,
-    since: Annotated[str | None, typer.Option(help="Classified at or after this ISO 8601 date or time.")] = None,
-    until: Annotated[str | None, typer.Option(help="Classified before this ISO 8601 date or time.")] = None,
+    since: Since = None,
+    until: Until = None,
     patient: Annotated[str | None, typer.Option(help="Patient ID.")] = None,
     study: Annotated[str | None, typer.Option(help="Study Instance UID.")] = None,
     min_probability: Annotated[
