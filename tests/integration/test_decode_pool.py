@@ -441,6 +441,15 @@ def test_error_in_the_loop_ends_all_workers(image_file):
     assert worker_pids() == set()
 
 
+def test_a_limit_that_cannot_be_set():
+    """A worker that may not have, or cannot be given, its limits says that and nothing else."""
+    with (
+        started(limits=WorkerLimits(seconds=30.0, address_space=1 << 70)) as pool,
+        pytest.raises(DecoderDiedError, match="a decode worker did not start: OverflowError"),
+    ):
+        pool.take(PATIENCE)
+
+
 def test_worker_that_cannot_start(monkeypatch):
     """Workers that end before they are ready are an error with their last words, not a wait without end."""
     monkeypatch.setenv("PYTHONPATH", "/nowhere")

@@ -46,8 +46,8 @@ def main() -> None:
     options = parser.parse_args()
     connection = Connection(options.connection)
     with mmap.mmap(options.memory, MEMORY_BYTES) as memory:
-        slot = np.frombuffer(memory, dtype=PIXEL)
         give_up_rights(options.address_space)
+        slot = np.frombuffer(memory, dtype=PIXEL)  # after what may fail, as in a decode worker
         connection.send_bytes(READY)
         silence()
         while True:

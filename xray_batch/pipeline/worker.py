@@ -81,9 +81,10 @@ def main() -> None:
     spec = INPUT_SPEC.validate_json(options.spec)
     connection = Connection(options.connection)
     with mmap.mmap(options.memory, spec.rows * spec.columns * 4) as memory, ThreadPoolExecutor(1) as hasher:
-        slot = np.frombuffer(memory, dtype=np.float32).reshape(spec.rows, spec.columns)
         hasher.submit(_sha256, b"").result()  # its thread starts now: without rights none can be started
         give_up_rights(options.address_space)
+        # After what may fail: memory that is looked into cannot be closed, which would be the error that is told.
+        slot = np.frombuffer(memory, dtype=np.float32).reshape(spec.rows, spec.columns)
         connection.send_bytes(READY)
         silence()
         while True:
