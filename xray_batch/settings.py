@@ -109,7 +109,7 @@ class Settings(BaseModel):
     decode_workers: int = Field(
         default_factory=lambda: min(32, usable_cores()), ge=1, le=256, description="Decode processes"
     )
-    decode_seconds: float = Field(60.0, gt=0, description="Time that decoding one file may take")
+    decode_seconds: float = Field(60.0, gt=0, le=86_400, description="Time that decoding one file may take")
     decode_memory_mb: int = Field(2048, ge=512, description="Address space of one decode process, MiB")
     age_policy: AgePolicyName = Field(
         "flag", description="What happens with a patient whose age is outside those that the bundle is meant for"
@@ -120,7 +120,9 @@ class Settings(BaseModel):
         30.0, ge=0, description="A file whose format has not ended is refused as truncated when unchanged this long"
     )
     scan_seconds: float = Field(5.0, gt=0, le=3600, description="Time between two scans of the inbox")
-    lease_seconds: float = Field(20.0, ge=10, description="A service that died gives its files up after this time")
+    lease_seconds: float = Field(
+        20.0, ge=10, le=86_400, description="A service that died gives its files up after this time"
+    )
     drain_seconds: float = Field(30.0, ge=0, description="Time to finish the work in hand when told to stop")
     disk_floor_mb: int = Field(
         5120, ge=0, description="MiB that stay free: below it nothing is taken in; of a small disk 5 %"

@@ -253,6 +253,8 @@ def test_unknown_name_in_the_environment(home):
         ("batch_size", "2000", "less than or equal to 1024"),
         ("batch_size", "many", "integer"),
         ("decode_seconds", "0", "greater than 0"),
+        ("decode_seconds", "1e12", "less than or equal to 86400"),
+        ("lease_seconds", "1e12", "less than or equal to 86400"),
         ("decode_memory_mb", "100", "greater than or equal to 512"),
         ("log_format", "xml", "'auto', 'json' or 'console'"),
         ("health_address", "0.0.0.0:9464", ": expected `unix`, `off`, or a loopback address"),
