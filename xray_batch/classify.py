@@ -33,6 +33,9 @@ Forward: TypeAlias = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
 
 _DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
+#: Instructions of CPUs that oneDNN computes in bfloat16 with, each with other last bits; torch calls such CPUs AVX512.
+_BFLOAT16_INSTRUCTIONS: Final = ("avx512_bf16", "amx_bf16")
+
 
 def select_device(name: DeviceName) -> torch.device:
     """Choose where the networks run; `auto` is a CUDA GPU where there is one.
@@ -68,7 +71,10 @@ def describe_device(device: torch.device) -> str:
     """Name what decides the last bits of a result on `device`: the GPU, or the instructions and threads of the CPU."""
     if device.type == "cuda":
         return f"cuda {torch.cuda.get_device_name(device)}"
-    return f"{device.type} {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+    capabilities = torch.cpu.get_capabilities()
+    more = [name.upper() for name in _BFLOAT16_INSTRUCTIONS if capabilities.get(name)]
+    instructions = " ".join([torch.backends.cpu.get_cpu_capability(), *more])
+    return f"{device.type} {instructions}, {torch.get_num_threads()} threads"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,16 @@ from bundle_factory import make_manifest
 from torch import nn
 
 from xray_batch.bundle import Bundle
-from xray_batch.classify import Ensemble, placed, pool, run_batches, select_device, select_dtype, softmax
+from xray_batch.classify import (
+    Ensemble,
+    describe_device,
+    placed,
+    pool,
+    run_batches,
+    select_device,
+    select_dtype,
+    softmax,
+)
 from xray_batch.errors import ConfigurationError, DeviceMemoryError, ReasonCode
 from xray_batch.gate import GateLimits, InputGate, PictureKind
 from xray_batch.networks import can_pack
@@ -347,6 +356,21 @@ def test_dtype_auto_on_the_cpu(capabilities, dtype, monkeypatch):
     """`auto` is bfloat16 only on processors on which that is faster."""
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert select_dtype("auto", CPU) is dtype
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "instructions"),
+    [
+        ({"avx512_bf16": False}, "AVX512"),
+        ({"avx512_bf16": True}, "AVX512 AVX512_BF16"),
+        ({"avx512_bf16": True, "amx_bf16": True}, "AVX512 AVX512_BF16 AMX_BF16"),
+    ],
+)
+def test_description_of_a_cpu(capabilities, instructions, monkeypatch):
+    """CPUs that compute in bfloat16 by other instructions, and so with other last bits, have other descriptions."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert describe_device(CPU) == f"cpu {instructions}, {torch.get_num_threads()} threads"
 
 
 def test_dtype_by_name(monkeypatch):
