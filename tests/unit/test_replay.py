@@ -12,8 +12,9 @@ from xray_batch.bundle import Bundle
 from xray_batch.errors import ConfigurationError, ReplayError
 from xray_batch.pipeline.originals import find_original
 from xray_batch.pipeline.replay import (
+    BFLOAT16_TOLERANCE,
     FLOAT32_TOLERANCE,
-    TOLERANCE,
+    GPU_TOLERANCE,
     VALUES,
     Answer,
     Replayed,
@@ -25,6 +26,7 @@ from xray_batch.settings import Settings
 
 ALONE = Computation(device="cpu AVX2, 1 threads", precision="float32", libraries="torch 2.14.1", batch_images=1)
 HALF = replace(ALONE, precision="bfloat16")
+ON_GPU = replace(ALONE, device="cuda NVIDIA H100 80GB HBM3")
 CONTENT = b"the original"
 STORED = {
     "heat_in_thorax": 0.5,
@@ -74,12 +76,15 @@ def compare(then, now, allowed=FLOAT32_TOLERANCE):
         (replace(ALONE, batch_images=6), ALONE, FLOAT32_TOLERANCE),
         (replace(ALONE, libraries="torch 2.13.0"), ALONE, FLOAT32_TOLERANCE),
         (replace(ALONE, device="cpu AVX512, 1 threads"), ALONE, FLOAT32_TOLERANCE),
-        (None, ALONE, TOLERANCE),
+        (None, ALONE, BFLOAT16_TOLERANCE),
         (HALF, HALF, 0.0),
-        (replace(HALF, batch_images=6), HALF, TOLERANCE),
-        (HALF, ALONE, TOLERANCE),
-        (replace(ALONE, device="cuda NVIDIA H100 80GB HBM3"), ALONE, TOLERANCE),
-        (ALONE, replace(ALONE, device="cuda NVIDIA H100 80GB HBM3"), TOLERANCE),
+        (replace(HALF, batch_images=6), HALF, BFLOAT16_TOLERANCE),
+        (replace(HALF, device="cpu AVX512 AVX512_BF16, 1 threads"), HALF, BFLOAT16_TOLERANCE),
+        (HALF, ALONE, BFLOAT16_TOLERANCE),
+        (ON_GPU, ALONE, GPU_TOLERANCE),
+        (ALONE, ON_GPU, GPU_TOLERANCE),
+        (ON_GPU, ON_GPU, GPU_TOLERANCE),
+        (replace(ON_GPU, precision="bfloat16"), HALF, BFLOAT16_TOLERANCE),
     ],
 )
 def test_tolerance(then, now, allowed):
