@@ -306,7 +306,7 @@ def classify(
 
     class FakePipeline:
         def __init__(self, bundle: Bundle, settings: Settings) -> None:
-            assert (settings.precision, settings.decode) == ("float32", "exact")
+            assert (settings.precision, settings.decode, settings.age_policy) == ("float32", "exact", "flag")
 
         def __enter__(self) -> "FakePipeline":
             return self
@@ -322,7 +322,8 @@ def classify(
     rendered = [Verdict(golden=film, decoder="NumPy", difference=0.0) for film in answers if film]
     unrendered = Verdict(golden=REFUSED_FILE, decoder="NumPy")
     bundle: Any = None
-    verdicts = probability.check_probabilities(KIT, [*rendered, unrendered], bundle, Settings(decode="fast"))
+    settings = Settings(decode="fast", age_policy="refuse")
+    verdicts = probability.check_probabilities(KIT, [*rendered, unrendered], bundle, settings)
     assert verdicts.pop() == unrendered
     return verdicts
 

@@ -18,7 +18,7 @@ def check_probabilities(kit: Kit, verdicts: list[Verdict], bundle: Bundle, setti
     """Classify the films that were rendered; return their verdicts with the differences, the others as they are.
 
     In float32 and decoded exactly whatever the settings: bfloat16 alone moves probabilities more than the files may
-    differ.
+    differ.  Nor is any refused for the age of its invented patient, which says nothing about the installation.
     Whatever the bundle says of the film is right: the files must agree with it.  An answer without a
     probability, the model's own refusal included, is a failure of that file alone.
 
@@ -30,7 +30,7 @@ def check_probabilities(kit: Kit, verdicts: list[Verdict], bundle: Bundle, setti
     films = [verdict.golden for verdict in verdicts if verdict.difference is not None]
     jobs: list[Job[GoldenFile | None]] = [Job(path=kit.film_path, context=None)]
     jobs += [Job(path=kit.path(golden), context=golden) for golden in films]
-    exact = settings.model_copy(update={"precision": "float32", "decode": "exact"})
+    exact = settings.model_copy(update={"precision": "float32", "decode": "exact", "age_policy": "flag"})
     with Pipeline(bundle, exact) as pipeline:
         results = {answered.job.context: answered.result for group in pipeline.run(jobs) for answered in group}
     return [_judge(verdict, results) if verdict.golden in results else verdict for verdict in verdicts]
