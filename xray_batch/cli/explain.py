@@ -34,6 +34,7 @@ class _Explained:
     explanation: "Explanation"
     architectures: tuple[str, ...]
     model_id: str
+    disagreement_limit: float  #: above it the answer is indeterminate, whatever the probability
     member: str | None  #: None for the average of all
     warnings: tuple[ImageWarning, ...]
 
@@ -116,6 +117,7 @@ def _explain(file: Path, bundle: "Bundle", settings: "Settings", member: str | N
         explanation=explained.explanation,
         architectures=tuple(facts.architecture for facts in bundle.manifest.members),
         model_id=bundle.manifest.model_id,
+        disagreement_limit=bundle.manifest.disagreement_limit,
         member=member,
         warnings=explained.warnings,
     )
@@ -171,13 +173,16 @@ def _lines(explained: _Explained) -> list[str]:
 
     prediction = explained.explanation.prediction
     members = ", ".join(
-        f"{architecture} {probability:.3f}" for architecture, probability in prediction.member_probabilities.items()
+        f"{architecture} {probability:.4f}" for architecture, probability in prediction.member_probabilities.items()
     )
+    if prediction.disagreement > explained.disagreement_limit:
+        limit = f"up to {explained.disagreement_limit:.4f} an answer is given"
+        members += f"; they differ by {prediction.disagreement:.4f}, {limit}"
     share = explained.shown.thorax_share
     heat = "no part of the film raises it" if share is None else f"{share:.2f} in the middle of the film"
     return [
-        f"P(pneumonia) {prediction.p_pneumonia:.3f}: {prediction.outcome}"
-        f" (normal below {prediction.threshold_low:.2f}, pneumonia from {prediction.threshold_high:.2f})",
+        f"P(pneumonia) {prediction.p_pneumonia:.4f}: {prediction.outcome}"
+        f" (normal below {prediction.threshold_low:.4f}, pneumonia from {prediction.threshold_high:.4f})",
         f"networks before calibration: {members}",
         f"heat: {heat} (spread evenly: {THORAX.area:.2f})",
         f"model: {explained.model_id}",
