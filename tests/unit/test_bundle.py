@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 from bundle_factory import MODEL_CARD, copy_bundle, make_manifest, read_facts, write_facts
 from input_specs import make_spec
+from typer.testing import CliRunner
 
 import xray_batch
 from xray_batch import bundle_folders as bundle_folders_module
@@ -31,6 +32,7 @@ from xray_batch.bundle import (
     write_manifest,
 )
 from xray_batch.bundle.files import read_classes
+from xray_batch.cli import app
 from xray_batch.decode import RENDERING_VERSION
 from xray_batch.drift import least_results
 from xray_batch.errors import BundleError, ConfigurationError
@@ -346,6 +348,14 @@ def test_missing_file(name, folder):
     (folder / name).unlink()
     with pytest.raises(BundleError, match=f"is incomplete: {name} is missing"):
         Bundle(folder)
+
+
+def test_a_model_card_that_is_no_text(folder):
+    """A card in another encoding than UTF-8 is shown as far as it can be read; nothing vouches for its bytes."""
+    (folder / "MODEL_CARD.md").write_bytes("# Für Kinder\n".encode("latin-1"))
+    done = CliRunner().invoke(app, ["bundle", "show", str(folder)])
+    assert done.exit_code == 0, done.exception
+    assert "# F\N{REPLACEMENT CHARACTER}r Kinder\n" in done.stdout
 
 
 def test_changed_byte(folder):

@@ -42,7 +42,7 @@ def show(name: Name = None, home: Home = None, config: Config = None, database_u
     from xray_batch.bundle import MODEL_CARD_NAME
 
     bundle = _find(name, open_settings(home, config, database_url))
-    typer.echo((bundle.folder / MODEL_CARD_NAME).read_text(encoding="utf-8"), nl=False)
+    typer.echo((bundle.folder / MODEL_CARD_NAME).read_text(encoding="utf-8", errors="replace"), nl=False)
     typer.echo(f"\nmanifest SHA-256: {bundle.sha256}\nfolder: {bundle.folder}")
 
 
