@@ -127,7 +127,7 @@ class InputGate:
             rejection = Rejection(
                 reason_code=ReasonCode.OUT_OF_DISTRIBUTION,
                 reason=f"The picture looks like {_LOOKS.get(kind, _LOOKS[PictureKind.OTHER])} "
-                f"(score {unlikeness:.1f}; up to {self.limits.refuse_above:.1f} is accepted).",
+                f"(score {unlikeness:.2f}; up to {self.limits.refuse_above:.2f} is accepted).",
             )
         return Judgement(
             kind=kind,

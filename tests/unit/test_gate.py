@@ -109,6 +109,14 @@ def test_refusal(kind, words):
     assert words in judgement.rejection.reason
 
 
+def test_a_refusal_says_by_how_much():
+    """Score and limit have the digits of `inspect`: one that is just beyond does not read as if it were accepted."""
+    (judgement,) = gate_of().judge(features_of(other=1.0), [-1.0])
+    limits = GateLimits(flag_above=math.inf, refuse_above=judgement.unlikeness - 0.02, sharpness_below=-math.inf)
+    (refused,) = gate_of(limits).judge(features_of(other=1.0), [-1.0])
+    assert refused.rejection.reason.endswith("(score 0.36; up to 0.34 is accepted).")
+
+
 @pytest.mark.parametrize("kind", ["cut", "padded", "blurred"])
 def test_not_refused(kind):
     """Other kinds are never refused for themselves."""
