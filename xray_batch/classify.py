@@ -1,8 +1,8 @@
 """Classify model inputs: batches on the device, logits, gate, calibrated probabilities, heat, verdict.
 
 Fourth stage: intake -> decode -> standardize -> classify -> store.
-May import: torch, numpy, and ``bundle``, ``cuda_graph``, ``gate``, ``heat_map``, ``networks``, ``settings``, ``errors``
-and ``records`` of this package.
+May import: torch, numpy, and ``bundle``, ``cuda_graph``, ``gate``, ``heat_map``, ``networks``, ``resnet``,
+``settings``, ``errors`` and ``records`` of this package.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,6 +21,7 @@ from xray_batch.gate import Judgement
 from xray_batch.heat_map import make_heat_map, pneumonia_heat, thorax_shares
 from xray_batch.networks import for_inference, forward_with_features
 from xray_batch.records import Finding, HeatMap, ModelInput, Outcome, Prediction, Rejection, Scaling
+from xray_batch.resnet import ResNet
 from xray_batch.settings import DeviceName, PrecisionName
 
 #: The answer to a picture that the networks give no finite numbers for, where nobody tries again.
@@ -96,6 +97,22 @@ class _Pass:
     images: int  #: that the kernels ran with: N on a CPU, on a GPU the size of the recorded pass
 
 
+@dataclass(frozen=True, slots=True)
+class _Members:
+    """The members in one pass; they know of no ensemble, so that its memory is freed with the last who holds it."""
+
+    networks: Sequence[ResNet]
+    grids: Sequence[int | None]  #: of the features of each; None where nobody wants them
+
+    def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Give logits, features and class maps of the first member, then of the next."""
+        runs = (
+            forward_with_features(network, images, grid)
+            for network, grid in zip(self.networks, self.grids, strict=True)
+        )
+        return tuple(chain.from_iterable(runs))
+
+
 class Ensemble:
     """The members of a bundle on one device.
 
@@ -118,9 +135,11 @@ class Ensemble:
         self._architectures = [member.architecture for member in self.manifest.members]
         self._gate_member = self._architectures.index(self.manifest.gate.architecture)
         networks = bundle.load_networks()
-        self._forward: Forward = placed(self._run_members, device, dtype)
+        grids = [self.manifest.gate.grid if index == self._gate_member else None for index in range(len(networks))]
         try:
-            self._networks = [for_inference(network, device, dtype) for network in networks]
+            # Held here too: what is recorded reads the weights where they are, and does not keep them.
+            self._members = _Members([for_inference(network, device, dtype) for network in networks], grids)
+            self._forward: Forward = placed(self._members, device, dtype)
             if device.type == "cuda":
                 self._forward = self._record()
         except RuntimeError as error:  # no memory left, a driver that does not fit, a GPU that fell off the bus
@@ -131,7 +150,7 @@ class Ensemble:
         """Record the members for the GPU; fewer images are run at once where it has not the memory for more."""
         spec = self.manifest.input_spec
         recorded = RecordedPass(
-            self._run_members,
+            self._members,
             images=self.batch_size,
             rows=spec.rows,
             columns=spec.columns,
@@ -236,16 +255,6 @@ class Ensemble:
         ]
         images = self.batch_size if self.device.type == "cuda" else min(len(inputs), self.batch_size)
         return _Pass(answers=answers, probabilities=probabilities, heat=heat, images=images)
-
-    def _run_members(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Give logits, features and class maps of the first member, then of the next; features for the gate alone."""
-        grids = [
-            self.manifest.gate.grid if index == self._gate_member else None for index in range(len(self._networks))
-        ]
-        runs = (
-            forward_with_features(network, images, grid) for network, grid in zip(self._networks, grids, strict=True)
-        )
-        return tuple(chain.from_iterable(runs))
 
     def _prediction(
         self,

@@ -1,6 +1,8 @@
 """From model inputs to predictions: pooling, calibration, thresholds, batches, devices."""
 
+import gc
 import math
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -299,6 +301,19 @@ def test_two_runs_are_equal(ensemble, bundle_folder):
     first = ensemble.predict(inputs)
     again = Ensemble(Bundle(bundle_folder), device=CPU, dtype=torch.float32, batch_size=4)
     assert first == ensemble.predict(inputs) == again.predict(inputs)
+
+
+def test_memory_is_freed_at_once(bundle_folder):
+    """An ensemble goes with the last who holds it; it does not wait for the garbage collector, which seldom comes."""
+    ensemble = Ensemble(Bundle(bundle_folder), device=CPU, dtype=torch.float32, batch_size=4)
+    ensemble.predict(model_inputs(1))
+    alive = weakref.ref(ensemble)
+    gc.disable()
+    try:
+        del ensemble
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 def test_inputs_are_not_changed(ensemble):
