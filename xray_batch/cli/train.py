@@ -138,7 +138,7 @@ def _progress() -> "Iterator[Progress]":
             return lambda images: bars.advance(identifier, images)
 
         def report(self, line: str) -> None:
-            console.print(line, markup=False, highlight=False)
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     with bars:
         yield Shown()
