@@ -148,7 +148,8 @@ def _rows(lines: Iterable[str], csv_path: Path) -> Iterator[dict[str, str]]:
     columns = [name.strip() for name in reader.fieldnames or ()]
     if not _NEEDED.issubset(columns):
         message = (
-            f"{csv_path} needs the columns file, label, patient_id and source; found {', '.join(columns) or 'nothing'}"
+            f"{csv_path} needs the columns file, label and patient_id, separated by commas; "
+            f"found {', '.join(map(repr, columns)) or 'nothing'}"
         )
         raise TrainingDataError(message)
     twice = sorted(name for name in _COLUMNS if columns.count(name) > 1)

@@ -86,7 +86,7 @@ def test_empty_file(tmp_path):
     """A list without even the names of the columns is refused."""
     (tmp_path / "labels.csv").write_text("")
     assert refusal(read_labels, tmp_path) == (
-        f"{tmp_path}/labels.csv needs the columns file, label, patient_id and source; found nothing"
+        f"{tmp_path}/labels.csv needs the columns file, label and patient_id, separated by commas; found nothing"
     )
 
 
@@ -103,13 +103,17 @@ def test_list_that_is_not_text(make_data):
     assert refusal(read_labels, data).startswith(f"the list of labels {data}/labels.csv is not CSV in UTF-8: ")
 
 
-@pytest.mark.parametrize("header", ["name,label,patient_id", "file,label,patient,source", "file,patient_id,source"])
+@pytest.mark.parametrize(
+    "header",
+    ["name,label,patient_id", "file,label,patient,source", "file,patient_id,source", "file;label;patient_id;source"],
+)
 def test_columns_that_are_missing(header, make_data):
     """A list without one of the columns is refused with those that it has."""
     data = make_data(ROWS)
     (data / "labels.csv").write_text(f"{header}\n1.png,normal,P1\n", encoding="utf-8")
     assert refusal(read_labels, data) == (
-        f"{data}/labels.csv needs the columns file, label, patient_id and source; found {header.replace(',', ', ')}"
+        f"{data}/labels.csv needs the columns file, label and patient_id, separated by commas; "
+        f"found {', '.join(map(repr, header.split(',')))}"
     )
 
 
