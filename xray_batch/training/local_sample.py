@@ -117,7 +117,8 @@ def refuse_seen(bundle: Bundle, film: FilmPrediction) -> None:
     if film.seen:
         message = (
             f"{film.image.path} is, or is a copy of, an image that {bundle.manifest.model_id} was trained on; "
-            "calibrate on films that it has not seen"
+            "calibrate on films that it has not seen; `xray-batch evaluate` marks those that it has in the column "
+            "`seen` of predictions.csv"
         )
         raise TrainingDataError(message)
 

@@ -402,6 +402,7 @@ def test_films_of_the_training_are_refused(bundle_folder, films, tmp_path):
         run(known, films, tmp_path / "new")
     assert str(refused.value) == (
         f"{images[0].path} is, or is a copy of, an image that test-cxr-1.2.3 was trained on; "
-        "calibrate on films that it has not seen"
+        "calibrate on films that it has not seen; `xray-batch evaluate` marks those that it has in the column "
+        "`seen` of predictions.csv"
     )
     assert not (tmp_path / "new").exists()
