@@ -22,7 +22,7 @@ def model_card(manifest: Manifest) -> str:
         *([_drift(manifest.drift_reference)] if manifest.drift_reference else []),
         _gate(manifest),
         _limits(manifest),
-        manifest.notes.strip(),
+        _notes(manifest),
         f"## Licence\n\n{manifest.licence}",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -189,6 +189,17 @@ def _limits(manifest: Manifest) -> str:
         if not count
     ]
     return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits)
+
+
+def _notes(manifest: Manifest) -> str:
+    """Return the notes; a calibration keeps them, but not the thresholds that they are about."""
+    notes = manifest.notes.strip()
+    if not notes or manifest.calibration is None:
+        return notes
+    return (
+        "**From here to the licence the card says what was written before the calibration: outcomes, sensitivity, "
+        "specificity and calibration are those of the thresholds and the temperature of then.**\n\n" + notes
+    )
 
 
 def _rate(rate: GateRate) -> str:

@@ -133,6 +133,15 @@ def test_limits_of_a_calibrated_bundle():
     assert chosen not in limits_of(calibration=CALIBRATION)
 
 
+def test_notes_of_a_calibrated_bundle():
+    """What was written of thresholds before a calibration is not taken for what is true after it."""
+    sentence, notes = "what was written before the calibration", "## Subgroups\n\nAt the balanced threshold."
+    assert sentence not in model_card(make_manifest(notes=notes))
+    assert sentence not in model_card(make_manifest(calibration=CALIBRATION))
+    card = model_card(make_manifest(notes=notes, calibration=CALIBRATION))
+    assert card.index("## Limits") < card.index(sentence) < card.index(notes) < card.index("## Licence")
+
+
 def limits_of_a_training(**images):
     """Return the limits of a bundle that was trained on so many images of each label of one source."""
     counts = {f"ward: {label}": count for label, count in images.items()}
