@@ -46,9 +46,20 @@ def test_a_report_from_labelled_files(data, tmp_path):
     assert (out / "figures" / "roc.png").exists()
 
     again = tmp_path / "again"
-    assert run_command("evaluate", "--predictions", out / "predictions.csv", "--out", again, *options).code == 0
+    done = run_command("evaluate", "--predictions", out / "predictions.csv", "--out", again, *options)
+    assert (done.code, "names no bundle" in done.err) == (0, False)
     remade = json.loads((again / "report.json").read_text(encoding="utf-8"))
     assert {key for key in report if remade[key] != report[key]} == {"provenance"}
+
+    nameless = tmp_path / "nameless.csv"  # as those of a cross-validation are
+    with (out / "predictions.csv").open(newline="", encoding="utf-8") as lines:
+        rows = [row | {"model_sha256": ""} for row in csv.DictReader(lines)]
+    with nameless.open("w", newline="", encoding="utf-8") as lines:
+        writer = csv.DictWriter(lines, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    done = run_command("evaluate", "--predictions", nameless, "--out", again, *options)
+    assert f"{nameless} names no bundle: measured as if from {report['provenance']['model_id']}" in done.err
 
 
 def test_films_that_are_set_aside(data, tmp_path):

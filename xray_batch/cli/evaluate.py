@@ -11,15 +11,18 @@ from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Device, Home
 from xray_batch.cli.output import progress_bars
 
 if TYPE_CHECKING:
+    from xray_batch.bundle import Bundle
     from xray_batch.settings import Settings
     from xray_batch.training.bootstrap import Estimate
     from xray_batch.training.evaluation.facts import Report
+    from xray_batch.training.evaluation.predictions import Predictions
 
 
 def evaluate(
     out: Annotated[Path, typer.Option(help="Folder of the report; an earlier report there is replaced.")],
     data: Annotated[
-        Path | None, typer.Option(help="Folder with labels.csv (file, label, patient_id, source), or a CSV.")
+        Path | None,
+        typer.Option(help="Folder with labels.csv (file, label, patient_id, source), a CSV, or a folder per label."),
     ] = None,
     predictions: Annotated[
         Path | None, typer.Option(help="Instead of --data: predictions.csv of a report, to make it anew.")
@@ -76,10 +79,21 @@ def evaluate(
     with progress_bars() as task:
         if predictions:
             films = read_predictions(predictions, found.manifest)
+            _say_whose(films, found, predictions)
         else:
             films = predict(images, found, ensemble, settings, task=task)
         report = make_report(order, films, found, ensemble, task=task)
     print_summary(report, out)
+
+
+def _say_whose(films: "Predictions", bundle: "Bundle", path: Path) -> None:
+    """Say which bundle is taken for that of predictions that name none, as those of a cross-validation."""
+    if films.model_sha256 is None:
+        typer.echo(
+            f"{path} names no bundle: measured as if from {bundle.manifest.model_id}, with its temperature and "
+            "thresholds; --bundle names another",
+            err=True,
+        )
 
 
 def _check_out(out: Path) -> None:
@@ -127,7 +141,7 @@ def print_summary(report: "Report", out: Path) -> None:
     refused = sum(sum(tally.not_analysed.values()) for tally in report.tallies)
     typer.echo(f"{listed} films, {refused} not analysed; {pneumonia.films} measured for pneumonia against normal")
     if report.provenance.seen:
-        typer.echo(f"{report.provenance.seen} of them are in the training data: the figures are too good")
+        typer.echo(f"{report.provenance.seen} of the measured films are in the training data: the figures are too good")
     if report.stress and report.stress.seen:
         typer.echo(
             f"{report.stress.seen} of the {report.stress.films} films of the stress set are in the training data: "

@@ -36,7 +36,7 @@ class Provenance(_Facts):
     data: str  #: list of labels, or of predictions
     data_sha256: str | None  #: of the films and labels, as in a bundle's `training.sha256`; null: a file cannot be read
     predictions: str  #: where the members' probabilities come from
-    seen: int | None  #: films that the bundle was trained on, or copies of such; null: not known of some
+    seen: int | None  #: measured films that the bundle was trained on, or copies of such; null: not known of some
     created_at: AwareDatetime
     command: str
     device: str  #: GPU, or instructions and threads of the CPU

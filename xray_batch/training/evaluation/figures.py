@@ -234,11 +234,13 @@ def _draw_findings(report: Report) -> Figure:
 
 def _matrix(axes: Axes, counts: npt.NDArray[np.int_], names: tuple[str, ...], title: str) -> None:
     """Draw films per label and answer; the darker a cell, the larger its share of its row."""
-    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    films = counts.sum(axis=1)
+    shares = counts / np.maximum(1, films)[:, None]
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1.15, aspect="auto")
     for row, column in np.ndindex(*counts.shape):
         color = "white" if shares[row, column] > 0.6 else BLACK
-        text = f"{counts[row, column]}\n{100 * shares[row, column]:.1f} %"
+        share = f"{100 * shares[row, column]:.1f} %" if films[row] else "no films"
+        text = f"{counts[row, column]}\n{share}"
         axes.text(column, row, text, ha="center", va="center", color=color, fontsize=10.5)
     axes.grid(visible=False)
     axes.set_xticks(range(len(names)), names)

@@ -23,7 +23,7 @@ from xray_batch.training.evaluation.facts import REPORT_VERSION, Loss, NotMeasur
 from xray_batch.training.evaluation.figures import draw_figures
 from xray_batch.training.evaluation.measurement import headline_films, measure
 from xray_batch.training.evaluation.page import CAPTIONS, render_page
-from xray_batch.training.evaluation.predictions import Predictions, Task
+from xray_batch.training.evaluation.predictions import Analysed, Predictions, Task
 from xray_batch.training.evaluation.predictions_file import write_predictions
 from xray_batch.training.evaluation.stress_set import StressSet, measure_stress
 from xray_batch.training.evaluation.top_losses import TopLoss, draw_pictures, top_losses
@@ -92,7 +92,7 @@ def make_report(
     report = Report(
         version=REPORT_VERSION,
         disclaimer=DISCLAIMER,
-        provenance=_provenance(order, predictions, bundle, ensemble),
+        provenance=_provenance(order, predictions, bundle, ensemble, headline),
         tallies=measured.tallies,
         pneumonia=measured.pneumonia,
         findings=measured.findings,
@@ -166,8 +166,11 @@ def _draw_losses(
     return tuple(losses), pictures
 
 
-def _provenance(order: ReportOrder, predictions: Predictions, bundle: Bundle, ensemble: Ensemble) -> Provenance:
+def _provenance(
+    order: ReportOrder, predictions: Predictions, bundle: Bundle, ensemble: Ensemble, headline: Analysed
+) -> Provenance:
     images = [film.image for film in predictions.films]
+    measured = predictions.analysed if order.covid19 else headline
     return Provenance(
         model_id=bundle.manifest.model_id,
         model_sha256=bundle.sha256,
@@ -175,7 +178,7 @@ def _provenance(order: ReportOrder, predictions: Predictions, bundle: Bundle, en
         data=order.data,
         data_sha256=_fingerprint(images),
         predictions=order.predictions,
-        seen=predictions.analysed.seen,
+        seen=measured.seen,
         created_at=dt.datetime.now(dt.UTC),
         command=order.command,
         device=describe_device(ensemble.device),

@@ -300,6 +300,8 @@ def test_one_label(predictions, bundle, ensemble, tmp_path, label):
     assert report.pneumonia.auroc is None
     assert not (tmp_path / "figures" / "roc.png").exists()
     assert "there are no films" in Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
+    (axes,) = draw_figures(report, None)["confusion"].axes
+    assert sum(text.get_text() == "0\nno films" for text in axes.texts) == 2
 
 
 def test_predictions_of_another_bundle(predictions, bundle, ensemble, tmp_path):
@@ -317,9 +319,27 @@ def test_films_of_the_training_are_counted(predictions, bundle, ensemble, tmp_pa
     first = make_report(order(tmp_path / "first", stress_films=0), known, bundle, ensemble, task=silent)
     assert first.provenance.seen == 5
     text = Page((tmp_path / "first" / "report.html").read_text(encoding="utf-8")).text
-    assert "5 of these films, or copies of them, are among those that the bundle was trained on" in text
+    assert "5 of the measured films, or copies of them, are among those that the bundle was trained on" in text
     read = read_predictions(tmp_path / "first" / "predictions.csv", bundle.manifest)
     assert [film.seen for film in read.films] == [film.seen for film in films]
+
+
+@pytest.mark.parametrize(("covid19", "seen"), [(False, 2), (True, 5)])
+def test_films_of_the_training_that_are_not_measured(predictions, bundle, ensemble, tmp_path, capsys, covid19, seen):
+    """COVID-19 films of the training flatter no figure unless that class is measured, and are not counted else."""
+    films = tuple(
+        replace(
+            film,
+            seen=number < 5,
+            image=replace(film.image, label="covid19_pneumonia" if number < 3 else film.image.label),
+        )
+        for number, film in enumerate(predictions.films)
+    )
+    wanted = order(tmp_path, covid19=covid19, stress_films=0, top_losses=0)
+    report = make_report(wanted, replace(predictions, films=films), bundle, ensemble, task=silent)
+    assert report.provenance.seen == seen
+    print_summary(report, tmp_path)
+    assert f"{seen} of the measured films are in the training data" in capsys.readouterr().out
 
 
 def test_films_of_the_training_under_out_of_fold_predictions(predictions, bundle_folder, ensemble, tmp_path, capsys):
