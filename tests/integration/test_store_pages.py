@@ -51,6 +51,18 @@ def contents(records):
     return "".join(names[record.content_sha256] for record in records)
 
 
+#: When contents are answered once more.
+LATER = START + dt.timedelta(days=1)
+
+
+def answer_again(store, *sha256s):
+    """Have contents arrive and be answered once more: as normal, later than all others."""
+    arrivals = [replace(make_arrival(), content_sha256=sha256) for sha256 in sha256s]
+    store.add_arrivals(arrivals, MODEL, again=sha256s)
+    answer = replace(make_analysed(p_normal=0.8125, outcome=Outcome.NORMAL), classified_at=LATER)
+    store.finish([(lease, answer) for lease in store.lease(limit=len(sha256s), lease_seconds=60)], MODEL)
+
+
 ORDERED = {
     ResultOrder.NEWEST: "gfedcba",
     ResultOrder.OLDEST: "abcdefg",
@@ -85,6 +97,27 @@ def test_all_rows_in_any_order(films, order, monkeypatch):
     monkeypatch.setattr(pages, "PAGE_ROWS", 2)
     rows = list(films.results(ResultQuery(order=order)))
     assert [row["content_sha256"] for row in rows] == [sha256_of(content) for content in ORDERED[order]]
+
+
+@pytest.mark.parametrize("order", ResultOrder)
+def test_an_answer_that_is_replaced_while_all_are_read(films, order, monkeypatch):
+    """Each result is given once, wherever another answer has put it in the order meanwhile."""
+    monkeypatch.setattr(pages, "PAGE_ROWS", 2)
+    rows = films.results(ResultQuery(order=order))
+    read = [next(rows), next(rows)]
+    answer_again(films, read[0]["content_sha256"], sha256_of(ORDERED[order][-1]))
+    read += rows
+    assert [row["content_sha256"] for row in read] == [sha256_of(content) for content in ORDERED[order]]
+    assert read[-1]["classified_at"] == LATER
+
+
+def test_an_answer_that_is_no_longer_of_the_query(films, monkeypatch):
+    """What another answer has made something else meanwhile is left out."""
+    monkeypatch.setattr(pages, "PAGE_ROWS", 1)
+    rows = films.results(ResultQuery(outcome=Outcome.NOT_ANALYSED))
+    assert next(rows)["content_sha256"] == sha256_of("f")
+    answer_again(films, sha256_of("b"))
+    assert list(rows) == []
 
 
 @pytest.mark.parametrize(

@@ -321,7 +321,9 @@ class Store:
         """Yield rows of the view `results`, in the order of the query: newest `classified_at` first.
 
         Keys are :data:`~xray_batch.records.RESULT_COLUMNS` in their order.  Rows are read in
-        pages, and no transaction is open while the caller works with one.
+        pages, and no transaction is open while the caller works with one.  They are those that there
+        are at the start, each once; an answer that is replaced meanwhile is given as it is then, or
+        left out where it is no longer of the query.
         """
         return pages.results(self._engine, query or ResultQuery())
 

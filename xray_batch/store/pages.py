@@ -1,6 +1,7 @@
 """Lists of results: filtered, ordered, and read a page at a time by key, so that page 2,000 costs what page 1 does."""
 
 import datetime as dt
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -26,6 +27,8 @@ PAGE_ROWS: Final = 500
 
 _VIEW: Final = RESULTS.columns
 
+_COLUMNS: Final = tuple(_VIEW[name] for name in RESULT_COLUMNS)
+
 #: By what an order goes, and whether the greatest comes first.
 _ORDERS: Final[dict[ResultOrder, tuple[sa.ColumnElement[object], bool]]] = {
     ResultOrder.NEWEST: (_VIEW.classified_at, True),
@@ -42,18 +45,30 @@ _FEW: Final = 2000
 
 
 def results(engine: sa.Engine, query: ResultQuery) -> Iterator[dict[str, object]]:
-    """Yield rows of the view `results`, in pages of one short transaction each."""
-    wanted = query.limit
-    key = None
-    while wanted is None or wanted > 0:
-        size = PAGE_ROWS if wanted is None else min(PAGE_ROWS, wanted)
+    """Yield rows of the view `results`, in pages of one short transaction each.
+
+    Which ones is settled first: an answer that is replaced meanwhile has another place in the order, before what was
+    read already or once more behind it.
+    """
+    with read_transaction(engine) as connection:
+        ids = _find_ids(connection, query)
+    # A column, not a condition: a plan for conditions may begin with all results that fit.
+    still_fits = sa.and_(sa.true(), *_conditions(query)).label("still_fits")
+    for start in range(0, len(ids), PAGE_ROWS):
+        page_ids = ids[start : start + PAGE_ROWS].tolist()
+        statement = sa.select(*_COLUMNS, still_fits).where(_VIEW.result_id.in_(page_ids))
         with read_transaction(engine) as connection:
-            rows = _read(connection, query, list(_narrowed(connection, query)), key, size)
-        yield from (dict(row) for row in rows)
-        if len(rows) < size:
-            return
-        wanted = None if wanted is None else wanted - size
-        key = _key_of(rows[-1], query.order)
+            rows = {row["result_id"]: row for row in connection.execute(statement).mappings()}
+        found = (rows[result_id] for result_id in page_ids if result_id in rows)
+        yield from ({name: row[name] for name in RESULT_COLUMNS} for row in found if row["still_fits"])
+
+
+def _find_ids(connection: sa.Connection, query: ResultQuery) -> "array[int]":
+    """Return the ids of all results of a query in its order, in eight bytes each."""
+    ids = array("q")
+    for statement in _statements(query, list(_narrowed(connection, query)), None):
+        ids.extend(connection.scalars(statement.limit(None if query.limit is None else query.limit - len(ids))))
+    return ids
 
 
 def page(
@@ -128,6 +143,22 @@ def _read(
     backwards: bool = False,
 ) -> list[sa.RowMapping]:
     """Return rows behind a key, nearest first; before it if `backwards`."""
+    rows: list[sa.RowMapping] = []
+    for statement in _statements(query, narrowed, key, backwards=backwards):
+        rows += connection.execute(statement.with_only_columns(*_COLUMNS).limit(size - len(rows))).mappings().all()
+        if len(rows) == size:
+            break
+    return rows
+
+
+def _statements(
+    query: ResultQuery,
+    narrowed: Sequence[sa.ColumnElement[bool]],
+    key: PageKey | None,
+    *,
+    backwards: bool = False,
+) -> Iterator[sa.Select[tuple[int]]]:
+    """Yield selects of ids, one for each part of the order, to be read one after the other."""
     conditions = [*_conditions(query), *narrowed]
     segments = _segments(query.order)
     if key is not None and key.value is None and len(segments) > 1:
@@ -136,24 +167,19 @@ def _read(
         segments = segments[:1]
     if backwards:
         segments.reverse()
-    rows: list[sa.RowMapping] = []
     for number, segment in enumerate(segments):
         descending = segment.descending is not backwards
         columns = [_VIEW.result_id] if segment.column is None else [segment.column, _VIEW.result_id]
         statement = (
-            sa.select(*(_VIEW[name] for name in RESULT_COLUMNS))
+            sa.select(_VIEW.result_id)
             .where(*conditions)
             .order_by(*(column.desc() if descending else column.asc() for column in columns))
-            .limit(size - len(rows))
         )
         if segment.condition is not None:
             statement = statement.where(segment.condition)
         if key is not None and number == 0:
             statement = statement.where(*_beyond(segment.column, key, descending))
-        rows += connection.execute(statement).mappings().all()
-        if len(rows) == size:
-            break
-    return rows
+        yield statement
 
 
 def _beyond(
