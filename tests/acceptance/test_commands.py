@@ -4,17 +4,20 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 
 import imagecodecs
 import pytest
 from installed_command import run_command
+from store_records import make_arrival, make_model, make_rejected
 
 from xray_batch.bundle import PACKAGED_BUNDLES
 from xray_batch.cli.doctor import CHECKS, examine
 from xray_batch.cli.doctor.check import Level
 from xray_batch.decode import transfer_syntaxes
-from xray_batch.revisions import head_revision
+from xray_batch.revisions import head_revision, open_database
 from xray_batch.settings import Settings
+from xray_batch.store import Store
 
 
 @pytest.mark.parametrize(
@@ -54,6 +57,18 @@ def test_a_time_beyond_the_calendar_is_wrong_usage(tmp_path):
     done = run_command("results", "--home", tmp_path, "--until", "9999-12-31T23:59", TZ="America/New_York")
     assert done.code == 2
     assert "--until is '9999-12-31T23:59'" in done.err
+
+
+@pytest.mark.parametrize("form", ["json", "csv", "table"])
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_output_is_utf_8_in_any_locale(tmp_path, form, encoding):
+    """What goes to a file or a program has every character of a name, whatever the locale can hold."""
+    with closing(Store(open_database(f"sqlite:///{tmp_path / 'results.sqlite3'}"))) as store:
+        store.register_model(make_model())
+        store.record_in_place([(make_arrival(source_name="Grüße/胸部.dcm"), make_rejected())], make_model())
+    done = run_command("results", "--home", tmp_path, "--format", form, PYTHONIOENCODING=encoding)
+    assert done.code == 0, done.err
+    assert "Grüße/胸部.dcm" in done.out
 
 
 def test_postgresql_is_migrated_only_when_asked(empty_postgresql_url, tmp_path):

@@ -8,6 +8,7 @@ Exit codes: 0 done, 1 the work found a problem, 2 wrong usage, 78 configuration 
 
 import atexit
 import gc
+import io
 import os
 import sys
 from typing import Final
@@ -90,6 +91,9 @@ app.add_typer(database.app, name="db")
 
 def main() -> None:
     """Run a command; an error that is no bug of ours is one sentence, never a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names and identifiers are of any language: programs are given UTF-8, and no locale ends a command.
+        sys.stdout.reconfigure(encoding=None if sys.stdout.isatty() else "utf-8", errors="backslashreplace")
     atexit.register(gc.freeze)  # hundreds of thousands of objects of libraries need not be looked through at the end
     os.environ.update(waiting(os.environ) | threads(os.environ))
     try:
