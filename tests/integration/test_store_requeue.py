@@ -10,6 +10,7 @@ from store_records import START, make_analysed, make_arrival, make_model, make_r
 from xray_batch.errors import ReasonCode
 from xray_batch.records import Accounting, Disposition, Outcome
 from xray_batch.store import AnswerSelection, Obstacle, Prunable
+from xray_batch.store import requeue as requeueing
 
 MODEL = make_model()
 NEWER = make_model("2.0.0")
@@ -340,6 +341,17 @@ class TestSelection:
         assert store.select_answers(AnswerSelection(result_ids=(three[2], three[0], 999))) == [three[0], three[2]]
         assert store.select_answers(AnswerSelection(result_ids=(three[0],), outcome=Outcome.NORMAL)) == []
         assert store.unknown_results([*three, 999, 1000]) == 2
+
+    def test_more_ids_than_one_statement_takes(self, store, three, monkeypatch):
+        """However many ids there are, each content is selected once, and the oldest answer comes first."""
+        answer(store, "b", make_rejected(), NEWER)
+        newest = max(row["result_id"] for row in store.results())
+        monkeypatch.setattr(requeueing, "_IDS", 2)
+        assert store.select_answers(AnswerSelection(result_ids=(newest, three[2], three[0], three[1]))) == [
+            three[0],
+            newest,
+            three[2],
+        ]
 
     def test_only_the_newest_answer_of_a_content_counts(self, store, three):
         """What a newer model has answered since is not selected by the older answer, unless that is named."""

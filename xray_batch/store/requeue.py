@@ -53,19 +53,31 @@ _IDS: Final = 1000
 
 def select_answers(connection: sa.Connection, selection: AnswerSelection) -> list[int]:
     """Return the selected answers by their ids, one for each content, oldest first."""
+    if selection.result_ids is not None:
+        return _select_of_ids(connection, selection, selection.result_ids)
     statement = (
         sa.select(sa.func.max(ResultRow.result_id))
-        .where(*_conditions(selection))
+        .where(*_conditions(selection), ResultRow.result_id.in_(newest_result_ids()))
         .group_by(ResultRow.content_sha256)
         .order_by(sa.func.min(ResultRow.classified_at), sa.func.max(ResultRow.result_id))
     )
-    ids = selection.result_ids
-    if ids is None:
-        return list(connection.scalars(statement.where(ResultRow.result_id.in_(newest_result_ids()))))
-    found: list[int] = []
+    return list(connection.scalars(statement))
+
+
+def _select_of_ids(connection: sa.Connection, selection: AnswerSelection, ids: Sequence[int]) -> list[int]:
+    """Select likewise of these ids alone, some at a time: two answers of one content may be far apart among them."""
+    statement = (
+        sa.select(ResultRow.content_sha256, sa.func.min(ResultRow.classified_at), sa.func.max(ResultRow.result_id))
+        .where(*_conditions(selection))
+        .group_by(ResultRow.content_sha256)
+    )
+    found: dict[str, tuple[dt.datetime, int]] = {}
     for start in range(0, len(ids), _IDS):
-        found += connection.scalars(statement.where(ResultRow.result_id.in_(ids[start : start + _IDS])))
-    return found
+        some = ResultRow.result_id.in_(ids[start : start + _IDS])
+        for sha256, classified_at, result_id in connection.execute(statement.where(some)):
+            other_at, other_id = found.get(sha256, (classified_at, result_id))
+            found[sha256] = (min(classified_at, other_at), max(result_id, other_id))
+    return [result_id for _, result_id in sorted(found.values())]
 
 
 def _conditions(selection: AnswerSelection) -> Iterator[sa.ColumnElement[bool]]:
