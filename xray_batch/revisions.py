@@ -93,7 +93,8 @@ def upgrade_database(url: str) -> str:
     Raises
     ------
     ConfigurationError
-        If the tables would go into another schema of PostgreSQL than `public`: the triggers look for them there.
+        If the tables would go into another schema of PostgreSQL than `public`, where the triggers look for them, or
+        if the database cannot hold every text.
     """
     engine = make_engine(url, migrating=True)
     with translated_errors(), engine.execution_options(**{BEGIN_MODE: "EXCLUSIVE"}).begin() as connection:
@@ -104,6 +105,7 @@ def upgrade_database(url: str) -> str:
             # Rather give up than make every reader and writer queue behind a waiting ALTER TABLE.
             connection.execute(sa.text("SET LOCAL lock_timeout = '5s'"))
             _refuse_other_schema(connection.scalar(sa.text("SELECT current_schema()")))
+            _refuse_other_encoding(str(connection.scalar(sa.text("SELECT current_setting('server_encoding')"))))
         found = revision_on(connection)
         head = head_revision()
         if found != head:
@@ -118,6 +120,16 @@ def _refuse_other_schema(schema: str | None) -> None:
         message = (
             f"the tables belong in the schema public of a database, but {where}: "
             "take a database of their own, and ALTER ROLE ... SET search_path = public"
+        )
+        raise ConfigurationError(message)
+
+
+def _refuse_other_encoding(encoding: str) -> None:
+    """Refuse an encoding without some characters: the first file with one in its name would stop the service."""
+    if encoding not in ("UTF8", "SQL_ASCII"):  # the latter stores what it is given
+        message = (
+            f"the database has the encoding {encoding}, which has not every character of names and identifiers: "
+            "take one with UTF8, as of createdb --encoding UTF8 --template template0"
         )
         raise ConfigurationError(message)
 

@@ -249,6 +249,19 @@ class TestOpening:
         assert current_revision(empty_postgresql_url) is None
         assert upgrade_database(empty_postgresql_url) == head_revision()
 
+    @pytest.mark.parametrize(("encoding", "is_taken"), [("LATIN1", False), ("SQL_ASCII", True)])
+    def test_an_encoding_without_some_characters_is_refused(self, postgresql_server, encoding, is_taken):
+        """A name that such a database cannot hold would end the service, at every start anew."""
+        name = f"in_{encoding.lower()}"
+        postgresql_server.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING {encoding} LOCALE 'C'")
+        url = postgresql_server.url_of(name)
+        if is_taken:
+            assert upgrade_database(url) == head_revision()
+            return
+        with pytest.raises(ConfigurationError, match=f"the database has the encoding {encoding}"):
+            upgrade_database(url)
+        assert current_revision(url) is None
+
     def test_unknown_revision_is_refused(self, database_url):
         """A database of a newer version is neither opened nor upgraded, and the revision is named."""
         execute(database_url, "UPDATE alembic_version SET version_num = '9999'")
