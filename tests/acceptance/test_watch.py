@@ -72,7 +72,7 @@ def test_sigterm_drains(watched, tmp_path):
 @on_sqlite
 def test_a_terminal_that_is_closed_ends_it_likewise(watched):
     """SIGHUP is no violent end: systemd would not start the service again after it, and the log would say nothing."""
-    process = watched.start()
+    process = watched.start("env", "--default-signal=HUP")  # whoever runs the tests may ignore it, as nohup(1) does
     watched.wait_until_ready()
     process.send_signal(signal.SIGHUP)
     assert process.wait(60) == 0

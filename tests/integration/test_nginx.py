@@ -204,7 +204,7 @@ def test_preferences(proxy):
     )
     assert (answer.status, answer.headers["location"]) == (303, "/worklist")
     cookie = answer.headers["set-cookie"].lower()
-    assert all(flag in cookie for flag in ("secure", "httponly", "samesite=strict"))
+    assert all(flag in cookie for flag in ("secure", "httponly", "samesite=lax"))
     elsewhere = [of_a_form[0], ("Origin", "https://example.org")]
     assert proxy.ask("/preferences", user="alice", method="POST", body=b"theme=dark", headers=elsewhere).status == 403
 

@@ -623,6 +623,7 @@ def test_few_routine_files_are_claimed_beside_urgent_ones(home, monkeypatch):
         "_record_arrivals",
         lambda intake, claims: (groups.append([one.is_urgent for one in claims]), record(intake, claims))[1],
     )
+    monkeypatch.setattr(intake_module, "_HASH_SECONDS", 60.0)  # no group is cut short
     drop_more(home, 60)
     drop_more(home, 2, "urgent")
     run_until_idle(home, ScriptedPipeline({}), arrivals=65)
