@@ -131,10 +131,15 @@ def test_without_a_service(web):
 
 
 def test_files_that_no_service_takes(tmp_path):
-    """Where files wait in the inbox and no service says for how long, the page does not say that none waits."""
-    Folders(tmp_path).create()
+    """Where files wait in the inbox, or it cannot be read, and no service says more, none is not said to wait."""
     upgrade_database(url_of(tmp_path))
     with running_web(tmp_path, tmp_path / "log") as page:
+        found = facts(page.get("/operations").text)
+        assert (found["Files in the inbox"], found["Oldest without an answer"]) == (
+            "cannot be read from here",
+            "not known",
+        )
+        Folders(tmp_path).create()
         assert facts(page.get("/operations").text)["Oldest without an answer"] == "none waits"
         (tmp_path / "inbox" / "film.dcm").touch()
         found = facts(page.get("/operations").text)
