@@ -1,6 +1,9 @@
 """Heat maps of stored results: whose they are, what they lie on, and when there is none."""
 
+import errno
 import hashlib
+import subprocess
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -91,6 +94,16 @@ def test_only_the_recorded_bytes(film, trimming, tmp_path):
     result = stored(film, trimming)
     assert heat_maps.explain(result, [other, tmp_path / "gone"]) == NoHeat(text="The original is not here.")
     assert isinstance(heat_maps.explain(result, [other, film]), Heat)
+
+
+def test_no_process_can_be_started(film, trimming, tmp_path, monkeypatch):
+    """Where the system has no room for one more decode worker, asking again may help."""
+    heat_maps = HeatMaps(Settings(home=tmp_path, bundle=str(trimming.folder), device="cpu"))
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "Popen", Mock(side_effect=BlockingIOError(errno.EAGAIN, "No room")))
+        refused = heat_maps.explain(stored(film, trimming), [film])
+    assert (refused.text, refused.is_passing) == ("The heat map could not be made: No room.", True)
+    assert isinstance(heat_maps.explain(stored(film, trimming), [film]), Heat)
 
 
 def test_refused_now(film, trimming, tmp_path):

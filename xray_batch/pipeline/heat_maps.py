@@ -90,6 +90,8 @@ class HeatMaps:
             return NoHeat(text=f"The heat map cannot be made: {error}.")
         except (DecoderDiedError, DeviceMemoryError) as error:
             return NoHeat(text=f"The heat map could not be made: {error}.", is_passing=True)
+        except OSError as error:  # no process can be started
+            return NoHeat(text=f"The heat map could not be made: {error.strerror}.", is_passing=True)
         if isinstance(made, Heat):
             self._keep(key, made)
         return made
