@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from engines import on_postgresql
 from installed_command import (
     Finished,
@@ -19,7 +20,7 @@ from ray_cluster import RayCluster, running_ray
 
 from xray_batch.records import Accounting
 
-pytestmark = on_postgresql
+pytestmark = [pytest.mark.long, on_postgresql]
 
 FILMS = 96
 

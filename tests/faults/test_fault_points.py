@@ -111,6 +111,7 @@ def _way_of_moving(request, monkeypatch):
         without_renameat2(monkeypatch)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("database_url", "_way_of_moving"),
     # Which way files are moved does not concern the database.

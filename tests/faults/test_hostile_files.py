@@ -132,6 +132,7 @@ def peak_memory(pid: int) -> int:
     return int(kilobytes) << 10
 
 
+@pytest.mark.long
 @on_sqlite
 def test_bombs(service: WatchedFolder, tmp_path: Path) -> None:
     """Each is refused with its code; the service's own memory grows by less than 200 MB, and the films go on."""
