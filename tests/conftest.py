@@ -22,7 +22,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest: at the end one process would still be at it, and the others idle."""
+    """Begin with what takes longest: at the end one process would still be at it, and the others idle.
+
+    What forks hundreds of times does so while the test processes are small.
+    """
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 

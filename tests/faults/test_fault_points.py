@@ -29,6 +29,8 @@ from xray_batch.service import leases as leases_module
 from xray_batch.settings import Settings
 from xray_batch.store import Store
 
+pytestmark = pytest.mark.long
+
 #: What is dropped each time, by name: both kinds of answers, a file with the bytes of another, a name that is no text.
 NAMES = {b"x.dcm": b"good 1", b"a/\xff/x.dcm": b"good 2", b"again.dcm": b"good 1", b"a/bad": b"bad 1"}
 
@@ -111,7 +113,6 @@ def _way_of_moving(request, monkeypatch):
         without_renameat2(monkeypatch)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     ("database_url", "_way_of_moving"),
     # Which way files are moved does not concern the database.

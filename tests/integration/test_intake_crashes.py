@@ -34,6 +34,8 @@ from xray_batch.intake import (
 )
 from xray_batch.records import Disposition, Outcome, Unfiled
 
+pytestmark = pytest.mark.long
+
 REASON = "Not an image."
 
 #: What is dropped each time, by name: all three ends, and names that are no text or end like ours.

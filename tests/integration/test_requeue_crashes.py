@@ -178,6 +178,7 @@ def check_filed(folders, store, finished):
     assert store.unfiled(10) == []
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("_way_of_moving")
 def test_filing_once_more_killed_at_every_call(folders, database, monkeypatch):
     """Killed at the n-th change of the disk, for every n and every change of the answer: the next run finishes."""
@@ -289,6 +290,7 @@ class TestPrune:
         assert store.unfiled(10) == []
         assert requeue(store, folders, AnswerSelection()).obstacles[Obstacle.PRUNED] == 4
 
+    @pytest.mark.long
     def test_killed_at_every_call(self, folders, store, database, monkeypatch):
         """Killed at the n-th change of the disk, for every n: no file goes without its event, the next run ends it."""
         for number in itertools.count(1):
