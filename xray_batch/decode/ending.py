@@ -167,12 +167,14 @@ class _Elements:
     def _pass_meta(self) -> str:
         """Pass the File Meta Information; return its transfer syntax."""
         syntax = ""
-        while self._read(2) == _META_GROUP:
+        for _ in range(_MOST_PARTS):
+            if self._read(2) != _META_GROUP:
+                return syntax
             tag, vr, length = self._pass_head()
             if tag == _TRANSFER_SYNTAX:
                 syntax = self._read(min(length, 64)).rstrip(b"\0 ").decode("latin-1")
             self._pass_value(tag, vr, length)
-        return syntax
+        raise _NoDataSetError
 
     def _enter(self, syntax: str) -> None:
         """Choose the encoding of the data set: what is deflated, or unknown, is not looked into."""
