@@ -104,18 +104,19 @@ install_files() {
     esac
 }
 
+# Python is isolated (-I): nothing in the folder from which root calls this script, or in PYTHONPATH, is run or built upon.
 install_package() {
     [ -n "$package" ] || return 0
     # One without pip is what Debian's Python leaves where the package python3-venv is missing.
-    if ! "$program/venv/bin/python" -m pip --version >/dev/null 2>&1; then
-        "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "needs Python 3.11 or newer"
-        case $("$python" -c 'import sys; print(sys.base_prefix)') in
+    if ! "$program/venv/bin/python" -I -m pip --version >/dev/null 2>&1; then
+        "$python" -I -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "needs Python 3.11 or newer"
+        case $("$python" -I -c 'import sys; print(sys.base_prefix)') in
             /home/* | /root/*) fail "$python is in a home folder, which the service cannot see; name another by --python" ;;
         esac
-        "$python" -m venv --clear "$program/venv"
+        "$python" -I -m venv --clear "$program/venv"
     fi
     [ "$web" = no ] || package="${package}[web]"
-    "$program/venv/bin/python" -m pip install --quiet --upgrade "$package"
+    "$program/venv/bin/python" -I -m pip install --quiet --upgrade "$package"
 }
 
 # Make the user, the folders and the limits now, as the next boot would.

@@ -9,6 +9,7 @@ import re
 import shutil
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -149,11 +150,26 @@ def test_an_environment_that_was_not_finished(root, tmp_path):
     called = tmp_path / "called"
     python = tmp_path / "python"
     made = f"printf '#!/bin/sh\\necho \"$@\" >>{called}\\n' >{left}"
-    python.write_text(f'#!/bin/sh\ncase $2 in venv) echo "$@" >>{called}; {made};; esac\n', encoding="utf-8")
+    python.write_text(f'#!/bin/sh\ncase $3 in venv) echo "$@" >>{called}; {made};; esac\n', encoding="utf-8")
     python.chmod(0o755)
     install(root, "--python", python, package="--no-start")
     lines = called.read_text(encoding="utf-8").splitlines()
-    assert [line.split()[1] for line in lines] == ["venv", "pip"]
+    assert [line.split()[2] for line in lines] == ["venv", "pip"]
+
+
+def test_the_folder_that_it_is_called_from(root, tmp_path):
+    """What others have put there, into /tmp for instance, is not run as root."""
+    python = root / "opt/xray-batch/venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n', encoding="utf-8")
+    python.chmod(0o755)
+    for name in ("pip", "venv"):
+        (tmp_path / f"{name}.py").write_text("open('run_as_root', 'w').close()\n", encoding="utf-8")
+    command = ["sh", INSTALL, "--root", root, "--no-start", "--wheel", "none.whl", "--python", "false"]
+    environment = os.environ | {"PYTHONPATH": os.fspath(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0  # there is no such wheel
+    assert not (tmp_path / "run_as_root").exists()
 
 
 def test_no_start(root):
@@ -195,7 +211,7 @@ def test_wrong_usage(tmp_path):
 def test_a_python_that_the_service_cannot_see(root, tmp_path):
     """A Python in a home folder, which the unit hides from the service, is refused before anything is made of it."""
     python = tmp_path / "python"
-    python.write_text("#!/bin/sh\ncase $2 in *base_prefix*) echo /home/me/.pyenv;; esac\n", encoding="utf-8")
+    python.write_text("#!/bin/sh\ncase $3 in *base_prefix*) echo /home/me/.pyenv;; esac\n", encoding="utf-8")
     python.chmod(0o755)
     command = ["sh", INSTALL, "--root", root, "--python", python]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
