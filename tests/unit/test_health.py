@@ -3,6 +3,7 @@
 import http.client
 import socket
 import stat
+import threading
 from contextlib import contextmanager
 
 import pytest
@@ -82,6 +83,21 @@ def test_other_paths(tmp_path, health):
         connection = UnixConnection(tmp_path)
         connection.request("POST", "/livez")
         assert connection.getresponse().status == 501
+
+
+def test_who_only_holds_connections_takes_nothing_from_others(tmp_path, health):
+    """Anybody on the machine may open them; threads and descriptors are for films, and the next one is answered."""
+    with served("unix", tmp_path, health):
+        before = threading.active_count()
+        held = [UnixConnection(tmp_path) for _ in range(100)]
+        for connection in held:
+            connection.connect()
+            connection.sock.sendall(b"GET /livez HTTP")  # no end of line
+        assert get(UnixConnection(tmp_path), "/livez")[0] == 200
+        assert threading.active_count() - before < 50
+        assert held[0].sock.recv(1) == b""
+        for connection in held:
+            connection.close()
 
 
 def test_the_socket_is_for_the_group_and_goes_with_the_service(tmp_path, health):

@@ -9,13 +9,14 @@ import socket
 import stat
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from socketserver import BaseServer, ThreadingTCPServer, ThreadingUnixStreamServer
+from socketserver import BaseServer, TCPServer, ThreadingMixIn, UnixStreamServer
 from types import TracebackType
 from typing import Final, Self
 
@@ -33,6 +34,9 @@ LIVE_SECONDS: Final = 100.0
 _SOCKET_MODE: Final = 0o660
 
 _REQUEST_SECONDS: Final = 5.0
+
+#: Answered at a time: each takes a thread and a descriptor, which the service needs for its films.
+_CONNECTIONS: Final = 32
 _LONGEST_PATH: Final = 107  #: of a Unix socket, see unix(7)
 
 
@@ -165,19 +169,45 @@ def _answers(path: str) -> bool:
         return probe.connect_ex(path) == 0
 
 
-class _TCPServer(ThreadingTCPServer):
+class _BoundedServer(ThreadingMixIn, TCPServer):
+    """Answers each connection in a thread, so many at a time; where one comes too many, the oldest is cut off.
+
+    An honest one is answered within milliseconds.  Whoever on this machine only holds them takes nothing from the
+    service, and keeps nobody else from an answer.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, address: str | tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self._free = threading.BoundedSemaphore(_CONNECTIONS)
+        self._open: deque[socket.socket] = deque()
+        super().__init__(address, handler)  # type: ignore[arg-type] # of a Unix socket it is a path
+
+    def process_request(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override] # no UDP
+        """Begin to answer."""
+        if not self._free.acquire(blocking=False):
+            with suppress(IndexError, OSError):  # it has ended by itself
+                self._open[0].shutdown(socket.SHUT_RDWR)
+            self._free.acquire()
+        self._open.append(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: socket.socket) -> None:  # type: ignore[override] # no UDP
+        """End a connection, answered or not."""
+        self._open.remove(request)
+        super().shutdown_request(request)
+        self._free.release()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of a client that went away."""
+
+
+class _TCPServer(_BoundedServer):
     allow_reuse_address = True
-    daemon_threads = True
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of a client that went away."""
 
 
-class _UnixServer(ThreadingUnixStreamServer):
-    daemon_threads = True
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of a client that went away."""
+class _UnixServer(_BoundedServer, UnixStreamServer):
+    """The same on a Unix socket."""
 
 
 class _Handler(BaseHTTPRequestHandler):
