@@ -161,9 +161,11 @@ def _parse_url(url: str) -> sa.URL:
 
 
 def _check_postgresql_url(url: sa.URL) -> None:
-    """Refuse what is no option of a connection; the driver would say so at each connection, and never go on."""
+    """Refuse what is no host and no option; the driver would say so at each connection, and never go on."""
     from psycopg import ProgrammingError, conninfo
 
+    if "@" in (url.host or ""):  # the end of a password: the driver quotes the host
+        raise ConfigurationError("the database URL has more than one @: in a password write it as %40")
     try:
         conninfo.make_conninfo(**{name: ",".join(_as_tuple(value)) for name, value in url.query.items()})
     except ProgrammingError as error:

@@ -326,6 +326,7 @@ class TestUrls:
             "mysql://user:secret@host/name",
             "postgresql+psycopg2://user:secret@host/name",
             "postgresql://user:secret@host:port/name",
+            "postgresql://user:top@secret@host/name",
         ],
     )
     def test_unusable_url(self, url):
