@@ -123,7 +123,7 @@ def test_a_superuser_may_migrate_as_the_owner(empty_postgresql_url):
 
 
 def test_what_the_service_cannot_do(database):
-    """The service's role can change no event and no answer, remove no row, and alter nothing."""
+    """The service's role can change no event, remove no row, and alter nothing."""
     statements = [
         "UPDATE event SET detail = NULL",
         "UPDATE tally SET arrivals = 0",
