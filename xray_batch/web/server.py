@@ -16,6 +16,7 @@ from xray_batch.store import Store
 from xray_batch.systemd import notify
 from xray_batch.web.access import AccessControl
 from xray_batch.web.application import make_application
+from xray_batch.web.protocol import ImpatientProtocol
 from xray_batch.web.site import open_site
 
 #: In the home folder; for owner and group, as the whole folder is.
@@ -50,6 +51,7 @@ def serve(settings: Settings, folders: Folders, open_store: Callable[[], Store])
         listening = _listen(settings.web_address, folders.home / SOCKET_NAME)
         config = uvicorn.Config(
             make_application(site, access),
+            http=ImpatientProtocol,
             log_config=None,  # an access log would hold addresses, and those may hold a patient's identifier
             access_log=False,
             server_header=False,
