@@ -358,6 +358,13 @@ def test_a_model_card_that_is_no_text(folder):
     assert "# F\N{REPLACEMENT CHARACTER}r Kinder\n" in done.stdout
 
 
+def test_a_model_card_that_speaks_to_the_terminal(folder):
+    """What a terminal would obey is shown, and the text stays as it is."""
+    (folder / "MODEL_CARD.md").write_text("# A\n\n\x1b]0;title\x07 b \x9b2J\u202e\n", encoding="utf-8")
+    done = CliRunner().invoke(app, ["bundle", "show", str(folder)])
+    assert done.stdout.startswith("# A\n\n\\x1b]0;title\\x07 b \\x9b2J\\u202e\n\nmanifest SHA-256: ")
+
+
 def test_changed_byte(folder):
     """One changed bit in a member's weights is refused, with both hashes named."""
     path = folder / "resnet34.safetensors"

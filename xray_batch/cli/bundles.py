@@ -40,10 +40,13 @@ def list_bundles(home: Home = None, config: Config = None, database_url: Databas
 def show(name: Name = None, home: Home = None, config: Config = None, database_url: DatabaseUrl = None) -> None:
     """Print the model card of a bundle."""
     from xray_batch.bundle import MODEL_CARD_NAME
+    from xray_batch.visible import visible
 
     bundle = _find(name, open_settings(home, config, database_url))
-    typer.echo((bundle.folder / MODEL_CARD_NAME).read_text(encoding="utf-8", errors="replace"), nl=False)
-    typer.echo(f"\nmanifest SHA-256: {bundle.sha256}\nfolder: {bundle.folder}")
+    card = (bundle.folder / MODEL_CARD_NAME).read_text(encoding="utf-8", errors="replace")
+    for line in card.split("\n"):  # it is text of whoever made the bundle
+        typer.echo(visible(line.expandtabs()))
+    typer.echo(f"manifest SHA-256: {bundle.sha256}\nfolder: {bundle.folder}")
 
 
 @app.command()
