@@ -44,6 +44,10 @@ IGNORED_NAMES: Final = (
 #: What lies below this folder of the inbox goes first.
 URGENT_FOLDER: Final = "urgent"
 
+#: A larger file is not read, not even for its hash, for which all others would wait; of what is accepted, archives are
+#: the largest, with 2 GB.
+_MOST_BYTES: Final = 10_000_000_000
+
 #: What is ignored for its name and older than this is not just about to get another name.
 _LONG_SECONDS: Final = 86_400.0
 
@@ -56,6 +60,7 @@ class LeftAlone(enum.StrEnum):
     SYMBOLIC_LINK = "symbolic_link"  #: May lead to any file of this machine.
     HARD_LINK = "hard_link"  #: Has a second name, perhaps for a moment: some senders link, then unlink.
     SPECIAL_FILE = "special_file"  #: FIFO, socket or device.
+    HUGE_FILE = "huge_file"  #: More than 10 GB: no film, and a sparse one of terabytes costs its sender nothing.
     OTHER_FILE_SYSTEM = "other_file_system"  #: Cannot be claimed by rename.
     UNREADABLE = "unreadable"  #: Permissions, a disk error, or a path longer than the system allows.
 
@@ -159,6 +164,8 @@ def _reason_to_leave(name: str, status: os.stat_result, device: int) -> LeftAlon
         return None
     if not stat.S_ISREG(status.st_mode):
         return LeftAlone.SPECIAL_FILE
+    if status.st_size > _MOST_BYTES:
+        return LeftAlone.HUGE_FILE
     return None if status.st_nlink == 1 else LeftAlone.HARD_LINK
 
 

@@ -134,6 +134,16 @@ def test_what_is_no_single_regular_file_is_counted_and_left(folders, tmp_path, m
     assert len(list(folders.inbox.iterdir())) == 5
 
 
+def test_a_huge_file_is_counted_and_left(folders):
+    """To hash what is no film would hold up all films, for hours where somebody makes a sparse file of terabytes."""
+    for name, size in (("large.dcm", 10_000_000_000), ("huge.dcm", 10_000_000_001)):
+        with (folders.inbox / name).open("wb") as file:
+            file.truncate(size)
+    found = scan(folders.inbox)
+    assert [file.name for file in found.files] == ["large.dcm"]
+    assert found.left_alone == {LeftAlone.HUGE_FILE: 1}
+
+
 def test_a_missing_inbox_is_an_error(folders):
     """No inbox does not mean no files."""
     folders.inbox.rmdir()
