@@ -69,7 +69,7 @@ def _decode(kit: Kit, todo: list[GoldenFile], settings: Settings) -> Iterator[De
         smooth=False,
         rendering_version=RENDERING_VERSION,
     )
-    limits = WorkerLimits(seconds=settings.decode_seconds, address_space=settings.decode_memory_mb << 20)
+    limits = WorkerLimits.from_settings(settings)
     with DecodePool[GoldenFile](settings.decode_workers, spec, limits) as pool:
         for golden in todo:
             pool.submit(golden, kit.path(golden))

@@ -138,7 +138,7 @@ class Pipeline:
 
     def _start_workers(self) -> DecodePool[Job[Any]]:
         settings = self._settings
-        limits = WorkerLimits(seconds=settings.decode_seconds, address_space=settings.decode_memory_mb << 20)
+        limits = WorkerLimits.from_settings(settings)
         least_side = choose_least_side(self._spec, settings)
         pool = DecodePool[Job[Any]](settings.decode_workers, self._spec, limits, least_side=least_side)
         self._pool = self._workers.enter_context(pool)

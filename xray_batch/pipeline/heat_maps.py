@@ -141,7 +141,7 @@ class HeatMaps:
 
         settings = self._settings.model_copy(update={"decode": find_decode(stored.record, bundle)})
         spec = bundle.manifest.input_spec
-        limits = WorkerLimits(seconds=settings.decode_seconds, address_space=settings.decode_memory_mb << 20)
+        limits = WorkerLimits.from_settings(settings)
         worker = DecodeWorker(spec, limits, least_side=choose_least_side(spec, settings))
         try:
             for place in places:

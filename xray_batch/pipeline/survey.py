@@ -101,7 +101,7 @@ def survey_files(files: Iterable[Path], spec: InputSpec, settings: Settings) -> 
     DecoderDiedError
         If workers cannot even be started.
     """
-    limits = WorkerLimits(seconds=settings.decode_seconds, address_space=settings.decode_memory_mb << 20)
+    limits = WorkerLimits.from_settings(settings)
     source = enumerate(files)
     done: dict[int, FileFacts] = {}
     outstanding, following, exhausted = 0, 0, False

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Final, TypeVar
+from typing import Final, Self, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from xray_batch.errors import DecoderDiedError
 from xray_batch.pipeline.environment import worker_environment
 from xray_batch.pipeline.sandbox import READY
+from xray_batch.settings import Settings
 
 R = TypeVar("R")
 
@@ -35,6 +36,11 @@ class WorkerLimits:
 
     seconds: float  #: for one file, from request to reply
     address_space: int  #: bytes
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Return what the settings allow a decode worker."""
+        return cls(seconds=settings.decode_seconds, address_space=settings.decode_memory_mb << 20)
 
 
 class WorkerProcess:

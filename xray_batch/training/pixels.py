@@ -32,8 +32,7 @@ class Decoding:
     @classmethod
     def from_settings(cls, settings: Settings) -> "Decoding":
         """Decode as the service does."""
-        limits = WorkerLimits(seconds=settings.decode_seconds, address_space=settings.decode_memory_mb << 20)
-        return cls(workers=settings.decode_workers, limits=limits)
+        return cls(workers=settings.decode_workers, limits=WorkerLimits.from_settings(settings))
 
 
 def picture_spec(spec: InputSpec) -> InputSpec:

@@ -120,7 +120,7 @@ def open_site(settings: Settings, folders: Folders, open_store: Callable[[], Sto
     """
     store = StoreAtLast(open_store)
     store.try_now()
-    pictures = Pictures(WorkerLimits(seconds=settings.decode_seconds, address_space=settings.decode_memory_mb << 20))
+    pictures = Pictures(WorkerLimits.from_settings(settings))
     try:
         yield Site(
             settings=settings,

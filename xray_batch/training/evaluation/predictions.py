@@ -222,7 +222,7 @@ def hash_films(
 
 def _groups(images: Sequence[LabelledImage], manifest: Manifest, settings: Settings) -> Iterator[list[Decoded[int]]]:
     """Decode all images in workers, and yield a batch at a time in their order; two batches at most are in memory."""
-    limits = WorkerLimits(seconds=settings.decode_seconds, address_space=settings.decode_memory_mb << 20)
+    limits = WorkerLimits.from_settings(settings)
     count, submitted = len(images), 0
     with DecodePool[int](min(settings.decode_workers, count), manifest.input_spec, limits) as workers:
         decoded: dict[int, Decoded[int]] = {}
