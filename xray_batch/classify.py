@@ -8,7 +8,7 @@ May import: torch, numpy, and ``bundle``, ``cuda_graph``, ``gate``, ``heat_map``
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Final, TypeAlias
+from typing import Final, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from xray_batch.heat_map import make_heat_map, pneumonia_heat, thorax_shares
 from xray_batch.networks import for_inference, forward_with_features
 from xray_batch.records import Finding, HeatMap, ModelInput, Outcome, Prediction, Rejection, Scaling
 from xray_batch.resnet import ResNet
-from xray_batch.settings import DeviceName, PrecisionName
+from xray_batch.settings import DeviceName, PrecisionName, Settings
 
 #: The answer to a picture that the networks give no finite numbers for, where nobody tries again.
 NOT_FINITE: Final = Rejection(
@@ -145,6 +145,21 @@ class Ensemble:
         except RuntimeError as error:  # no memory left, a driver that does not fit, a GPU that fell off the bus
             message = f"the model cannot be put on device {device.type!r}: {str(error).splitlines()[0]}; try 'cpu'"
             raise DeviceUnusableError(message) from error
+
+    @classmethod
+    def from_settings(cls, bundle: Bundle, settings: Settings, *, batch_size: int | None = None) -> Self:
+        """Load a bundle onto the device and in the precision of the settings, for batches of their size if not given.
+
+        Raises
+        ------
+        BundleError
+            If a file of the bundle differs from its hash or holds something else.
+        DeviceUnusableError
+            If the device cannot be used.
+        """
+        device = select_device(settings.device)
+        dtype = select_dtype(settings.precision, device)
+        return cls(bundle, device=device, dtype=dtype, batch_size=batch_size or settings.batch_size)
 
     def _record(self) -> RecordedPass:
         """Record the members for the GPU; fewer images are run at once where it has not the memory for more."""

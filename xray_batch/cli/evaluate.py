@@ -49,7 +49,7 @@ def evaluate(
     _check_out(out)
 
     from xray_batch.bundle import find_bundle
-    from xray_batch.classify import Ensemble, select_device, select_dtype
+    from xray_batch.classify import Ensemble
     from xray_batch.intake import Folders
     from xray_batch.training.dataset import read_images
     from xray_batch.training.evaluation.predictions import predict
@@ -59,9 +59,7 @@ def evaluate(
     found = find_bundle(settings.bundle, Folders(settings.home).bundles)
     listed = read_images(data) if data else []
     images = [image for image in listed if image.side == "test"] or listed
-    torch_device = select_device(settings.device)
-    dtype = select_dtype(settings.precision, torch_device)
-    ensemble = Ensemble(found, device=torch_device, dtype=dtype, batch_size=settings.batch_size)
+    ensemble = Ensemble.from_settings(found, settings)
     source = ("--data", data) if data else ("--predictions", predictions)
     order = ReportOrder(
         out=out,

@@ -91,7 +91,7 @@ def inspect(
 
 def _judge(inspection: "Inspection", bundle: "Bundle", settings: "Settings") -> _Judged:
     """Prepare and classify the picture, even that of a file that is refused for its header."""
-    from xray_batch.classify import NOT_FINITE, Ensemble, select_device, select_dtype
+    from xray_batch.classify import NOT_FINITE, Ensemble
     from xray_batch.pipeline.patient_age import judge_age
     from xray_batch.standardize import prepare
 
@@ -99,8 +99,7 @@ def _judge(inspection: "Inspection", bundle: "Bundle", settings: "Settings") -> 
     if image is None:
         return _Judged(model_input=None, answer=inspection.rejection, checks=(), warnings=())
     model_input = prepare(image, bundle.manifest.input_spec)
-    device = select_device(settings.device)
-    ensemble = Ensemble(bundle, device=device, dtype=select_dtype(settings.precision, device), batch_size=1)
+    ensemble = Ensemble.from_settings(bundle, settings, batch_size=1)
     try:
         ((prediction, judgement),) = ensemble.examine([model_input])
     except FloatingPointError:

@@ -120,10 +120,8 @@ class Pipeline:
     @cached_property
     def _ensemble(self) -> "Ensemble":
         with uncollected():
-            from xray_batch.classify import Ensemble, select_device, select_dtype
-        device = select_device(self._settings.device)
-        dtype = select_dtype(self._settings.precision, device)
-        return Ensemble(self._bundle, device=device, dtype=dtype, batch_size=self._settings.batch_size)
+            from xray_batch.classify import Ensemble
+        return Ensemble.from_settings(self._bundle, self._settings)
 
     @cached_property
     def _computation(self) -> Computation:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from xray_batch.bundle import Bundle
-from xray_batch.classify import NOT_FINITE, Ensemble, Explanation, select_device, select_dtype
+from xray_batch.classify import NOT_FINITE, Ensemble, Explanation
 from xray_batch.pipeline.engine import check_fit
 from xray_batch.pipeline.patient_age import judge_age
 from xray_batch.records import ImageWarning, ModelInput, Rejection
@@ -35,9 +35,7 @@ class Explainer:
 
     @cached_property
     def _ensemble(self) -> Ensemble:
-        device = select_device(self._settings.device)
-        dtype = select_dtype(self._settings.precision, device)
-        return Ensemble(self._bundle, device=device, dtype=dtype, batch_size=1)
+        return Ensemble.from_settings(self._bundle, self._settings, batch_size=1)
 
     def explain(self, model_input: ModelInput) -> Explained | Rejection:
         """Explain a film that was prepared for this bundle, or tell what the service would refuse it for.

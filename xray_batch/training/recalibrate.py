@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xray_batch.bundle import Bundle, CalibrationFacts, DriftFacts, Manifest, Metric, write_manifest
-from xray_batch.classify import Ensemble, select_device, select_dtype
+from xray_batch.classify import Ensemble
 from xray_batch.drift import take_reference
 from xray_batch.errors import ConfigurationError
 from xray_batch.pipeline.engine import check_fit
@@ -182,9 +182,7 @@ def _answer(
     task: Task,
 ) -> _Answered:
     """Ask the members about the images as the service does, as long as none of them was seen or is set aside."""
-    device = select_device(settings.device)
-    dtype = select_dtype(settings.precision, device)
-    ensemble = Ensemble(bundle, device=device, dtype=dtype, batch_size=settings.batch_size)
+    ensemble = Ensemble.from_settings(bundle, settings)
 
     def check(film: FilmPrediction) -> None:
         refuse_seen(bundle, film)
