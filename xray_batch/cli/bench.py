@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Device, Home, open_settings
+from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Device, Home, open_bundle, open_settings
 from xray_batch.cli.output import Format, check_picture_path, progress_bars
 from xray_batch.export import json_line
 
@@ -53,10 +53,8 @@ def bench(
 
     from xray_batch.bench.machine import describe_machine
     from xray_batch.bench.run import Extent, run_benchmark
-    from xray_batch.bundle import find_bundle
-    from xray_batch.intake import Folders
 
-    found = find_bundle(settings.bundle, Folders(settings.home).bundles)
+    found = open_bundle(settings)
     machine = describe_machine(settings)
     _warn_of_load(machine, Console(stderr=True))
     extent = Extent(files=files, repeats=repeats, side=side, results=results)

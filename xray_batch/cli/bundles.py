@@ -1,14 +1,10 @@
 """`xray-batch bundle list|show|verify`."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from xray_batch.cli.options import Config, DatabaseUrl, Home, open_settings
-
-if TYPE_CHECKING:
-    from xray_batch.bundle import Bundle
-    from xray_batch.settings import Settings
+from xray_batch.cli.options import Config, DatabaseUrl, Home, open_bundle, open_settings
 
 app = typer.Typer(help="Model bundles.", no_args_is_help=True)
 
@@ -42,7 +38,7 @@ def show(name: Name = None, home: Home = None, config: Config = None, database_u
     from xray_batch.bundle import MODEL_CARD_NAME
     from xray_batch.visible import visible
 
-    bundle = _find(name, open_settings(home, config, database_url))
+    bundle = open_bundle(open_settings(home, config, database_url), name)
     card = (bundle.folder / MODEL_CARD_NAME).read_text(encoding="utf-8", errors="replace")
     for line in card.split("\n"):  # it is text of whoever made the bundle
         typer.echo(visible(line.expandtabs()))
@@ -52,16 +48,9 @@ def show(name: Name = None, home: Home = None, config: Config = None, database_u
 @app.command()
 def verify(name: Name = None, home: Home = None, config: Config = None, database_url: DatabaseUrl = None) -> None:
     """Check every fact and every hash of a bundle, and that its weights fit its networks."""
-    bundle = _find(name, open_settings(home, config, database_url))
+    bundle = open_bundle(open_settings(home, config, database_url), name)
     bundle.load_networks()
     bundle.load_gate()
     bundle.load_hashes()
     members = len(bundle.manifest.members)
     typer.echo(f"{bundle.manifest.model_id} is complete and unchanged ({members} members and a gate)")
-
-
-def _find(name: str | None, settings: "Settings") -> "Bundle":
-    from xray_batch.bundle import find_bundle
-    from xray_batch.intake import Folders
-
-    return find_bundle(name or settings.bundle, Folders(settings.home).bundles)

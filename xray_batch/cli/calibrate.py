@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from xray_batch import DISCLAIMER
-from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Device, Home, open_settings
+from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Device, Home, open_bundle, open_settings
 from xray_batch.cli.output import Format, progress_bars
 from xray_batch.export import json_line
 
@@ -69,11 +69,9 @@ def calibrate(
         raise typer.BadParameter(f"--version is {version!r}, expected three numbers such as 1.2.0")
     settings = open_settings(home, config, database_url, bundle=bundle, device=device)
 
-    from xray_batch.bundle import find_bundle
-    from xray_batch.intake import Folders
     from xray_batch.training.recalibrate import CalibrationOrder, recalibrate
 
-    found = find_bundle(settings.bundle, Folders(settings.home).bundles)
+    found = open_bundle(settings)
     order = CalibrationOrder(labels=labels, out=out, version=version)
     with progress_bars() as task:
         done = recalibrate(found, order, settings, task=task)

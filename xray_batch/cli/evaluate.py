@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Device, Home, open_settings
+from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Device, Home, open_bundle, open_settings
 from xray_batch.cli.output import progress_bars
 
 if TYPE_CHECKING:
@@ -48,15 +48,13 @@ def evaluate(
     settings = open_settings(home, config, database_url, bundle=bundle, device=device)
     _check_out(out)
 
-    from xray_batch.bundle import find_bundle
     from xray_batch.classify import Ensemble
-    from xray_batch.intake import Folders
     from xray_batch.training.dataset import read_images
     from xray_batch.training.evaluation.predictions import predict
     from xray_batch.training.evaluation.predictions_file import read_predictions
     from xray_batch.training.evaluation.report import ReportOrder, make_report
 
-    found = find_bundle(settings.bundle, Folders(settings.home).bundles)
+    found = open_bundle(settings)
     listed = read_images(data) if data else []
     images = [image for image in listed if image.side == "test"] or listed
     ensemble = Ensemble.from_settings(found, settings)

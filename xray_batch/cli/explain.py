@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Decode, Device, Home, open_settings
+from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Decode, Device, Home, open_bundle, open_settings
 from xray_batch.cli.output import Format, check_picture_path
 from xray_batch.errors import ReasonCode, RejectedInputError
 from xray_batch.export import json_line
@@ -71,10 +71,9 @@ def explain(
     """
     settings = open_settings(home, config, database_url, bundle=bundle, device=device, decode=decode)
 
-    from xray_batch.bundle import find_bundle
-    from xray_batch.intake import Folders, printable
+    from xray_batch.intake import printable
 
-    found = find_bundle(settings.bundle, Folders(settings.home).bundles)
+    found = open_bundle(settings)
     architectures = tuple(facts.architecture for facts in found.manifest.members)
     if member is not None and member not in architectures:
         message = f"--member is {member!r}, the bundle has {' and '.join(architectures)}"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Decode, Device, Home, open_settings
+from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Decode, Device, Home, open_bundle, open_settings
 from xray_batch.cli.output import Format, check_picture_path
 from xray_batch.export import json_line
 from xray_batch.records import GateCheck, ImageWarning, Outcome, Rejection
@@ -70,13 +70,11 @@ def inspect(
         check_picture_path(png, [file], "--png")
         check_picture_path(_beside(png), [file], "--png")
 
-    from xray_batch.bundle import find_bundle
     from xray_batch.decode.inspection import inspect_file
     from xray_batch.decode.memory import limited_memory
-    from xray_batch.intake import Folders
     from xray_batch.pipeline.engine import choose_least_side
 
-    found = find_bundle(settings.bundle, Folders(settings.home).bundles)
+    found = open_bundle(settings)
     with limited_memory(settings.decode_memory_mb << 20):
         inspection = inspect_file(file, choose_least_side(found.manifest.input_spec, settings))
     judged = _judge(inspection, found, settings)

@@ -13,6 +13,7 @@ from xray_batch.logs import configure_logs
 from xray_batch.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from xray_batch.bundle import Bundle
     from xray_batch.store import Store
 
 Home: TypeAlias = Annotated[Path | None, typer.Option("--home", help="Folder of the installation.")]
@@ -43,6 +44,14 @@ def open_settings(home: Path | None, config: Path | None, database_url: str | No
     settings = load_settings({"home": home, "database_url": database_url, **others}, config=config)
     configure_logs(settings.log_level, settings.log_format)
     return settings
+
+
+def open_bundle(settings: Settings, name: str | None = None) -> "Bundle":
+    """Open the bundle that the settings name, or another by its name or path."""
+    from xray_batch.bundle import find_bundle
+    from xray_batch.intake import Folders
+
+    return find_bundle(name or settings.bundle, Folders(settings.home).bundles)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Device, Home, open_settings
+from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Device, Home, open_bundle, open_settings
 from xray_batch.cli.output import Format
 from xray_batch.export import json_line
 
@@ -40,12 +40,9 @@ def selftest(
     kit = read_kit()
     verdicts = check_renderings(kit, settings)
     if not no_model:
-        from xray_batch.bundle import find_bundle
         from xray_batch.golden.probability import check_probabilities
-        from xray_batch.intake import Folders
 
-        found = find_bundle(settings.bundle, Folders(settings.home).bundles)
-        verdicts = check_probabilities(kit, verdicts, found, settings)
+        verdicts = check_probabilities(kit, verdicts, open_bundle(settings), settings)
     if form is Format.JSON:
         for verdict in verdicts:
             typer.echo(json_line(_row(verdict)))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Home, open_settings
+from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Home, open_bundle, open_settings
 from xray_batch.cli.output import check_picture_path, progress_columns
 from xray_batch.cli.process import TABLE_FILES, short_name
 from xray_batch.export import csv_cell, json_line
@@ -63,15 +63,13 @@ def stats(
     from rich.console import Console
     from rich.progress import Progress
 
-    from xray_batch.bundle import find_bundle
-    from xray_batch.intake import Folders
     from xray_batch.pipeline.engine import check_fit
     from xray_batch.pipeline.named_files import find_files
     from xray_batch.pipeline.survey import Totals, survey_files
 
     if out is not None:
         check_picture_path(out, find_files(paths), "--out")
-    found = find_bundle(settings.bundle, Folders(settings.home).bundles)
+    found = open_bundle(settings)
     check_fit(found)
     spec = found.manifest.input_spec
     errors, totals = Console(stderr=True), Totals()

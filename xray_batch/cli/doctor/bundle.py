@@ -1,16 +1,15 @@
 """Check of the model bundle."""
 
 from xray_batch.cli.doctor.check import Level
+from xray_batch.cli.options import open_bundle
 from xray_batch.settings import Settings
 
 
 def bundle(settings: Settings) -> tuple[Level, str]:
     """Load the bundle against its hashes, and see whether it was made for what this version renders."""
-    from xray_batch.bundle import find_bundle
-    from xray_batch.intake import Folders
     from xray_batch.pipeline.engine import check_fit
 
-    found = find_bundle(settings.bundle, Folders(settings.home).bundles)
+    found = open_bundle(settings)
     found.load_networks()
     found.load_gate()
     check_fit(found)
