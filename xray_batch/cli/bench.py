@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Device, Home, open_bundle, open_settings
-from xray_batch.cli.output import Format, check_picture_path, progress_bars
+from xray_batch.cli.output import Format, check_picture_path, console_for_tables, progress_bars
 from xray_batch.export import json_line
 
 if TYPE_CHECKING:
@@ -92,13 +92,9 @@ def _rows(report: "Report") -> Iterator[dict[str, object]]:
 
 
 def _print_tables(report: "Report") -> None:
-    from rich.console import Console
-
     from xray_batch.bench.machine import machine_lines
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDTH)
+    console = console_for_tables(_WIDTH)
     for line in machine_lines(report.machine):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     tables = [_stage_table(report), _forward_table(report), _end_to_end_table(report)]

@@ -10,7 +10,7 @@ import typer
 
 from xray_batch import DISCLAIMER
 from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Device, Home, open_bundle, open_settings
-from xray_batch.cli.output import Format, progress_bars
+from xray_batch.cli.output import Format, console_for_tables, progress_bars
 from xray_batch.export import json_line
 
 if TYPE_CHECKING:
@@ -127,12 +127,9 @@ def _interval_facts(metric: "Metric") -> dict[str, object]:
 
 def _print(done: "Recalibrated", settings: "Settings") -> None:
     """Print the old and the new calibration side by side, and what to do with the new bundle."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDTH)
+    console = console_for_tables(_WIDTH)
     manifest, facts = done.bundle.manifest, done.bundle.manifest.calibration
     if facts:
         typer.echo(f"{sum(facts.images.values())} images of {facts.patients} patients in {facts.name}:")

@@ -14,7 +14,6 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -94,22 +93,29 @@ def print_table(rows: Iterable[Row], console: Console | None = None) -> None:
     console.print(table)
 
 
-def progress_columns() -> list[ProgressColumn]:
-    """Return what a progress bar shows: its name, how many of how many, the time taken and the time left."""
-    return [
+def console_for_tables(width: int) -> Console:
+    """Return a console on stdout that is `width` wide where it is no terminal."""
+    console = Console()
+    return console if console.is_terminal else Console(width=width)
+
+
+def bars_on(console: Console) -> Progress:
+    """Return bars, shown on a terminal alone: a name, how many of how many, the time taken and the time left."""
+    return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-    ]
+        console=console,
+        disable=not console.is_terminal,
+    )
 
 
 @contextmanager
 def progress_bars() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
     """Show bars on a terminal's stderr: announce a piece of work of so many films, and advance it by some."""
-    console = Console(stderr=True)
-    with Progress(*progress_columns(), console=console, disable=not console.is_terminal) as bars:
+    with bars_on(Console(stderr=True)) as bars:
 
         def task(description: str, total: int) -> Callable[[int], None]:
             identifier = bars.add_task(description, total=total)

@@ -22,7 +22,7 @@ from xray_batch.cli.options import (
     open_settings,
     open_store,
 )
-from xray_batch.cli.output import Format, print_table, progress_columns
+from xray_batch.cli.output import Format, bars_on, print_table
 from xray_batch.errors import ConfigurationError
 from xray_batch.export import json_line
 from xray_batch.libraries import uncollected
@@ -117,10 +117,9 @@ def run_process(named: Named, settings: "Settings", form: Format, ray: str | Non
         Address of the cluster to do it on; None: here.
     """
     from rich.console import Console
-    from rich.progress import Progress
 
     errors = Console(stderr=True)
-    progress = Progress(*progress_columns(), console=errors, disable=not errors.is_terminal)
+    progress = bars_on(errors)
     report = _Report(form, progress, errors)
     workforce = _this_machine(settings, report) if ray is None else _cluster(settings, ray, report)
     with workforce as classify, progress:

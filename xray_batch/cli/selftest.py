@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Device, Home, open_bundle, open_settings
-from xray_batch.cli.output import Format
+from xray_batch.cli.output import Format, console_for_tables
 from xray_batch.export import json_line
 
 if TYPE_CHECKING:
@@ -73,13 +73,10 @@ def _row(verdict: "Verdict") -> dict[str, object]:
 
 def _print_table(verdicts: Sequence["Verdict"]) -> None:
     """Print a line per file, the problems, and the sentence that is the result."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDTH)
+    console = console_for_tables(_WIDTH)
     table = Table("", "file", "decoder", "largest difference", "|dp|")
     table.columns[1].overflow = "fold"
     for column in table.columns[3:]:

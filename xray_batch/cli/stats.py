@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Home, open_bundle, open_settings
-from xray_batch.cli.output import check_picture_path, progress_columns
+from xray_batch.cli.output import bars_on, check_picture_path, console_for_tables
 from xray_batch.cli.process import TABLE_FILES, short_name
 from xray_batch.export import csv_cell, json_line
 from xray_batch.spreadsheet import LineFeeds
@@ -61,7 +61,6 @@ def stats(
     settings = open_settings(home, config, database_url, bundle=bundle)
 
     from rich.console import Console
-    from rich.progress import Progress
 
     from xray_batch.pipeline.engine import check_fit
     from xray_batch.pipeline.named_files import find_files
@@ -73,7 +72,7 @@ def stats(
     check_fit(found)
     spec = found.manifest.input_spec
     errors, totals = Console(stderr=True), Totals()
-    with Progress(*progress_columns(), console=errors, disable=not errors.is_terminal) as progress:
+    with bars_on(errors) as progress:
         files = sum(1 for _ in find_files(paths))
         report = _Report(form, paths, errors, files)
         for facts in progress.track(survey_files(find_files(paths), spec, settings), files, description="measure"):
@@ -159,13 +158,10 @@ def _summary(totals: "Totals") -> Iterator[tuple[str, object]]:
 def _print_table(shown: Sequence["FileFacts"], paths: Sequence[Path]) -> None:
     """Print a line per film, then those that were not read; nothing of a name is taken as markup."""
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDTH)
+    console = console_for_tables(_WIDTH)
     table = Table(
         "file",
         "format",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from xray_batch.cli.options import Config, DatabaseUrl, Device, Home, open_settings
-from xray_batch.cli.output import progress_columns
+from xray_batch.cli.output import bars_on
 
 if TYPE_CHECKING:
     from xray_batch.training.order import Progress
@@ -127,10 +127,9 @@ def _stages_of_members(options: list[str]) -> str | dict[str, str] | None:
 def _progress() -> "Iterator[Progress]":
     """Show bars with the time left on a terminal's stderr, and lines of text everywhere."""
     from rich.console import Console
-    from rich.progress import Progress as Bars
 
     console = Console(stderr=True)
-    bars = Bars(*progress_columns(), console=console, disable=not console.is_terminal)
+    bars = bars_on(console)
 
     class Shown:
         def task(self, description: str, total: int) -> Callable[[int], None]:
