@@ -8,7 +8,7 @@ import typer
 
 from xray_batch.cli.options import BundleName, Config, DatabaseUrl, Decode, Device, Home, open_bundle, open_settings
 from xray_batch.cli.output import Format, check_picture_path
-from xray_batch.errors import ReasonCode, RejectedInputError
+from xray_batch.errors import RejectedInputError
 from xray_batch.export import json_line
 from xray_batch.records import HeatMap, ImageWarning, Outcome, Rejection
 from xray_batch.visible import visible
@@ -94,7 +94,7 @@ def explain(
 def _explain(file: Path, bundle: "Bundle", settings: "Settings", member: str | None) -> _Explained | Rejection:
     """Decode, prepare and classify a film, or tell what the service would refuse it for."""
     from xray_batch.decode import decode_file
-    from xray_batch.decode.memory import limited_memory
+    from xray_batch.decode.memory import limited_memory, rejection_of
     from xray_batch.pipeline.engine import choose_least_side
     from xray_batch.pipeline.explain import Explainer
     from xray_batch.standardize import prepare, trim
@@ -104,10 +104,8 @@ def _explain(file: Path, bundle: "Bundle", settings: "Settings", member: str | N
     try:
         with limited_memory(settings.decode_memory_mb << 20):
             image = decode_file(file, choose_least_side(spec, settings))
-    except RejectedInputError as error:
-        return Rejection(reason_code=error.reason_code, reason=str(error))
-    except MemoryError:
-        return Rejection(reason_code=ReasonCode.TOO_LARGE, reason="Decoding the file takes too much memory.")
+    except (RejectedInputError, MemoryError) as error:
+        return rejection_of(error)
     explained = explainer.explain(prepare(image, spec))
     if isinstance(explained, Rejection):
         return explained

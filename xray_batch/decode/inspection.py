@@ -5,7 +5,8 @@ from pathlib import Path
 
 from xray_batch.decode import open_source
 from xray_batch.decode.codecs import TransferSyntax, name_transfer_syntax, transfer_syntaxes
-from xray_batch.errors import ReasonCode, RejectedInputError
+from xray_batch.decode.memory import rejection_of
+from xray_batch.errors import RejectedInputError
 from xray_batch.records import GateCheck, GrayscaleImage, ImageHeader, Rejection
 
 
@@ -33,14 +34,14 @@ def inspect_file(path: Path, least_side: int | None = None) -> Inspection:
     try:
         source = open_source(path)
     except (RejectedInputError, MemoryError) as error:
-        return Inspection(header=None, transfer_syntax=None, checks=(), image=None, rejection=_rejection(error))
+        return Inspection(header=None, transfer_syntax=None, checks=(), image=None, rejection=rejection_of(error))
     checks = tuple(source.examine())
     rejection = next((check.rejection for check in checks if check.rejection), None)
     image = None
     try:
         image = source.render(least_side)
     except (RejectedInputError, MemoryError) as error:
-        rejection = rejection or _rejection(error)
+        rejection = rejection or rejection_of(error)
     return Inspection(
         header=source.header,
         transfer_syntax=_find_transfer_syntax(source.header.transfer_syntax_uid),
@@ -48,12 +49,6 @@ def inspect_file(path: Path, least_side: int | None = None) -> Inspection:
         image=image,
         rejection=rejection,
     )
-
-
-def _rejection(error: RejectedInputError | MemoryError) -> Rejection:
-    if isinstance(error, RejectedInputError):
-        return Rejection(reason_code=error.reason_code, reason=str(error))
-    return Rejection(reason_code=ReasonCode.TOO_LARGE, reason="Decoding the file takes too much memory.")
 
 
 def _find_transfer_syntax(uid: str | None) -> TransferSyntax | None:

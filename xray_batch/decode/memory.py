@@ -1,9 +1,12 @@
-"""Memory for decoding in a process that does other work, too."""
+"""Memory for decoding in a process that does other work, too, and what a file comes to that takes more."""
 
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from xray_batch.errors import ReasonCode, RejectedInputError
+from xray_batch.records import Rejection
 
 
 @contextmanager
@@ -23,3 +26,10 @@ def limited_memory(address_space: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def rejection_of(error: RejectedInputError | MemoryError) -> Rejection:
+    """Return what the service would refuse a file for whose decoding ended with this error."""
+    if isinstance(error, RejectedInputError):
+        return Rejection.of(error)
+    return Rejection(reason_code=ReasonCode.TOO_LARGE, reason="Decoding the file takes too much memory.")

@@ -152,7 +152,7 @@ def answer(name: str, accepted: str, find: Callable[[], object], check: Callable
     try:
         check()
     except RejectedInputError as error:
-        rejection = Rejection(reason_code=error.reason_code, reason=str(error))
+        rejection = Rejection.of(error)
     try:
         found = find()
     except RejectedInputError:

@@ -69,7 +69,7 @@ def answer(path: Path, sha256: str, slot: npt.NDArray[np.uint16]) -> PictureRepl
             return PictureReply()
         return PictureReply(picture=_draw(_render(content).pixels, slot))
     except RejectedInputError as error:
-        return PictureReply(rejection=Rejection(reason_code=error.reason_code, reason=str(error)))
+        return PictureReply(rejection=Rejection.of(error))
     except MemoryError:
         message = "Decoding the file takes more memory than a decode worker may have."
         return PictureReply(rejection=Rejection(reason_code=ReasonCode.TOO_LARGE, reason=message))

@@ -99,17 +99,14 @@ def answer(archive: IO[bytes], folder: int, limits: UnpackLimits) -> UnpackReply
     try:
         return UnpackReply(members=unpack(archive, folder, limits))
     except RejectedInputError as error:
-        return _refused(error.reason_code, str(error))
+        return UnpackReply(rejection=Rejection.of(error))
     except MemoryError:
-        return _refused(ReasonCode.TOO_LARGE, "Unpacking the zip archive takes more memory than it may.")
+        reason = "Unpacking the zip archive takes more memory than it may."
+        return UnpackReply(rejection=Rejection(reason_code=ReasonCode.TOO_LARGE, reason=reason))
     except OSError as error:
         return UnpackReply(failure=type(error).__name__, transient=error.errno in _SYSTEM_ERRNOS)
     except Exception as error:  # noqa: BLE001 - the job boundary: a bug costs one attempt of one archive
         return UnpackReply(failure=type(error).__name__)
-
-
-def _refused(reason_code: ReasonCode, reason: str) -> UnpackReply:
-    return UnpackReply(rejection=Rejection(reason_code=reason_code, reason=reason))
 
 
 def unpack(archive: IO[bytes], folder: int, limits: UnpackLimits) -> int:

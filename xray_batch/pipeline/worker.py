@@ -133,7 +133,7 @@ def answer(
         prepared = prepare(image, spec)
         slot[...] = prepared.pixels
     except RejectedInputError as error:
-        rejection = Rejection(reason_code=error.reason_code, reason=str(error))
+        rejection = Rejection.of(error)
     except MemoryError:
         rejection, short_of_memory = _TOO_LARGE, True
     except TransientError as error:

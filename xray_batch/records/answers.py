@@ -3,9 +3,9 @@
 import datetime as dt
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
-from xray_batch.errors import ReasonCode
+from xray_batch.errors import ReasonCode, RejectedInputError
 from xray_batch.records.images import ImageHeader, ImageWarning
 
 if TYPE_CHECKING:  # `--help` should not wait for it
@@ -102,6 +102,11 @@ class Rejection:
 
     reason_code: ReasonCode
     reason: str  #: one sentence for people; may quote the file, so never logged
+
+    @classmethod
+    def of(cls, error: RejectedInputError) -> Self:
+        """Return what an error says of its file."""
+        return cls(reason_code=error.reason_code, reason=str(error))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
