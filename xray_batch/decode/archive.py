@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from xray_batch.decode.identify import DICOM_PREFIX, DICOM_PREFIX_OFFSET
+from xray_batch.decode.identify import DICOM_META_OFFSET, has_dicom_prefix
 from xray_batch.errors import ReasonCode, RejectedInputError
 
 #: A local file header, or the end of an archive without members (APPNOTE.TXT 4.3.7 and 4.3.16).
@@ -20,8 +20,8 @@ def is_zip(path: Path) -> bool:
     start = b""
     # O_NONBLOCK: opening a named pipe would otherwise wait for its writer.
     with suppress(OSError), open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123
-        start = file.read(DICOM_PREFIX_OFFSET + len(DICOM_PREFIX)) or b""
-    return start.startswith(ZIP_SIGNATURES) and not start.startswith(DICOM_PREFIX, DICOM_PREFIX_OFFSET)
+        start = file.read(DICOM_META_OFFSET) or b""
+    return start.startswith(ZIP_SIGNATURES) and not has_dicom_prefix(start)
 
 
 def refuse_zip(path: Path) -> None:

@@ -14,12 +14,12 @@ from pydicom import uid
 
 from xray_batch.decode.archive import ZIP_SIGNATURES
 from xray_batch.decode.identify import (
-    DICOM_PREFIX,
-    DICOM_PREFIX_OFFSET,
+    DICOM_META_OFFSET,
     JPEG_SIGNATURE,
     LONG_VALUE_REPRESENTATIONS,
     PNG_SIGNATURE,
     VALUE_REPRESENTATIONS,
+    has_dicom_prefix,
 )
 from xray_batch.decode.part10 import PIXEL_DATA, PIXEL_TAGS, REFUSED_DEFLATED, UNDEFINED_LENGTH
 
@@ -35,7 +35,6 @@ _ZIP_END: Final = b"PK\x05\x06"  #: APPNOTE.TXT 4.3.16
 #: What senders that fill blocks or write text append to a JPEG.
 _PADDING: Final = b"\0\r\n"
 
-_META_START: Final = DICOM_PREFIX_OFFSET + len(DICOM_PREFIX)
 _META_GROUP: Final = b"\x02\x00"
 _TRANSFER_SYNTAX: Final = 0x00020010
 _ROWS: Final = 0x00280010
@@ -89,9 +88,9 @@ def has_ended(descriptor: int) -> bool:
 
 
 def _look_for_end(descriptor: int) -> _End:
-    start = os.pread(descriptor, _META_START, 0)
+    start = os.pread(descriptor, DICOM_META_OFFSET, 0)
     size = os.fstat(descriptor).st_size
-    if start.startswith(DICOM_PREFIX, DICOM_PREFIX_OFFSET):
+    if has_dicom_prefix(start):
         return _Elements(descriptor, size).end()
     if start.startswith(PNG_SIGNATURE):
         return _end_of_png(descriptor, size)
@@ -140,7 +139,7 @@ class _Elements:
     def __init__(self, descriptor: int, size: int) -> None:
         self._descriptor = descriptor
         self._size = size
-        self._offset = _META_START
+        self._offset = DICOM_META_OFFSET
         self._order = "<"
         self._is_implicit_vr = False
         self._owes_pixels = False  #: Rows were there, pixels not yet

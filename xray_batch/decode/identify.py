@@ -9,8 +9,9 @@ from xray_batch.records import SourceFormat
 
 PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"  #: PNG specification, 5.2
 JPEG_SIGNATURE: Final = b"\xff\xd8\xff"  #: SOI and the first byte of the next marker, ITU-T T.81 B.1.1.3
-DICOM_PREFIX: Final = b"DICM"  #: PS3.10 section 7.1
-DICOM_PREFIX_OFFSET: Final = 128  #: length of the preamble, which may hold anything
+_DICOM_PREFIX: Final = b"DICM"  #: PS3.10 section 7.1
+_DICOM_PREFIX_OFFSET: Final = 128  #: length of the preamble, which may hold anything
+DICOM_META_OFFSET: Final = _DICOM_PREFIX_OFFSET + len(_DICOM_PREFIX)  #: of the File Meta Information, behind the two
 
 #: Groups that a data set can begin with: File Meta Information, or (0008,xxxx) where there is none.
 _FIRST_GROUPS: Final = frozenset({0x0002, 0x0008})
@@ -26,13 +27,18 @@ LONG_VALUE_REPRESENTATIONS: Final = frozenset(
 )
 
 
+def has_dicom_prefix(content: bytes) -> bool:
+    """Tell whether content begins with a preamble and the prefix of DICOM files (PS3.10 section 7.1)."""
+    return content.startswith(_DICOM_PREFIX, _DICOM_PREFIX_OFFSET)
+
+
 def identify_format(content: bytes) -> SourceFormat | None:
     """Return the format that the leading bytes show, None where they show none.
 
     DICOM is asked first: its preamble may hold the signature of another format (PS3.10 section 7.1).
     A DICOM data set without preamble is recognised where its first two elements are plausible.
     """
-    if content[DICOM_PREFIX_OFFSET : DICOM_PREFIX_OFFSET + 4] == DICOM_PREFIX:
+    if has_dicom_prefix(content):
         return SourceFormat.DICOM
     if content.startswith(PNG_SIGNATURE):
         return SourceFormat.PNG

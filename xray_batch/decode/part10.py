@@ -17,7 +17,12 @@ from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 
 from xray_batch.decode.attributes import KEYWORDS_READ, PYDICOM_ERRORS, Attributes
-from xray_batch.decode.identify import DICOM_PREFIX, DICOM_PREFIX_OFFSET, LONG_VALUE_REPRESENTATIONS, guess_implicit_vr
+from xray_batch.decode.identify import (
+    DICOM_META_OFFSET,
+    LONG_VALUE_REPRESENTATIONS,
+    guess_implicit_vr,
+    has_dicom_prefix,
+)
 from xray_batch.decode.limits import MAX_INFLATED_BYTES
 from xray_batch.decode.stream import BoundedStream
 from xray_batch.errors import ReasonCode, RejectedInputError
@@ -64,8 +69,7 @@ def read_dicom_file(content: bytes) -> DicomFile:
     RejectedInputError
         UNREADABLE_FILE, TRUNCATED, TOO_LARGE or UNSUPPORTED_TRANSFER_SYNTAX.
     """
-    has_prefix = content[DICOM_PREFIX_OFFSET : DICOM_PREFIX_OFFSET + 4] == DICOM_PREFIX
-    meta, start = _read_file_meta(content, DICOM_PREFIX_OFFSET + 4 if has_prefix else 0)
+    meta, start = _read_file_meta(content, DICOM_META_OFFSET if has_dicom_prefix(content) else 0)
     transfer_syntax = _find_transfer_syntax(meta, content, start)
     if transfer_syntax in REFUSED_DEFLATED:
         raise RejectedInputError(
