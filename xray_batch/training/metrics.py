@@ -26,8 +26,6 @@ def auroc(
     positive: npt.NDArray[np.bool_],
     probability: npt.NDArray[np.float64],
     patients: Sequence[str],
-    *,
-    seed: int = 0,
 ) -> Metric:
     """Measure the area under the ROC curve; the interval comes from a bootstrap over patients.
 
@@ -39,7 +37,7 @@ def auroc(
         Length N; images of one patient are drawn together.
     """
     everything = np.ones(len(positive), np.bool_)
-    return _bootstrapped(name, data, statistics.area_under_roc(positive, probability, everything), patients, seed=seed)
+    return _bootstrapped(name, data, statistics.area_under_roc(positive, probability, everything), patients)
 
 
 def calibration_error(
@@ -48,11 +46,9 @@ def calibration_error(
     positive: npt.NDArray[np.bool_],
     probability: npt.NDArray[np.float64],
     patients: Sequence[str],
-    *,
-    seed: int = 0,
 ) -> Metric:
     """Measure :func:`xray_batch.training.statistics.calibration_error`; the interval is as that of :func:`auroc`."""
-    return _bootstrapped(name, data, statistics.calibration_error(positive, probability), patients, seed=seed)
+    return _bootstrapped(name, data, statistics.calibration_error(positive, probability), patients)
 
 
 def share(
@@ -61,19 +57,15 @@ def share(
     right: npt.NDArray[np.bool_],
     films: npt.NDArray[np.bool_],
     patients: Sequence[str],
-    *,
-    seed: int = 0,
 ) -> Metric:
     """Measure how many of `films` are `right`, both of shape (N,); the interval is as that of :func:`auroc`."""
-    return _bootstrapped(name, data, statistics.share(right, films, name), patients, seed=seed)
+    return _bootstrapped(name, data, statistics.share(right, films, name), patients)
 
 
 def rates(
     called: Mapping[str, npt.NDArray[np.bool_]],
     positive: npt.NDArray[np.bool_],
     patients: Sequence[str],
-    *,
-    seed: int = 0,
 ) -> tuple[dict[str, Proportion], dict[str, Proportion]]:
     """Measure sensitivity and specificity of each way to call images, all on the same samples of the patients.
 
@@ -91,7 +83,7 @@ def rates(
         for name, each in called.items()
         for kind, right, films in (("with pneumonia", each, positive), ("without pneumonia", ~each, ~positive))
     }
-    bounds = _bootstrap(patients, seed).bounds(list(measured.values()))
+    bounds = sample_patients(patients).bounds(list(measured.values()))
     found: dict[str, dict[str, Proportion]] = {"with pneumonia": {}, "without pneumonia": {}}
     for ((kind, name), statistic), (low, high) in zip(measured.items(), bounds, strict=True):
         value, n = statistic.of(statistic.unweighted), int(statistic.films.sum())
@@ -99,17 +91,16 @@ def rates(
     return found["with pneumonia"], found["without pneumonia"]
 
 
-def _bootstrapped(
-    name: str, data: str, statistic: statistics.Statistic, patients: Sequence[str], *, seed: int
-) -> Metric:
+def _bootstrapped(name: str, data: str, statistic: statistics.Statistic, patients: Sequence[str]) -> Metric:
     """Measure a statistic, and its spread over samples of the patients drawn with replacement."""
-    ((low, high),) = _bootstrap(patients, seed).bounds([statistic])
+    ((low, high),) = sample_patients(patients).bounds([statistic])
     value = statistic.of(statistic.unweighted)
     return Metric(name=name, data=data, value=value, low=low, high=high, n=int(statistic.films.sum()))
 
 
-def _bootstrap(patients: Sequence[str], seed: int) -> bootstrap.PatientBootstrap:
-    return bootstrap.PatientBootstrap(patients, resamples=bootstrap.RESAMPLES, seed=seed)
+def sample_patients(patients: Sequence[str]) -> bootstrap.PatientBootstrap:
+    """Return the samples of the patients that the figures of a bundle have their intervals from."""
+    return bootstrap.PatientBootstrap(patients, resamples=bootstrap.RESAMPLES, seed=0)
 
 
 def fit_scaling(

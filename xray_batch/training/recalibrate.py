@@ -22,8 +22,7 @@ from xray_batch.errors import ConfigurationError
 from xray_batch.pipeline.engine import check_fit
 from xray_batch.records import Scaling
 from xray_batch.settings import Settings
-from xray_batch.training import bootstrap
-from xray_batch.training.bootstrap import Estimate, PatientBootstrap
+from xray_batch.training.bootstrap import Estimate
 from xray_batch.training.calibration import (
     Calibration,
     CrossFit,
@@ -44,7 +43,7 @@ from xray_batch.training.local_sample import (
     refuse_seen,
     without_copies,
 )
-from xray_batch.training.metrics import auroc, calibration_error, share
+from xray_batch.training.metrics import auroc, calibration_error, sample_patients, share
 from xray_batch.training.model_card import model_card
 from xray_batch.training.statistics import log_loss, mean
 
@@ -232,7 +231,7 @@ def _log_loss_change(sample: Sample, old: Scaling, crossed: CrossFit) -> Estimat
     """Measure how the log loss changes, film by film, from the old scaling to one fitted to other patients."""
     before, now = (log_loss(sample.positive, p) for p in (sample.p_pneumonia(old), crossed.p_pneumonia))
     change = mean(now - before, np.ones(len(now), np.bool_))
-    [(low, high)] = PatientBootstrap(sample.patients, resamples=bootstrap.RESAMPLES, seed=0).bounds([change])
+    [(low, high)] = sample_patients(sample.patients).bounds([change])
     return Estimate(value=float((now - before).mean()), low=low, high=high, n=len(now))
 
 
