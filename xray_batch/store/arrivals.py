@@ -1,6 +1,5 @@
 """Files seen: from the inbox, to be worked, or in place, with their answers."""
 
-import datetime as dt
 import uuid
 from collections.abc import Collection, Sequence
 
@@ -237,10 +236,9 @@ def _insert_arrivals(
             for arrival in ordered
         ],
     )
-    now: dt.datetime = database_now(connection)
     add_events(
         connection,
         "arrived",
         [(arrival.arrival_id, arrival.content_sha256, dispositions[arrival.arrival_id].value) for arrival in arrivals],
-        now,
+        database_now(connection),
     )

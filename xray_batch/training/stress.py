@@ -35,12 +35,12 @@ def keep(film: Film) -> Film:
 
 def black_border(film: Film) -> Film:
     """Cover 20 pixels at each side with black, as a narrow collimation does."""
-    return _outside(film, _BORDER, 0.0)
+    return _outside(film, 0.0)
 
 
 def gray_border(film: Film) -> Film:
     """Cover 20 pixels at each side with mid-gray."""
-    return _outside(film, _BORDER, 0.5)
+    return _outside(film, 0.5)
 
 
 def blur(film: Film) -> Film:
@@ -110,9 +110,9 @@ def low_pass(film: Film) -> Film:
     return blurred
 
 
-def _outside(film: Film, width: int, gray: float) -> Film:
+def _outside(film: Film, gray: float) -> Film:
     covered = np.full_like(film, gray)
-    covered[width:-width, width:-width] = film[width:-width, width:-width]
+    covered[_BORDER:-_BORDER, _BORDER:-_BORDER] = film[_BORDER:-_BORDER, _BORDER:-_BORDER]
     return covered
 
 

@@ -180,7 +180,7 @@ def _draw_decision_curve(curve: Curve, treat_all: Curve, report: Report) -> Figu
         axes.set(xlabel="threshold probability", ylabel="net benefit")
         share = report.pneumonia.with_pneumonia / report.pneumonia.films
         axes.set_title(f"Decision curve; {100 * share:.0f} % of the films have pneumonia")
-        _legend_below(axes, columns=3)
+        _legend_below(axes)
 
     return drawn(WIDE, draw)
 
@@ -213,7 +213,7 @@ def _draw_histogram(report: Report) -> Figure:
         axes.axvline(balanced, ymax=0.93, color=BLACK, linewidth=1, linestyle="--", label=f"balanced, {balanced:.2f}")
         axes.set(xlim=(0, 1), ylim=(0, top), xlabel="P(pneumonia)", ylabel="films")
         axes.set_title("Probabilities, by label")
-        _legend_below(axes, columns=3)
+        _legend_below(axes)
 
     return drawn(WIDE, draw)
 
@@ -285,14 +285,14 @@ def _draw_stress(stress: StressFacts) -> Figure:
         axes.tick_params(axis="y", length=0)
         seen = f"\n{stress.seen} of them are in the training data: too good" if stress.seen else ""
         axes.set_title(f"{stress.films} films, changed; controls (shaded) ought to fail{seen}")
-        _legend_below(axes, columns=3)
+        _legend_below(axes)
 
     return drawn((7.2, 5.8), draw)
 
 
-def _legend_below(axes: Axes, columns: int) -> None:
+def _legend_below(axes: Axes) -> None:
     """Put the legend under the axes, where it hides nothing."""
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=columns, fontsize=8.5)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, fontsize=8.5)
 
 
 def interval(estimate: Estimate | None) -> str:
