@@ -138,26 +138,6 @@ def verdict(film: FilmPrediction, classes: Sequence[Finding], manifest: Manifest
     return Verdict(probabilities=probabilities, disagreement=disagreement, outcome=outcome)
 
 
-def predictions_of(
-    images: Sequence[LabelledImage],
-    members: npt.NDArray[np.float64],
-    *,
-    architectures: Sequence[str],
-    classes: Sequence[Finding],
-) -> Predictions:
-    """Take probabilities that somebody else computed: out-of-fold ones of a cross-validation, for instance.
-
-    Parameters
-    ----------
-    members
-        Shape (members, N, classes), each row summing to 1, before calibration; N is the number of `images`.
-    """
-    films = tuple(
-        FilmPrediction(image=image, members=members[:, index].astype(np.float64)) for index, image in enumerate(images)
-    )
-    return Predictions(films=films, architectures=tuple(architectures), classes=tuple(classes), model_sha256=None)
-
-
 def predict(
     images: Sequence[LabelledImage],
     bundle: Bundle,

@@ -10,11 +10,10 @@ import pytest
 import torch
 from bundle_factory import copy_bundle, know_images
 from installed_command import make_films
-from made_up_predictions import CLASSES, members_of
+from made_up_predictions import members_of, predictions_of
 from PIL import Image, ImageOps
 
 from xray_batch import DISCLAIMER
-from xray_batch.architectures import ARCHITECTURES
 from xray_batch.bundle import Bundle
 from xray_batch.classify import Ensemble, describe_device
 from xray_batch.cli.evaluate import print_summary
@@ -24,7 +23,6 @@ from xray_batch.training.dataset import LabelledImage, fingerprint
 from xray_batch.training.evaluation.decode_again import is_seen
 from xray_batch.training.evaluation.facts import Curve, Report
 from xray_batch.training.evaluation.figures import draw_figures
-from xray_batch.training.evaluation.predictions import predictions_of
 from xray_batch.training.evaluation.predictions_file import read_predictions
 from xray_batch.training.evaluation.report import ReportOrder, make_report
 from xray_batch.training.seen import training_hashes
@@ -54,7 +52,7 @@ def predictions(tmp_path_factory):
         for number, path in enumerate([*paths[:-1], hostile])
     ]
     p = np.random.default_rng(0).uniform(0.2, 0.8, 36).tolist()
-    return predictions_of(images, members_of([*p[:-1], 0.001]), architectures=ARCHITECTURES, classes=CLASSES)
+    return predictions_of(images, members_of([*p[:-1], 0.001]))
 
 
 def order(out, **others):

@@ -5,16 +5,15 @@ import pytest
 import torch
 from bundle_factory import copy_bundle, read_facts, write_facts
 from installed_command import make_films
-from made_up_predictions import CLASSES, members_of
+from made_up_predictions import CLASSES, members_of, predictions_of
 
-from xray_batch.architectures import ARCHITECTURES
 from xray_batch.bundle import Bundle
 from xray_batch.classify import Ensemble, pool
 from xray_batch.decode import decode_file
 from xray_batch.records import Finding, GrayscaleImage, ImageHeader, SourceFormat
 from xray_batch.standardize import prepare, resize
 from xray_batch.training.dataset import LabelledImage
-from xray_batch.training.evaluation.predictions import Analysed, predictions_of
+from xray_batch.training.evaluation.predictions import Analysed
 from xray_batch.training.evaluation.stress_set import measure_stress
 from xray_batch.training.stress import CONTROLS, STRESS_SIDE, STRESSES
 
@@ -34,7 +33,7 @@ def films(tmp_path_factory):
         LabelledImage(path=path, label=("normal", "pneumonia")[number % 2], patient_id=str(number), source="ward")
         for number, path in enumerate(paths)
     ]
-    return predictions_of(images, members_of([0.5] * COUNT), architectures=ARCHITECTURES, classes=CLASSES).analysed
+    return predictions_of(images, members_of([0.5] * COUNT)).analysed
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +105,7 @@ def test_refusals_are_counted(films, ensemble, bundle_folder, tmp_path):
 def test_files_that_are_gone(films, ensemble, tmp_path):
     """Films that cannot be read any more are left out; without any there is no stress set."""
     lost = LabelledImage(path=tmp_path / "lost.png", label="normal", patient_id="lost", source="ward")
-    made = predictions_of([lost], members_of([0.5]), architectures=ARCHITECTURES, classes=CLASSES).analysed
+    made = predictions_of([lost], members_of([0.5])).analysed
     assert stress(made, ensemble) is None
     both = Analysed(films=(*films.films[:3], *made.films), classes=films.classes)
     assert stress(both, ensemble).facts.films == 3

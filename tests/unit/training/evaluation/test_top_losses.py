@@ -5,22 +5,20 @@ import pytest
 import torch
 from bundle_factory import copy_bundle, read_facts, write_facts
 from installed_command import make_films
-from made_up_predictions import CLASSES, members_of
+from made_up_predictions import members_of, predictions_of
 from PIL import Image, ImageOps
 
-from xray_batch.architectures import ARCHITECTURES
 from xray_batch.bundle import Bundle
 from xray_batch.classify import Ensemble
 from xray_batch.training.dataset import LabelledImage
 from xray_batch.training.evaluation import top_losses
-from xray_batch.training.evaluation.predictions import predictions_of
 from xray_batch.training.evaluation.top_losses import draw_pictures
 
 
 def draw(path, ensemble, address_space=2 << 30):
     """Draw a film that the members said something about."""
     image = LabelledImage(path=path, label="normal", patient_id="1", source="ward")
-    (film,) = predictions_of([image], members_of([0.5]), architectures=ARCHITECTURES, classes=CLASSES).films
+    (film,) = predictions_of([image], members_of([0.5])).films
     return draw_pictures(film, ensemble, None, address_space=address_space)
 
 
