@@ -26,7 +26,6 @@ def read_header(file: DicomFile) -> ImageHeader:
         modality=attributes.code("Modality"),
         view_position=_read_view(file),
         patient_age=find_age(attributes),
-        photometric_interpretation=attributes.code("PhotometricInterpretation"),
         bits_stored=_read_bits_stored(file),
     )
 

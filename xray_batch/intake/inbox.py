@@ -77,11 +77,6 @@ class InboxFile:
     mtime_ns: int  #: the file's clock, only ever compared for equality
     ctime_ns: int  #: likewise; unlike mtime a sender cannot set it
 
-    @property
-    def path(self) -> Path:
-        """Absolute path, where it was."""
-        return self.inbox / self.name
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scan:

@@ -71,7 +71,6 @@ class ImageHeader:
     modality: str | None = None  #: (0008,0060)
     view_position: str | None = None  #: (0018,5101), or from View Code Sequence: PA, AP
     patient_age: float | None = None  #: years, from (0010,1010) or the dates of birth and study
-    photometric_interpretation: str | None = None  #: (0028,0004)
     bits_stored: int | None = None  #: (0028,0101)
 
 

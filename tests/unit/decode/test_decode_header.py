@@ -35,7 +35,6 @@ def test_ordinary_header(tmp_path):
     assert header.study_date == dt.date(2024, 1, 31)
     assert header.modality == "CR"
     assert header.view_position == "PA"
-    assert header.photometric_interpretation == "MONOCHROME2"
     assert header.bits_stored == 12
 
 

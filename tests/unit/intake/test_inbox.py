@@ -16,7 +16,7 @@ def test_files_at_any_depth_are_found_with_their_facts(folders, drop):
     path = drop("ward 3/study/series/x.dcm", b"12345")
     (file,) = scan(folders.inbox).files
     status = path.stat()
-    assert (file.name, file.path, file.size) == ("ward 3/study/series/x.dcm", path, 5)
+    assert (file.inbox / file.name, file.name, file.size) == (path, "ward 3/study/series/x.dcm", 5)
     assert (file.inode, file.device) == (status.st_ino, status.st_dev)
     assert (file.mtime_ns, file.ctime_ns) == (status.st_mtime_ns, status.st_ctime_ns)
 
