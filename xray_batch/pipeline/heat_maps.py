@@ -60,7 +60,7 @@ class HeatMaps:
         self._kept: dict[tuple[int, dt.datetime], Heat] = {}
         self._lock = threading.Lock()
         self._waiting = threading.BoundedSemaphore(WAITERS)
-        self._last: tuple[str, Bundle, Explainer] | None = None
+        self._last: tuple[Bundle, Explainer] | None = None
 
     def explain(self, stored: StoredResult, places: Iterable[Path]) -> Heat | NoHeat:
         """Return the heat map of a result, whose original is in one of `places`."""
@@ -127,10 +127,10 @@ class HeatMaps:
         from xray_batch.pipeline.explain import Explainer
         from xray_batch.pipeline.replay import find_maker
 
-        if self._last is None or self._last[0] != stored.record.model_sha256:
+        if self._last is None or self._last[0].sha256 != stored.record.model_sha256:
             bundle = find_maker(stored.record, self._settings)
-            self._last = (bundle.sha256, bundle, Explainer(bundle, self._settings))
-        return self._last[1:]
+            self._last = (bundle, Explainer(bundle, self._settings))
+        return self._last
 
     def _prepare(self, stored: StoredResult, bundle: "Bundle", places: Iterable[Path]) -> "ModelInput | NoHeat":
         """Have a decode worker prepare the original as it was prepared for the answer."""
