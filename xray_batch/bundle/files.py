@@ -37,8 +37,7 @@ def save_weights(network: "nn.Module", classes: Sequence[Finding], path: Path) -
         for name, tensor in network.state_dict().items()
     }
     safetensors.torch.save_file(tensors, path, metadata={_CLASSES: ",".join(classes)})
-    path.chmod(0o644)  # safetensors writes 0600; weights are no secret, and the service may be another user
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return _publish(path)
 
 
 def read_classes(weights: bytes) -> tuple[str, ...]:
@@ -55,8 +54,7 @@ def read_classes(weights: bytes) -> tuple[str, ...]:
 def save_gate(weight: npt.NDArray[np.float32], bias: npt.NDArray[np.float32], path: Path) -> str:
     """Write a gate's layer as safetensors, the weights float16, and return the file's SHA-256."""
     safetensors.numpy.save_file({"weight": weight.astype(np.float16), "bias": bias.astype(np.float32)}, path)
-    path.chmod(0o644)  # as above
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return _publish(path)
 
 
 def save_hashes(content: npt.NDArray[np.uint64], picture: npt.NDArray[np.uint8], path: Path) -> str:
@@ -65,7 +63,12 @@ def save_hashes(content: npt.NDArray[np.uint64], picture: npt.NDArray[np.uint8],
     They recognize an image, and tell nothing about it.
     """
     safetensors.numpy.save_file({"content": content, "picture": picture}, path)
-    path.chmod(0o644)  # as above
+    return _publish(path)
+
+
+def _publish(path: Path) -> str:
+    """Let others read what safetensors has written for its owner alone, and return its SHA-256."""
+    path.chmod(0o644)  # weights are no secret, and the service may be another user
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
