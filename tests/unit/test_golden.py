@@ -212,8 +212,8 @@ def judge(monkeypatch: pytest.MonkeyPatch, golden: GoldenFile, reply: Reply, pix
         def submit(self, job: GoldenFile, path: Path) -> None:
             self.jobs.append(job)
 
-        def take(self, timeout: float) -> Decoded[GoldenFile]:
-            return Decoded(job=self.jobs.pop(), reply=reply, pixels=pixels)
+        def drain(self) -> Iterator[Decoded[GoldenFile]]:
+            yield from (Decoded(job=job, reply=reply, pixels=pixels) for job in self.jobs)
 
     monkeypatch.setattr(rendering, "DecodePool", Pool)
     (verdict,) = rendering.check_renderings(dataclasses.replace(KIT, files=(golden,)), Settings())

@@ -20,8 +20,6 @@ from xray_batch.standardize import SQUASH_BILINEAR_ANTIALIAS
 #: One step of float32 at 1: two right ways of calculating may differ so much.
 _ROUNDING: Final = 2.0**-23
 
-_WAIT_SECONDS: Final = 1.0
-
 _RASTER_SUFFIXES: Final = (".png", ".jpeg")
 
 
@@ -73,12 +71,7 @@ def _decode(kit: Kit, todo: list[GoldenFile], settings: Settings) -> Iterator[De
     with DecodePool[GoldenFile](settings.decode_workers, spec, limits) as pool:
         for golden in todo:
             pool.submit(golden, kit.path(golden))
-        outstanding = len(todo)
-        while outstanding:
-            decoded = pool.take(_WAIT_SECONDS)
-            if decoded is not None:
-                outstanding -= 1
-                yield decoded
+        yield from pool.drain()
 
 
 def _judge(

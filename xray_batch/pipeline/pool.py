@@ -4,6 +4,7 @@ import os
 import queue
 import threading
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,9 @@ from xray_batch.records import InputSpec
 
 T = TypeVar("T")
 L = TypeVar("L")
+
+#: Of one wait for a result; whoever waits for all of them waits again.
+_WAIT_SECONDS: Final = 1.0
 
 #: Longer than the end of a worker takes.
 _JOIN_SECONDS: Final = 30.0
@@ -186,6 +190,13 @@ class DecodePool(Generic[T]):
             raise decoded
         self._inside -= 1
         return decoded
+
+    def drain(self) -> Iterator[Decoded[T]]:
+        """Yield the results of all that is inside, as they come; raises what :meth:`take` does."""
+        while self._inside:
+            decoded = self.take(_WAIT_SECONDS)
+            if decoded is not None:
+                yield decoded
 
     def _serve(self, share: float) -> None:
         worker: DecodeWorker | None = None

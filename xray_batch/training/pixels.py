@@ -15,8 +15,6 @@ from xray_batch.resources import available_memory
 from xray_batch.settings import Settings
 from xray_batch.training.dataset import LabelledImage
 
-_WAIT_SECONDS: Final = 1.0
-
 #: How often a training holds each picture in float32: as it was decoded, once more on its side of the split, and twice
 #: while the standard deviation of that side is taken in float64.
 _COPIES: Final = 4
@@ -91,12 +89,7 @@ def load_pixels(
     with DecodePool[int](min(decoding.workers, len(images)), picture_spec(spec), decoding.limits) as pool:
         for index, image in enumerate(images):
             pool.submit(index, image.path)
-        outstanding = len(images)
-        while outstanding:
-            decoded = pool.take(_WAIT_SECONDS)
-            if decoded is None:
-                continue
-            outstanding -= 1
+        for decoded in pool.drain():
             if decoded.pixels is None:
                 refused[decoded.job] = _what_is_wrong(decoded)
             else:
