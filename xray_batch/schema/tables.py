@@ -29,6 +29,11 @@ SHA256 = sa.String(64)
 JSON_OBJECT = sa.JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 
 
+def _partial_index(name: str, *columns: str, where: str) -> Index:
+    """Return an index of some rows alone, on both engines."""
+    return Index(name, *columns, sqlite_where=sa.text(where), postgresql_where=sa.text(where))
+
+
 class UtcDateTime(sa.types.TypeDecorator[dt.datetime]):
     """An aware time in UTC, on engines with and without time zones."""
 
@@ -78,14 +83,7 @@ class ContentRow(Base):
             name="lease",
         ),
         # Only open work: stays small however many contents are done.
-        Index(
-            "ix_content_open",
-            "priority",
-            "queued_at",
-            "content_sha256",
-            sqlite_where=sa.text("state <> 'done'"),
-            postgresql_where=sa.text("state <> 'done'"),
-        ),
+        _partial_index("ix_content_open", "priority", "queued_at", "content_sha256", where="state <> 'done'"),
     )
 
     content_sha256: Mapped[str] = mapped_column(SHA256, primary_key=True)
@@ -113,18 +111,8 @@ class ArrivalRow(Base):
         CheckConstraint("origin IN ('inbox', 'in_place')", name="origin"),
         CheckConstraint("filed_path IS NULL OR filed_at IS NOT NULL", name="filed"),
         Index("ix_arrival_content_sha256", "content_sha256"),
-        Index(
-            "ix_arrival_unfiled",
-            "arrival_id",
-            sqlite_where=sa.text("filed_at IS NULL AND origin = 'inbox'"),
-            postgresql_where=sa.text("filed_at IS NULL AND origin = 'inbox'"),
-        ),
-        Index(
-            "ix_arrival_pruning",
-            "arrival_id",
-            sqlite_where=sa.text("filed_at IS NOT NULL AND previous_path IS NOT NULL"),
-            postgresql_where=sa.text("filed_at IS NOT NULL AND previous_path IS NOT NULL"),
-        ),
+        _partial_index("ix_arrival_unfiled", "arrival_id", where="filed_at IS NULL AND origin = 'inbox'"),
+        _partial_index("ix_arrival_pruning", "arrival_id", where="filed_at IS NOT NULL AND previous_path IS NOT NULL"),
     )
 
     arrival_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
@@ -218,13 +206,8 @@ class ResultRow(Base):
         Index("ix_result_outcome", "outcome", "classified_at", "result_id"),
         Index("ix_result_p_normal", "p_normal", "result_id"),
         Index("ix_result_outcome_p_normal", "outcome", "p_normal", "result_id"),
-        Index(
-            "ix_result_reason_code",
-            "reason_code",
-            "classified_at",
-            "result_id",
-            sqlite_where=sa.text("reason_code IS NOT NULL"),
-            postgresql_where=sa.text("reason_code IS NOT NULL"),
+        _partial_index(
+            "ix_result_reason_code", "reason_code", "classified_at", "result_id", where="reason_code IS NOT NULL"
         ),
         {"sqlite_autoincrement": True},  # an id is never used twice
     )
