@@ -20,6 +20,7 @@ from xray_batch.records.answers import (
 from xray_batch.records.drift import DRIFT_COLUMNS, DriftReference, ReferenceBins, Trend
 from xray_batch.records.images import GrayscaleImage, ImageHeader, ImageWarning, InputSpec, ModelInput, SourceFormat
 from xray_batch.records.results import (
+    ACCOUNTING_COLUMNS,
     RESULT_COLUMNS,
     Accounting,
     AuditEvent,
@@ -41,6 +42,7 @@ from xray_batch.records.results import (
 from xray_batch.records.work import Arrival, Disposition, Lease, Original, Unfiled
 
 __all__ = [
+    "ACCOUNTING_COLUMNS",
     "DRIFT_COLUMNS",
     "PROBABILITY_COLUMNS",
     "RESULT_COLUMNS",

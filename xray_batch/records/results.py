@@ -30,6 +30,10 @@ class Accounting:
         return max(differences)
 
 
+ACCOUNTING_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Accounting))
+"""Column names of the view `accounting`, in its order."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueStatus:
     """How much work waits."""

@@ -5,7 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from xray_batch.records import RESULT_COLUMNS
+from xray_batch.records import ACCOUNTING_COLUMNS, RESULT_COLUMNS
 from xray_batch.schema.tables import BIG_KEY, JSON_OBJECT, Base, UtcDateTime
 from xray_batch.schema.triggers import (
     POSTGRESQL_FUNCTIONS,
@@ -67,13 +67,7 @@ _RESULT_TYPES: dict[str, sa.types.TypeEngine[Any]] = {  # the other columns are 
 RESULTS = sa.table("results", *(sa.column(name, _RESULT_TYPES.get(name, sa.Text())) for name in RESULT_COLUMNS))
 
 #: The view `accounting`, likewise.
-ACCOUNTING = sa.table(
-    "accounting",
-    *(
-        sa.column(name, sa.BigInteger())
-        for name in ("arrivals", "results", "rejected", "duplicates", "pending", "lost")
-    ),
-)
+ACCOUNTING = sa.table("accounting", *(sa.column(name, sa.BigInteger()) for name in ACCOUNTING_COLUMNS))
 
 
 def create_view(name: str) -> str:

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from xray_batch.database import read_transaction
 from xray_batch.records import (
+    ACCOUNTING_COLUMNS,
     RESULT_COLUMNS,
     Accounting,
     AuditEvent,
@@ -41,8 +42,6 @@ from xray_batch.store.pages import record_of
 _CHUNK: Final = 500  #: numbers in one IN (...); engines limit them
 
 _VIEW: Final = RESULTS.columns
-
-_STANDINGS: Final = ("results", "rejected", "duplicates", "pending", "lost")
 
 
 def known_answers(engine: sa.Engine, content_sha256s: Sequence[str], model: ModelIdentity) -> dict[str, ResultRecord]:
@@ -113,24 +112,23 @@ def accounting(connection: sa.Connection) -> Accounting:
     """Add up the tally."""
     sums = sa.select(TallyRow.standing, sa.cast(sa.func.sum(TallyRow.arrivals), sa.BigInteger()))
     counts = {name: count for name, count in connection.execute(sums.group_by(TallyRow.standing))}
-    return Accounting(arrivals=sum(counts.values()), **dict.fromkeys(_STANDINGS, 0) | counts)
+    return Accounting(**dict.fromkeys(ACCOUNTING_COLUMNS, 0) | counts | {"arrivals": sum(counts.values())})
 
 
 def recount(connection: sa.Connection) -> tuple[Accounting, Accounting]:
     """Read the view `accounting`, which counts rows, and the tally, both as of one moment."""
-    counted = [sa.func.coalesce(ACCOUNTING.columns[name], 0).label(name) for name in ("arrivals", *_STANDINGS)]
+    counted = [sa.func.coalesce(ACCOUNTING.columns[name], 0).label(name) for name in ACCOUNTING_COLUMNS]
     tallied = [
         sa.select(sa.cast(sa.func.coalesce(sa.func.sum(TallyRow.arrivals), 0), sa.BigInteger()))
         .where(sa.true() if name == "arrivals" else TallyRow.standing == name)
         .scalar_subquery()
         .label(f"tallied_{name}")
-        for name in ("arrivals", *_STANDINGS)
+        for name in ACCOUNTING_COLUMNS
     ]
     row = connection.execute(sa.select(*counted, *tallied)).mappings().one()
-    names = ("arrivals", *_STANDINGS)
     return (
-        Accounting(**{name: row[name] for name in names}),
-        Accounting(**{name: row[f"tallied_{name}"] for name in names}),
+        Accounting(**{name: row[name] for name in ACCOUNTING_COLUMNS}),
+        Accounting(**{name: row[f"tallied_{name}"] for name in ACCOUNTING_COLUMNS}),
     )
 
 
