@@ -57,49 +57,46 @@ CASE WHEN EXISTS (
       THEN {_answered("OLD.content_sha256")}
       ELSE {_KIND_OF_OLD} END"""
 
-SQLITE_TRIGGERS: dict[str, str] = {
-    "event_no_update": """\
+SQLITE_TRIGGERS: tuple[str, ...] = (
+    """\
 CREATE TRIGGER event_no_update BEFORE UPDATE ON event
 BEGIN SELECT RAISE(ABORT, 'event is append-only'); END""",
-    "event_no_delete": """\
+    """\
 CREATE TRIGGER event_no_delete BEFORE DELETE ON event
 BEGIN SELECT RAISE(ABORT, 'event is append-only'); END""",
-    "tally_arrival_added": _sqlite_trigger("tally_arrival_added", "INSERT ON arrival", _add("+ 1", _of_arrival("NEW"))),
-    "tally_arrival_removed": _sqlite_trigger(
-        "tally_arrival_removed", "DELETE ON arrival", _add("- 1", _of_arrival("OLD"))
-    ),
-    "tally_arrival_changed": _sqlite_trigger(
+    _sqlite_trigger("tally_arrival_added", "INSERT ON arrival", _add("+ 1", _of_arrival("NEW"))),
+    _sqlite_trigger("tally_arrival_removed", "DELETE ON arrival", _add("- 1", _of_arrival("OLD"))),
+    _sqlite_trigger(
         "tally_arrival_changed",
         "UPDATE OF disposition, content_sha256 ON arrival",
         _add("- 1", _of_arrival("OLD")),
         _add("+ 1", _of_arrival("NEW")),
     ),
-    "tally_content_changed": _sqlite_trigger(
+    _sqlite_trigger(
         "tally_content_changed",
         "UPDATE OF state ON content\nWHEN (OLD.state = 'done') <> (NEW.state = 'done')",
         _add(f"- {_works('OLD')}", _of_content("OLD")),
         _add(f"+ {_works('NEW')}", _of_content("NEW")),
     ),
-    "tally_result_added": _sqlite_trigger(
+    _sqlite_trigger(
         "tally_result_added",
         "INSERT ON result",
         _add(f"- {_works_if_done('NEW')}", _answered("NEW.content_sha256", " AND result_id <> NEW.result_id")),
         _add(f"+ {_works_if_done('NEW')}", _answered("NEW.content_sha256")),
     ),
-    "tally_result_removed": _sqlite_trigger(
+    _sqlite_trigger(
         "tally_result_removed",
         "DELETE ON result",
         _add(f"- {_works_if_done('OLD')}", _BEFORE_CHANGE),
         _add(f"+ {_works_if_done('OLD')}", _answered("OLD.content_sha256")),
     ),
-    "tally_result_changed": _sqlite_trigger(
+    _sqlite_trigger(
         "tally_result_changed",
         "UPDATE OF outcome ON result\nWHEN (OLD.outcome = 'not_analysed') <> (NEW.outcome = 'not_analysed')",
         _add(f"- {_works_if_done('OLD')}", _BEFORE_CHANGE),
         _add(f"+ {_works_if_done('NEW')}", _answered("NEW.content_sha256")),
     ),
-}
-"""Name to statement."""
+)
 
 #: SQLite has one writer at a time, and so one row for each standing.
 TALLY_ROWS = """\
@@ -213,22 +210,21 @@ def create_function(name: str) -> str:
     return f"CREATE FUNCTION {head} AS $${body}$$"
 
 
-POSTGRESQL_TRIGGERS: dict[str, str] = {
-    "event_append_only": """\
+POSTGRESQL_TRIGGERS: tuple[str, ...] = (
+    """\
 CREATE TRIGGER event_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON event
 FOR EACH STATEMENT EXECUTE FUNCTION event_append_only()""",
-    "tally_arrival": """\
+    """\
 CREATE TRIGGER tally_arrival AFTER INSERT OR DELETE OR UPDATE OF disposition, content_sha256 ON arrival
 FOR EACH ROW EXECUTE FUNCTION tally_arrival()""",
-    "tally_content": """\
+    """\
 CREATE TRIGGER tally_content AFTER UPDATE OF state ON content
 FOR EACH ROW WHEN ((OLD.state = 'done') <> (NEW.state = 'done')) EXECUTE FUNCTION tally_content()""",
-    "tally_result": """\
+    """\
 CREATE TRIGGER tally_result AFTER INSERT OR UPDATE OF outcome ON result
 FOR EACH ROW EXECUTE FUNCTION tally_result()""",
     # Before, so that of several results of a content that one statement removes, each is seen to go.
-    "tally_result_removed": """\
+    """\
 CREATE TRIGGER tally_result_removed BEFORE DELETE ON result
 FOR EACH ROW EXECUTE FUNCTION tally_result()""",
-}
-"""Name to statement."""
+)

@@ -78,9 +78,9 @@ def create_view(name: str) -> str:
 def _create_views_and_triggers(target: sa.MetaData, connection: sa.Connection, **_: object) -> None:
     """Complete `metadata.create_all` with what SQLAlchemy cannot describe."""
     if connection.dialect.name == "sqlite":
-        triggers = [*SQLITE_TRIGGERS.values(), TALLY_ROWS]
+        triggers = [*SQLITE_TRIGGERS, TALLY_ROWS]
     else:
-        triggers = [*map(create_function, POSTGRESQL_FUNCTIONS), *POSTGRESQL_TRIGGERS.values()]
+        triggers = [*map(create_function, POSTGRESQL_FUNCTIONS), *POSTGRESQL_TRIGGERS]
     for statement in (*(create_view(name) for name in VIEWS), *triggers):
         connection.execute(sa.text(statement))
 
@@ -101,7 +101,7 @@ def missing_views_and_triggers(connection: sa.Connection) -> list[str]:
 def _missing_in_sqlite(connection: sa.Connection) -> list[str]:
     """SQLite keeps the text of each statement as it was given."""
     found = set(connection.scalars(sa.text("SELECT sql FROM sqlite_master WHERE type IN ('view', 'trigger')")))
-    expected = [*(create_view(name) for name in VIEWS), *SQLITE_TRIGGERS.values()]
+    expected = [*(create_view(name) for name in VIEWS), *SQLITE_TRIGGERS]
     return [statement for statement in expected if statement not in found]
 
 
@@ -127,7 +127,7 @@ def _missing_in_postgresql(connection: sa.Connection) -> list[str]:
     triggers = connection.execute(sa.text(_TRIGGERS_FOUND)).all()
     return missing + [
         statement
-        for statement in POSTGRESQL_TRIGGERS.values()
+        for statement in POSTGRESQL_TRIGGERS
         if not any(
             statement.startswith(f"CREATE TRIGGER {name} ")
             and f" ON {table}\n" in statement
