@@ -13,7 +13,6 @@ from xray_batch.cli.output import progress_bars
 if TYPE_CHECKING:
     from xray_batch.bundle import Bundle
     from xray_batch.settings import Settings
-    from xray_batch.training.bootstrap import Estimate
     from xray_batch.training.evaluation.facts import Report
     from xray_batch.training.evaluation.predictions import Predictions
 
@@ -132,6 +131,8 @@ def _command(
 
 def print_summary(report: "Report", out: Path) -> None:
     """Say how many films were measured, the figures that matter most, and where the report is."""
+    from xray_batch.training.evaluation.figures import interval
+
     pneumonia = report.pneumonia
     listed = sum(tally.films for tally in report.tallies)
     refused = sum(sum(tally.not_analysed.values()) for tally in report.tallies)
@@ -143,14 +144,10 @@ def print_summary(report: "Report", out: Path) -> None:
             f"{report.stress.seen} of the {report.stress.films} films of the stress set are in the training data: "
             "its figures are too good"
         )
-    typer.echo(f"AUROC {_text(pneumonia.auroc)}")
+    typer.echo(f"AUROC {interval(pneumonia.auroc)}")
     for point in pneumonia.operating_points:
         typer.echo(
             f"{point.name}, threshold {point.threshold:.3f}: "
-            f"sensitivity {_text(point.sensitivity)}, specificity {_text(point.specificity)}"
+            f"sensitivity {interval(point.sensitivity)}, specificity {interval(point.specificity)}"
         )
     typer.echo(f"The report is {out / 'report.html'}. {report.disclaimer}")
-
-
-def _text(estimate: "Estimate | None") -> str:
-    return f"{estimate.value:.3f} ({estimate.low:.3f} - {estimate.high:.3f})" if estimate else "not measured"
