@@ -204,6 +204,12 @@ class Settings(BaseModel):
         return f"sqlite:///{self.home.absolute() / DATABASE_NAME}"
 
 
+def host_and_port(address: str) -> tuple[str, int]:
+    """Split HOST:PORT that a setting holds; an IPv6 address loses its brackets."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
 def host_of(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """Return the IP address of HOST:PORT; None if it is none, as `unix` is, or the port none."""
     host, _, port = address.rpartition(":")

@@ -26,6 +26,7 @@ from xray_batch.intake import Folders
 from xray_batch.logs import get_logger
 from xray_batch.service.faults import why
 from xray_batch.service.metrics import Metrics
+from xray_batch.settings import host_and_port
 
 #: A loop that has not beaten for so long has stopped: decoding one file may take a minute.
 LIVE_SECONDS: Final = 100.0
@@ -130,10 +131,9 @@ class HealthServer:
         return Folders(self._home).health_socket
 
     def _listen_tcp(self) -> BaseServer:
-        host, _, port = self._address.rpartition(":")
-        host = host.strip("[]")
+        host, port = host_and_port(self._address)
         server = type("Server", (_TCPServer,), {"address_family": socket.AF_INET6 if ":" in host else socket.AF_INET})
-        listening: BaseServer = server((host, int(port)), self._handler)
+        listening: BaseServer = server((host, port), self._handler)
         return listening
 
     def _listen_unix(self) -> BaseServer:

@@ -140,7 +140,7 @@ def _read(
     key: PageKey | None,
     size: int,
     *,
-    backwards: bool = False,
+    backwards: bool,
 ) -> list[sa.RowMapping]:
     """Return rows behind a key, nearest first; before it if `backwards`."""
     rows: list[sa.RowMapping] = []

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from xray_batch.intake import Folders
+from xray_batch.settings import host_and_port
 
 #: A service on this machine answers at once, or something is wrong with it.
 _SECONDS: Final = 2.0
@@ -71,7 +72,10 @@ def read_metrics(address: str, folders: Folders) -> Sequence[LiveMetric] | None:
     """
     if address == "off":
         return None
-    connection = _UnixConnection(folders) if address == "unix" else _tcp_connection(address)
+    if address == "unix":
+        connection: http.client.HTTPConnection = _UnixConnection(folders)
+    else:
+        connection = http.client.HTTPConnection(*host_and_port(address), timeout=_SECONDS)
     try:
         connection.request("GET", "/metrics")
         answer = connection.getresponse()
@@ -83,11 +87,6 @@ def read_metrics(address: str, folders: Folders) -> Sequence[LiveMetric] | None:
         return None
     finally:
         connection.close()
-
-
-def _tcp_connection(address: str) -> http.client.HTTPConnection:
-    host, _, port = address.rpartition(":")
-    return http.client.HTTPConnection(host.strip("[]"), int(port), timeout=_SECONDS)
 
 
 def value_of(metrics: Sequence[LiveMetric] | None, name: str) -> float | None:

@@ -11,7 +11,7 @@ import uvicorn
 from xray_batch.errors import ConfigurationError
 from xray_batch.intake import Folders
 from xray_batch.logs import get_logger
-from xray_batch.settings import Settings
+from xray_batch.settings import Settings, host_and_port
 from xray_batch.store import Store
 from xray_batch.systemd import notify
 from xray_batch.web.access import AccessControl
@@ -71,11 +71,10 @@ def _listen(address: str, path: Path) -> socket.socket:
     try:
         if address == "unix":
             return _listen_unix(path)
-        host, _, port = address.rpartition(":")
-        host = host.strip("[]")
+        host, port = host_and_port(address)
         listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, int(port)))
+        listening.bind((host, port))
     except OSError as error:
         message = f"the worklist page cannot be served at {address}: {error.strerror or error}"
         raise ConfigurationError(message) from error
