@@ -39,6 +39,26 @@ JPEG_XL_LOSSLESS = "1.2.840.10008.1.2.4.110"
 JPEG_XL_RECOMPRESSION = "1.2.840.10008.1.2.4.111"
 JPEG_XL = "1.2.840.10008.1.2.4.112"
 
+#: Those in which `write_dicom` keeps every value.
+LOSSLESS_SYNTAXES = (
+    uid.ImplicitVRLittleEndian,
+    uid.ExplicitVRLittleEndian,
+    uid.ExplicitVRBigEndian,
+    uid.DeflatedExplicitVRLittleEndian,
+    ENCAPSULATED_UNCOMPRESSED,
+    uid.RLELossless,
+    uid.JPEGLossless,
+    uid.JPEGLosslessSV1,
+    uid.JPEGLSLossless,
+    uid.JPEG2000Lossless,
+    uid.JPEG2000,
+    uid.HTJ2KLossless,
+    uid.HTJ2KLosslessRPCL,
+    uid.HTJ2K,
+    DEFLATED_IMAGE_FRAME,
+    JPEG_XL_LOSSLESS,
+)
+
 #: Tolerance of a rendering that needs no rounding: one step of float32 at 1.
 EXACT = 2.0**-23
 

@@ -16,11 +16,9 @@ import imagecodecs
 import numpy as np
 import numpy.typing as npt
 from dicom_factory import (
-    DEFLATED_IMAGE_FRAME,
-    ENCAPSULATED_UNCOMPRESSED,
     JPEG_XL,
-    JPEG_XL_LOSSLESS,
     JPEG_XL_RECOMPRESSION,
+    LOSSLESS_SYNTAXES,
     WHITE,
     raw_element,
     write_dicom,
@@ -31,25 +29,6 @@ from pydicom import uid
 
 #: Largest difference of the probability: for the same values, and for 8 bits, lossy or resampled ones.
 LOSSLESS, LOSSY = 1e-3, 0.02
-
-LOSSLESS_SYNTAXES = (
-    uid.ImplicitVRLittleEndian,
-    uid.ExplicitVRLittleEndian,
-    uid.ExplicitVRBigEndian,
-    uid.DeflatedExplicitVRLittleEndian,
-    uid.UID(ENCAPSULATED_UNCOMPRESSED),
-    uid.RLELossless,
-    uid.JPEGLossless,
-    uid.JPEGLosslessSV1,
-    uid.JPEGLSLossless,
-    uid.JPEG2000Lossless,
-    uid.JPEG2000,
-    uid.HTJ2KLossless,
-    uid.HTJ2KLosslessRPCL,
-    uid.HTJ2K,
-    uid.UID(DEFLATED_IMAGE_FRAME),
-    uid.UID(JPEG_XL_LOSSLESS),
-)
 
 #: Programs of DCMTK and their options; those of the second list lose something.
 DCMTK_LOSSLESS = (
@@ -142,7 +121,7 @@ def _syntaxes(stored: Stored) -> Writers:
     signed = to_signed(stored)
     return {
         f"{syntax.keyword or syntax}, {sign}": dicom(cells, transfer_syntax=syntax, **attributes)
-        for syntax in LOSSLESS_SYNTAXES
+        for syntax in map(uid.UID, LOSSLESS_SYNTAXES)
         for sign, cells, attributes in (("unsigned", stored, {}), ("signed", signed, UNSIGN))
     }
 
