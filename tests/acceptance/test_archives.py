@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 from dicom_factory import write_dicom
-from engines import on_postgresql, on_sqlite
+from engines import on_postgresql
 from installed_command import files_below, make_films, run_command
 from zip_factory import make_zip, zip_bytes
 
@@ -59,14 +59,6 @@ def status(tmp_path):
     return facts
 
 
-def test_process_refuses_by_default(export, tmp_path):
-    """One row, with the code and the setting that would have it unpacked, whatever the file's name."""
-    archive = make_zip(tmp_path / "study.dcm", export)
-    (row,) = process(tmp_path, archive)
-    assert row["reason_code"] == "zip_archive"
-    assert "unpack_zip" in row["reason"]
-
-
 def test_process_unpacks_on_request(export, tmp_path):
     """A row for each member and one for the archive, which stays as it was; nothing stays unpacked."""
     archive = make_zip(tmp_path / "study.zip", export)
@@ -83,12 +75,16 @@ def test_process_unpacks_on_request(export, tmp_path):
 
 
 def test_a_second_run_completes_the_first(export, tmp_path):
-    """An archive that has an answer is unpacked all the same: after a kill its members may have none."""
-    archive = make_zip(tmp_path / "study.zip", export)
-    refused = process(tmp_path, archive)
+    """Refused by default, whatever its name, with the setting that would have it unpacked; then unpacked all the same.
+
+    An archive that has an answer may have members without one: after a kill.
+    """
+    archive = make_zip(tmp_path / "study.dcm", export)
+    (refused,) = process(tmp_path, archive)
     first = process(tmp_path, "--unpack-zip", archive)
     second = process(tmp_path, "--unpack-zip", archive)
-    assert len(refused) == 1
+    assert refused["reason_code"] == "zip_archive"
+    assert "unpack_zip" in refused["reason"]
     assert reasons_of(second) == reasons_of(first)
     facts = status(tmp_path)
     assert (facts["arrivals"], facts["results"], facts["rejected"], facts["duplicates"]) == (13, 2, 4, 7)
@@ -103,18 +99,6 @@ def test_a_bomb_among_archives(export, tmp_path):
     rows = process(tmp_path, "--unpack-zip", folder)
     assert len(rows) == 7
     assert reasons_of(rows)[str(folder / "bomb.zip")] == "too_large"
-
-
-@on_sqlite
-def test_watch_refuses_by_default(watched, export):
-    """The archive goes to `rejected/` with the code; nothing of it is unpacked."""
-    make_zip(watched.inbox / "study.zip", export)
-    watched.start()
-    accounting = watched.wait_until_idle(1)
-    assert (accounting.arrivals, accounting.rejected) == (1, 1)
-    assert reasons_of(watched.results()) == {"study.zip": "zip_archive"}
-    assert (watched.home / "rejected" / "study.zip.reason.json").exists()
-    assert watched.stop() == 0
 
 
 @on_postgresql

@@ -24,12 +24,9 @@ from xray_batch.store import Store
     ("variables", "options", "sentence"),
     [
         ({"XRAY_BATCH_BATCH_SIZE": "many"}, [], "wrong setting 'batch_size' in the environment"),
-        ({"XRAY_BATCH_BATHC_SIZE": "4"}, [], "unknown setting 'bathc_size' in the environment"),
         ({}, ["--database-url", "mysql://somewhere/x"], "expected sqlite or postgresql"),
         ({}, ["--database-url", "postgresql://x@127.0.0.1/x?ssl_mode=verify-full"], 'connection option "ssl_mode"'),
         ({}, ["--bundle", "absent"], "there is no model bundle 'absent'; there are: default"),
-        ({}, ["--config", "/nowhere/x.toml"], "the configuration file /nowhere/x.toml cannot be read"),
-        ({}, ["--device", "tpu"], "wrong setting 'device' on the command line"),
     ],
 )
 def test_a_wrong_setting_is_one_sentence_and_exit_78(tmp_path, variables, options, sentence):

@@ -27,42 +27,49 @@ PATIENT = {
 }
 
 
-def test_draws_and_tells(tmp_path):
-    """It writes the film beside the film with its heat, and says on stdout what the model says."""
-    done = run_command("explain", FILM, "--out", tmp_path / "heat.png", "--home", tmp_path, "--format", "json")
+@pytest.fixture(scope="module")
+def explained(tmp_path_factory):
+    """Explain one film, once for all; return the picture and the facts."""
+    folder = tmp_path_factory.mktemp("explained")
+    done = run_command("explain", FILM, "--out", folder / "heat.png", "--home", folder, "--format", "json")
     assert done.code == 0, done.err
     (facts,) = done.rows
+    return folder / "heat.png", facts
+
+
+def test_draws_and_tells(explained):
+    """It writes the film beside the film with its heat, and says on stdout what the model says."""
+    path, facts = explained
     assert facts["outcome"] == "pneumonia"
     assert [member["architecture"] for member in facts["members"]] == ["resnet34", "resnet50"]
     assert all(member["p_pneumonia"] > 0.5 for member in facts["members"])
     assert 0 < facts["heat_in_thorax"] < 1
-    assert (facts["heat_map"], facts["picture"]) == ("ensemble", str(tmp_path / "heat.png"))
-    picture = np.asarray(Image.open(tmp_path / "heat.png")).astype(int)
+    assert (facts["heat_map"], facts["picture"]) == ("ensemble", str(path))
+    picture = np.asarray(Image.open(path)).astype(int)
     rows, columns = (round(768 / max(shape) * side) for shape in [decode_file(FILM).pixels.shape] for side in shape)
     left, right = picture[52 : 52 + rows, 24 : 24 + columns], picture[52 : 52 + rows, -24 - columns : -24]
     film = resize(decode_file(FILM).pixels, rows, columns)
     assert np.abs(left[..., 0] / 255 - film).max() < 0.01
     assert not np.ptp(left, axis=2).any()
     assert np.ptp(right, axis=2).max() > 50
-    assert (tmp_path / "heat.png").stat().st_mode & 0o777 == 0o640
+    assert path.stat().st_mode & 0o777 == 0o640
 
 
-def test_it_is_what_is_stored(tmp_path):
+def test_it_is_what_is_stored(explained, tmp_path):
     """Share and members on stdout, and the share in the picture's text chunk, are those of the view `results`."""
-    explained = run_command("explain", FILM, "--out", tmp_path / "heat.png", "--home", tmp_path, "--format", "json")
+    path, facts = explained
     run_command("process", FILM, "--home", tmp_path)
     (stored,) = run_command("results", "--home", tmp_path, "--format", "json").rows
-    (facts,) = explained.rows
     members = {member["architecture"]: member["p_pneumonia"] for member in facts["members"]}
     assert stored["member_probabilities"] == pytest.approx(members, abs=1e-3)
     assert stored["heat_in_thorax"] == pytest.approx(facts["heat_in_thorax"], abs=1e-3)
     assert stored["p_pneumonia"] == pytest.approx(facts["p_pneumonia"], abs=1e-3)
-    chunks = Image.open(tmp_path / "heat.png").text
+    chunks = Image.open(path).text
     assert float(chunks["heat_in_thorax"]) == pytest.approx(facts["heat_in_thorax"], abs=1e-4)
     assert "Research use only" in chunks["Disclaimer"]
 
 
-def test_one_member(tmp_path):
+def test_one_member(explained, tmp_path):
     """`--member` shows the map of one network, and the share is that of this map."""
     shares = {}
     for member in ("resnet34", "resnet50"):
@@ -70,10 +77,10 @@ def test_one_member(tmp_path):
         (facts,) = run_command("explain", FILM, "--out", tmp_path / f"{member}.png", *options).rows
         assert facts["heat_map"] == member
         shares[member] = facts["heat_in_thorax"]
-    (facts,) = run_command("explain", FILM, "--out", tmp_path / "both.png", "--home", tmp_path, "--format", "json").rows
+    path, facts = explained
     assert shares["resnet34"] != shares["resnet50"]
     assert facts["heat_in_thorax"] == pytest.approx(np.mean(list(shares.values())), abs=1e-4)
-    pictures = {(tmp_path / f"{name}.png").read_bytes() for name in ("resnet34", "resnet50", "both")}
+    pictures = {path.read_bytes(), *((tmp_path / f"{member}.png").read_bytes() for member in shares)}
     assert len(pictures) == 3
 
 

@@ -8,10 +8,12 @@ from collections import Counter
 import pydicom
 import pytest
 import sqlalchemy as sa
+import typer
 from engines import on_postgresql, on_sqlite
 from installed_command import files_below, make_bad_files, make_films, run_command
 from zip_factory import make_zip
 
+from xray_batch.cli.prune import _parse_duration
 from xray_batch.database import make_engine, write_transaction
 from xray_batch.demo import sample_files
 
@@ -82,7 +84,7 @@ def test_a_rejected_file_becomes_a_result(watched, tmp_path):
 
 @on_sqlite
 def test_an_archive_is_unpacked_after_all(watched, tmp_path):
-    """Refused when it arrived, requeued with `unpack_zip`: its members have rows, beside the archive's own."""
+    """Refused by default when it arrived, requeued with `unpack_zip`: its members have rows beside the archive's."""
     films = make_films(tmp_path / "films", 2)
     make_zip(watched.inbox / "study.zip", {film.name: film.read_bytes() for film in films})
     watched.start()
@@ -91,6 +93,7 @@ def test_an_archive_is_unpacked_after_all(watched, tmp_path):
     watched.start(XRAY_BATCH_UNPACK_ZIP="true")
     watched.wait_until_ready(2)
     (before,) = watched.results()
+    assert (before["source_name"], before["reason_code"]) == ("study.zip", "zip_archive")
     assert counts(watched, "requeue", str(before["result_id"]))["queued"] == 1
     accounting = watched.wait_until_idle(3)
     assert (accounting.results, accounting.rejected, accounting.balances) == (2, 1, True)
@@ -157,7 +160,7 @@ def test_what_cannot_be_requeued_is_told(watched, tmp_path):
         ["requeue", "--all", "--outcome", "normal"],
         ["requeue", "--since", "soon"],
         ["prune"],
-        *(["prune", "--older-than", wrong] for wrong in ("90", "0d", "d", "-1d", "1.5d", "9999999d", "1y")),
+        ["prune", "--older-than", "0d"],
     ],
 )
 def test_wrong_usage(arguments, tmp_path):
@@ -165,6 +168,13 @@ def test_wrong_usage(arguments, tmp_path):
     done = run_command(*arguments, "--home", tmp_path)
     assert done.code == 2
     assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("text", ["90", "0d", "d", "-1d", "1.5d", "9999999d", "1y"])
+def test_an_age_that_is_none(text):
+    """What is not a number of hours, days or weeks, from one on, is no age to prune by."""
+    with pytest.raises(typer.BadParameter):
+        _parse_duration(text)
 
 
 @on_postgresql

@@ -46,6 +46,8 @@ def test_beside_a_running_service(watched, tmp_path):
     assert facts["disk_free_bytes"] > 0
     assert (facts["service_running"], facts["service_pid"]) == (True, process.pid)
     assert (facts["service_watch_mode"], facts["service_device"]) == ("inotify", "cpu")
+    assert facts["service_canary_age_seconds"] < 60
+    assert (facts["service_claiming"], facts["service_breaker_open"]) == (True, False)
     table = status_of(watched)
     assert table.code == 0
     assert "service running" in table.out

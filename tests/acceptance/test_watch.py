@@ -150,25 +150,6 @@ def test_no_file_name_or_patient_in_the_log(watched):
 
 
 @on_sqlite
-def test_status_accounts_for_every_file(watched, tmp_path):
-    """`status` prints the account and what the running service says of itself."""
-    for path in make_films(tmp_path / "films", 2):
-        shutil.copy(path, watched.inbox / path.name)
-    process = watched.start()
-    watched.wait_until_idle(2)
-    done = run_command(
-        "status", "--home", watched.home, "--format", "json", XRAY_BATCH_DATABASE_URL=watched.database_url
-    )
-    assert done.code == 0
-    (facts,) = done.rows
-    assert (facts["arrivals"], facts["results"], facts["balances"]) == (2, 2, True)
-    assert facts["service_pid"] == process.pid
-    assert facts["service_watch_mode"] == "inotify"
-    assert facts["service_canary_age_seconds"] < 60
-    assert (facts["service_claiming"], facts["service_breaker_open"]) == (True, False)
-
-
-@on_sqlite
 def test_a_second_service_on_sqlite_is_refused(watched):
     """A SQLite database has one service: the second ends with exit code 78 and a sentence."""
     watched.start()
