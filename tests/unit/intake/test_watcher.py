@@ -173,6 +173,7 @@ def test_without_free_watches_it_polls(folders, wake, monkeypatch):
         assert watcher.mode is WatchMode.POLLING
         assert threading.active_count() == threads
     assert watcher.mode is WatchMode.INOTIFY
+    assert watcher.rearmed == 0  # none had died
     watcher.stop()
 
 
@@ -182,6 +183,7 @@ def test_a_dead_emitter_is_replaced(folders, watcher, wake, drop):
     emitter.stop()
     emitter.join()
     assert watcher.mode is WatchMode.INOTIFY
+    assert watcher.rearmed == 1
     assert wake.is_set()
     wake.clear()
     drop("x.dcm")
