@@ -211,7 +211,7 @@ def claims_in_spool(folders: Folders, arrival_ids: Iterable[uuid.UUID] | None = 
     """
     for arrival_id in sorted(claim_ids(folders) if arrival_ids is None else arrival_ids):
         claim_folder = folders.spool / str(arrival_id)
-        if not _is_claim_folder(claim_folder):
+        if not claim_folder.is_dir() or claim_folder.is_symlink():
             continue
         with suppress(FileNotFoundError):  # filed away by another process since it was listed
             files = _files_below(claim_folder)
@@ -221,14 +221,6 @@ def claims_in_spool(folders: Folders, arrival_ids: Iterable[uuid.UUID] | None = 
                 _give_back(claim_folder, folders)
             elif time.time() - claim_folder.stat().st_mtime > EMPTY_CLAIM_SECONDS:
                 remove_empty_folders(claim_folder)
-
-
-def _is_claim_folder(path: Path) -> bool:
-    try:
-        named_by_us = str(uuid.UUID(path.name)) == path.name
-    except ValueError:
-        return False
-    return named_by_us and path.is_dir() and not path.is_symlink()
 
 
 def _files_below(folder: Path) -> list[Path]:

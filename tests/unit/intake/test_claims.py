@@ -3,12 +3,13 @@ import errno
 import hashlib
 import os
 import subprocess
+import threading
 import time
 import uuid
 
 import pytest
 
-from xray_batch.intake import SettleTracker, claim, claims_in_spool, disk, hash_claimed, scan
+from xray_batch.intake import SettleTracker, claim, claimed_file, claims_in_spool, disk, hash_claimed, scan
 from xray_batch.intake.names import NAME_MAX, meant_by, printable, unique
 
 ID = uuid.UUID("12345678-1234-4234-8234-123456789abc")
@@ -93,6 +94,15 @@ def _change_size(path, _outside):
         file.write(b"more")
 
 
+def _rewrite(path, _outside):
+    path.write_bytes(b"others")  # as many bytes
+    os.utime(path, (1, 1))
+
+
+def _second_name(path, outside):
+    os.link(path, outside.with_name("second name"))
+
+
 def _replace(path, _outside):
     path.unlink()
     path.write_bytes(b"other")
@@ -119,7 +129,7 @@ def _folder(path, _outside):
     (path / "y" / "z.dcm").write_bytes(b"z")
 
 
-@pytest.mark.parametrize("swap", [_change_size, _replace, _link_in, _fifo, _hard_link, _folder])
+@pytest.mark.parametrize("swap", [_change_size, _rewrite, _second_name, _replace, _link_in, _fifo, _hard_link, _folder])
 def test_what_is_no_longer_the_settled_file_stays_in_the_inbox(folders, drop, find, tmp_path, swap):
     """Changed, replaced, or swapped for a link, FIFO or folder between scan and claim."""
     outside = tmp_path / "passwd"
@@ -139,12 +149,26 @@ def test_a_link_swapped_in_for_a_subfolder_takes_nothing_from_outside(folders, d
     """Or a sender could have the database, or another's files, taken for his."""
     drop("a/results.sqlite3")
     (folders.home / "results.sqlite3").write_bytes(b"rows")
+    before = (folders.home / "results.sqlite3").stat().st_ctime_ns
     file = find()
     (folders.inbox / "a").rename(folders.inbox / "b")
     (folders.inbox / "a").symlink_to("..")
+    time.sleep(0.01)  # beyond a tick of the clock of files
     assert claim(file, folders) is None
     assert (folders.home / "results.sqlite3").read_bytes() == b"rows"
+    assert (folders.home / "results.sqlite3").stat().st_ctime_ns == before  # nor was it taken and put back
     assert list(folders.spool.iterdir()) == []
+
+
+def test_a_link_is_put_back_as_a_link_without_renameat2(folders, drop, find, tmp_path, monkeypatch):
+    """Or the file that it leads to would get a second name in the inbox."""
+    path = drop("x.dcm")
+    file = find()
+    (tmp_path / "passwd").write_bytes(b"root")
+    _link_in(path, tmp_path / "passwd")
+    monkeypatch.setattr(disk, "_libc_renameat2", lambda: disk._not_implemented)
+    assert claim(file, folders) is None
+    assert path.is_symlink()
 
 
 def test_putting_back_does_not_replace_a_new_file(folders, drop, find, monkeypatch, files_in):
@@ -175,6 +199,13 @@ def test_hashing_says_what_arrived(folders, claim_one):
     assert arrival.content_sha256 == hashlib.sha256(b"pixels").hexdigest()
     assert arrival.size == 6
     assert before <= arrival.received_at <= dt.datetime.now(dt.UTC)
+
+
+def test_a_file_arrives_when_it_is_claimed(folders, drop, find):
+    """However old it is."""
+    os.utime(drop("x.dcm"), (1, 1))
+    before = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=1)
+    assert claim(find(), folders).received_at >= before
 
 
 def test_an_empty_file_arrives(claim_one):
@@ -258,9 +289,12 @@ def test_what_is_not_ours_in_the_spool_is_not_touched(folders):
     (folders.spool / "lost+found").mkdir()
     (folders.spool / "notes.txt").write_bytes(b"mine")
     (folders.spool / str(uuid.uuid4())).write_bytes(b"a file")
+    (folders.home / "elsewhere").mkdir()
+    (folders.home / "elsewhere" / "x.dcm").write_bytes(b"not sent")
+    (folders.spool / str(uuid.uuid4())).symlink_to("../elsewhere")
     _age(folders.spool)
     assert list(claims_in_spool(folders)) == []
-    assert len(list(folders.spool.iterdir())) == 3
+    assert len(list(folders.spool.iterdir())) == 4
 
 
 def test_what_no_claim_can_have_left_goes_back_to_the_inbox(folders, files_in, tmp_path):
@@ -271,6 +305,7 @@ def test_what_no_claim_can_have_left_goes_back_to_the_inbox(folders, files_in, t
     (several / "x.dcm" / "2").write_bytes(b"2")
     link.mkdir()
     (link / "y.dcm").symlink_to(tmp_path)
+    assert claimed_file(folders, uuid.UUID(several.name)) is None
     assert list(claims_in_spool(folders)) == []
     assert list(folders.spool.iterdir()) == []
     assert files_in(folders.inbox / "x.dcm") == {"1": b"1", "2": b"2"}
@@ -351,3 +386,16 @@ def test_bytes_that_cannot_be_written_out_have_not_arrived(folders, drop, find, 
         with pytest.raises(OSError, match="made up"):
             hash_claimed(claimed)
     assert hash_claimed(claimed) is not None
+
+
+def test_without_a_thread_to_spare_nothing_has_arrived(claim_one, monkeypatch):
+    """Bytes are written out by a thread; where there can be none now, the system is at fault, and the file waits."""
+
+    def fail(_thread):
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    claimed = claim_one("x.dcm")
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    with pytest.raises(BlockingIOError):
+        hash_claimed(claimed)

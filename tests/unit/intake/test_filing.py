@@ -1,9 +1,11 @@
 import datetime as dt
+import errno
 import json
 import os
 import stat
 import uuid
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -108,6 +110,33 @@ def test_nothing_is_ever_replaced(folders, arrive, end):
             assert str(arrival.arrival_id) in path.with_name(path.name + ".reason.json").read_text()
     assert names == ["x.dcm", "id-x.dcm", "id-x.dcm"]
     assert sorted(found.read_bytes() for found in path.parent.glob("*x.dcm")) == [b"1", b"2", b"3"]
+
+
+def test_a_name_taken_at_the_last_moment(folders, arrive, files_in, monkeypatch):
+    """The next name is taken, and the reason goes with the file: none is left without one."""
+    arrival = arrive("x.dcm")
+    rename = disk._renameat2
+
+    def take_first(source, name, folder):
+        if name == os.fspath(folders.rejected / "x.dcm"):
+            (folders.rejected / "x.dcm").write_bytes(b"another")
+        rename(source, name, folder)
+
+    monkeypatch.setattr(disk, "_renameat2", take_first)
+    path = file_away(folders, _ended(arrival, "rejected"))
+    assert files_in(folders.rejected).keys() == {"x.dcm", path.name, f"{path.name}.reason.json"}
+    assert path.read_bytes() == b"pixels"
+
+
+def test_a_file_of_another_user_is_filed_as_it_is(folders, arrive, monkeypatch):
+    """The service may move it, but not change its mode."""
+    arrival = arrive("x.dcm")
+
+    def refuse(_path, _mode):
+        raise PermissionError(errno.EPERM, "made up")
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    assert file_away(folders, _ended(arrival, "processed")).read_bytes() == b"pixels"
 
 
 def test_a_file_named_like_a_reason_is_not_replaced_by_one(folders, arrive):
@@ -232,6 +261,35 @@ def test_a_filed_arrival_is_no_claim_any_more(folders, arrive):
     """What is finished is not found again at start-up."""
     file_away(folders, _ended(arrive("a/x.dcm"), "processed"))
     assert list(claims_in_spool(folders)) == []
+
+
+def test_a_folder_in_the_place_of_a_reason(folders, arrive):
+    """It is no reason: the file gets another name, with its own."""
+    (folders.rejected / "x.dcm.reason.json").mkdir()
+    path = file_away(folders, _ended(arrive("x.dcm"), "rejected"))
+    assert path.with_name(f"{path.name}.reason.json").is_file()
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_folder_or_link_in_the_place_of_an_original(folders, arrive, recorded):
+    """Somebody took the file; what is there now is not it."""
+    arrival = arrive("x.dcm")
+    ended = _ended(arrival, "processed")
+    path = file_away(folders, ended)
+    original = _filed_before(folders, ended, path) if recorded else ended
+    path.rename(folders.home / "elsewhere")
+    path.symlink_to(folders.home / "elsewhere")
+    assert find_original(folders, original) is None
+    path.unlink()
+    path.mkdir()
+    assert find_original(folders, original) is None
+
+
+def test_of_two_files_with_the_same_bytes_each_is_found(folders, arrive):
+    """By the arrival id in front of the name, while the database does not know where they are."""
+    first, again = (_ended(arrive("x.dcm"), "processed") for _ in range(2))
+    paths = [file_away(folders, ended) for ended in (first, again)]
+    assert [find_original(folders, ended) for ended in (first, again)] == paths
 
 
 class TestAfterAnotherAnswer:
