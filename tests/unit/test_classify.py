@@ -95,7 +95,7 @@ def gate_of(bias, **limits):
 OPEN_GATE = gate_of([0.0] * len(PictureKind))
 
 
-def ensemble_of(networks, gate=OPEN_GATE, **facts):
+def ensemble_of(networks, gate=OPEN_GATE, /, **facts):
     """Return an ensemble of doubles."""
     own = {"members": make_manifest().members[: len(networks)], "temperature": 1.0, "disagreement_limit": 1.0}
     manifest = make_manifest(**(own | facts))
@@ -288,6 +288,13 @@ def test_batches_are_bounded():
     assert flat.dtype == np.float64
 
 
+@pytest.mark.parametrize(("given", "together"), [(1, 1), (3, 3), (20, 16)])
+def test_each_answer_tells_how_many_images_its_pass_had(given, together):
+    """The answer is computed again in as many: the last bits may depend on it."""
+    answers = fixed_ensemble(UNIFORM).answer(model_inputs(given))
+    assert [images for _, images in answers] == [together] * given
+
+
 def test_images_are_put_where_the_pass_wants_them():
     """A pass that is placed gets its images in its precision."""
     (given,) = placed(lambda images: (images,), CPU, torch.bfloat16)(torch.ones(2, 1, 3, 3))
@@ -472,6 +479,12 @@ def test_probabilities_that_are_no_numbers_are_no_answer():
         fixed_ensemble((math.nan, 0.0, 0.0, 0.0)).predict(model_inputs(1))
 
 
+def test_features_that_are_no_numbers_are_no_answer():
+    """Nor does the gate judge a picture by them."""
+    with pytest.raises(FloatingPointError, match="no finite numbers"):
+        ensemble_of([Fixed(UNIFORM)]).predict([image_of(np.full((32, 32), np.nan))])
+
+
 INVERTED = [0.0, 8.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]  #: logits of a picture that the gate takes for inverted
 
 
@@ -490,6 +503,13 @@ def test_flagged_by_the_gate():
     (answer,) = ensemble.predict(model_inputs(1))
     assert isinstance(answer, Prediction)
     assert answer.warnings == (ImageWarning.SUSPECT_POLARITY,)
+
+
+def test_the_gate_looks_at_the_features_of_its_own_member():
+    """Not at those of the first, of which none are asked for here."""
+    facts = make_manifest().gate.model_copy(update={"architecture": "resnet50"})
+    ensemble = ensemble_of([Fixed(UNIFORM), Fixed(UNIFORM)], gate_of(INVERTED, refuse_above=2.0), gate=facts)
+    assert [type(answer) for answer in ensemble.predict(model_inputs(2))] == [Rejection, Rejection]
 
 
 def test_passed_by_the_gate():
