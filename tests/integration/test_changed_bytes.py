@@ -1,5 +1,6 @@
 """Files that a sender goes on writing after we have hashed them: where the kernel does not tell, only the bytes do."""
 
+import datetime as dt
 import hashlib
 import threading
 from contextlib import closing
@@ -18,9 +19,11 @@ from xray_batch.revisions import open_database
 from xray_batch.service import Service, Vitals
 from xray_batch.service import leases as leases_module
 from xray_batch.settings import Settings
-from xray_batch.store import Store
+from xray_batch.store import PruneSelection, Store
 
 MODEL = make_model()
+NEWER = make_model("2.0.0")
+HOUR = dt.timedelta(hours=1)
 
 
 class TestRebind:
@@ -63,6 +66,25 @@ class TestRebind:
         leases = store.lease(limit=9, lease_seconds=60)
         store.finish([(each, make_analysed()) for each in leases], MODEL)
         assert store.accounting() == Accounting(arrivals=2, results=2, rejected=0, duplicates=0, pending=0, lost=0)
+
+    def test_old_bytes_go_to_the_oldest_original_that_is_left(self, store):
+        """Not to one that was pruned, or that `process` saw elsewhere; with fresh attempts, from where it was filed."""
+        pruned, elsewhere = (make_arrival("before", minute=minute) for minute in (-2, -1))
+        store.add_arrivals([pruned], NEWER)
+        store.finish([(lease, make_analysed()) for lease in store.lease(limit=1, lease_seconds=60)], NEWER)
+        store.mark_filed({pruned.arrival_id: "processed/pruned.dcm"})
+        (original,) = store.prunable(PruneSelection(filed_before=store.now() + HOUR, folders=("processed",)), 9)
+        store.begin_pruning([original])
+        store.record_duplicates([elsewhere])
+        changed, lease = self.take(store)
+        heir, later = (make_arrival("before", minute=minute) for minute in (1, 2))
+        store.add_arrivals([later, heir], MODEL)
+        store.mark_filed({each.arrival_id: f"duplicates/{each.arrival_id}.dcm" for each in (heir, later)})
+        store.rebind(lease, changed, MODEL)
+        leases = {each.content_sha256: each for each in store.lease(limit=9, lease_seconds=60)}
+        inherited = leases[lease.content_sha256]
+        assert (inherited.held_by, inherited.attempts) == (heir.arrival_id, 1)
+        assert inherited.filed_path == f"duplicates/{heir.arrival_id}.dcm"
 
     def test_new_bytes_that_are_answered_make_a_duplicate(self, store):
         """Bytes with an answer get no second one."""

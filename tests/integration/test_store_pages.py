@@ -97,6 +97,7 @@ def test_all_rows_in_any_order(films, order, monkeypatch):
     monkeypatch.setattr(pages, "PAGE_ROWS", 2)
     rows = list(films.results(ResultQuery(order=order)))
     assert [row["content_sha256"] for row in rows] == [sha256_of(content) for content in ORDERED[order]]
+    assert list(films.results(ResultQuery(order=order, limit=6))) == rows[:6]
 
 
 @pytest.mark.parametrize("order", ResultOrder)
@@ -167,6 +168,7 @@ def test_counting_ends(films):
     """Where there are more results than shall be counted, the count says so; exactly as many is not more."""
     assert films.page(ResultQuery(view_position="PA"), 1, most=4).counts.is_complete is False
     assert films.page(ResultQuery(view_position="PA"), 1, most=5).counts.is_complete is True
+    assert films.page(ResultQuery(), 1, most=4).counts.is_complete is True  # all, from an index alone
 
 
 def test_key_of_a_result_that_is_gone(films):

@@ -5,7 +5,7 @@ import datetime as dt
 
 import pytest
 import sqlalchemy as sa
-from store_records import START, make_analysed, make_arrival, make_model, make_rejected
+from store_records import START, make_analysed, make_arrival, make_model, make_rejected, sha256_of
 
 from xray_batch.errors import ReasonCode
 from xray_batch.records import Accounting, Disposition, Outcome
@@ -14,6 +14,7 @@ from xray_batch.store import requeue as requeueing
 
 MODEL = make_model()
 NEWER = make_model("2.0.0")
+OTHER = dataclasses.replace(MODEL, preprocess_sha256=sha256_of("other"))
 
 
 def file_away(store):
@@ -65,6 +66,38 @@ class TestRequeue:
         (lease,) = store.lease(limit=5, lease_seconds=60)
         assert (lease.held_by, lease.attempts) == (arrival.arrival_id, 1)
         assert lease.filed_path == f"rejected/{arrival.arrival_id}.dcm"
+
+    def test_the_header_is_that_of_the_last_answer(self, store):
+        """A newer version may read more of the same bytes."""
+        answer(store, finished=make_analysed(patient_id="P1"))
+        requeue(store)
+        store.finish(
+            [(lease, make_analysed(patient_id="P2")) for lease in store.lease(limit=1, lease_seconds=60)], MODEL
+        )
+        assert [row["patient_id"] for row in store.results()] == ["P2"]
+
+    def test_an_original_that_is_pruned_meanwhile(self, store):
+        """Nothing is queued whose bytes are gone by then."""
+        answer(store)
+        (found,) = store.stored_answers(store.select_answers(AnswerSelection()))
+        (original,) = found.originals
+        store.begin_pruning([Prunable(**dataclasses.asdict(original), size=7)])
+        assert store.requeue([(found, original.arrival_id)]) == set()
+        assert store.queue_status().queued == 0
+
+    def test_other_answers_move_no_original(self, store):
+        """What was filed stays where it is: when it arrives again for another model, and when `process` answers it."""
+        answer(store)
+        again = make_arrival()
+        store.add_arrivals([again], NEWER)
+        store.finish([(lease, make_rejected()) for lease in store.lease(limit=1, lease_seconds=60)], NEWER)
+        assert [entry.arrival_id for entry in store.unfiled(9)] == [again.arrival_id]
+        file_away(store)
+        requeue(store)
+        store.finish([(lease, make_rejected()) for lease in store.lease(limit=1, lease_seconds=60)], NEWER)
+        file_away(store)
+        store.record_in_place([(make_arrival(), make_analysed())], OTHER)
+        assert store.unfiled(9) == []
 
     def test_the_next_answer_replaces_the_stored_one(self, store, engine):
         """The row keeps its number and has the new answer only; the events keep what it was."""
