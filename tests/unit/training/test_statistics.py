@@ -133,6 +133,12 @@ def test_probabilities_that_are_too_low():
     assert turned.of(turned.unweighted) < -0.05
 
 
+def test_probabilities_that_are_far_too_low():
+    """A shift from one in a million to nine in ten is found, too, though the curve is flat where the search begins."""
+    _, in_the_large = recalibration(np.arange(10) < 9, np.full(10, 1e-6))
+    assert in_the_large.of(np.ones(10)) == pytest.approx(math.log(9) + math.log(1e6), abs=1e-4)
+
+
 def test_recalibration_of_true_probabilities():
     """Probabilities that are right have slope 1 and intercept 0; twice the log odds have slope 1/2."""
     log_odds = np.linspace(-3, 3, 61)
@@ -190,6 +196,7 @@ def test_predictive_values():
     ppv, npv = predictive_values(sensitivity, specificity, 0.2)
     assert ppv.of(np.ones(200)) == pytest.approx(18 / 34)
     assert npv.of(np.ones(200)) == pytest.approx(64 / 66)
+    assert ppv.films.all()  # it is about those of both shares
 
 
 def test_log_loss_is_bounded():
@@ -204,3 +211,5 @@ def test_a_sample_without_both_classes_has_no_area(films):
     positive, probability, _ = films
     assert math.isnan(area_under_roc(positive, probability, EVERYTHING).of(positive.astype(np.float64)))
     assert math.isnan(average_precision(positive, probability, EVERYTHING).of((~positive).astype(np.float64)))
+    needs = area_under_roc(positive, probability, films=positive).needs
+    assert [bool(kind.any()) for kind in needs.values()] == [True, False]
