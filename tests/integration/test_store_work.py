@@ -56,6 +56,15 @@ class TestAddArrivals:
             "duplicate",
         ]
 
+    @pytest.mark.parametrize("other", [NEWER, replace(MODEL, preprocess_sha256=sha256_of("other"))])
+    def test_same_content_in_one_call_for_another_model(self, store, other):
+        """What another model answered, or this one with other preprocessing, is work once more, and once only."""
+        _, lease = take(store)
+        store.finish([(lease, make_analysed())], MODEL)
+        arrivals = [make_arrival() for _ in range(2)]
+        dispositions = store.add_arrivals(arrivals, other)
+        assert [dispositions[arrival.arrival_id].value for arrival in arrivals] == ["work", "duplicate"]
+
     def test_same_arrival_twice_in_one_call(self, store):
         """One arrival given twice is one row."""
         arrival = make_arrival()
