@@ -44,6 +44,16 @@ def test_threads_that_wait_leave_the_cores_to_others(variables, policy):
     assert f"OMP_WAIT_POLICY = '{policy}'" in done.err
 
 
+def test_standard_streams_that_are_closed_end_nothing(tmp_path):
+    """The command does its work, and no socket or file gets their numbers."""
+    command = f"{sys.executable} -m xray_batch db upgrade --database-url sqlite:///{tmp_path}/x.sqlite3 <&- 2>&-"
+    assert subprocess.run(["sh", "-c", command], check=False).returncode == 0
+    listing = "import os, sys; from xray_batch.cli import _open_closed_streams; _open_closed_streams()"
+    listing += "; print([os.readlink(f'/proc/self/fd/{number}') for number in (0, 2)], sys.stdin, sys.stderr)"
+    done = subprocess.run(["sh", "-c", f'{sys.executable} -c "{listing}" <&- 2>&-'], capture_output=True, text=True)
+    assert done.stdout.startswith("['/dev/null', '/dev/null'] <_io.TextIOWrapper"), done
+
+
 def test_wrong_usage_is_exit_2(tmp_path):
     """An unknown option is wrong usage."""
     assert run_command("results", "--home", tmp_path, "--colour", "blue").code == 2

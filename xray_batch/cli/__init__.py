@@ -91,6 +91,7 @@ app.add_typer(database.app, name="db")
 
 def main() -> None:
     """Run a command; an error that is no bug of ours is one sentence, never a traceback."""
+    _open_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Names and identifiers are of any language: programs are given UTF-8, and no locale ends a command.
         sys.stdout.reconfigure(encoding=None if sys.stdout.isatty() else "utf-8", errors="backslashreplace")
@@ -107,3 +108,14 @@ def main() -> None:
     except OSError as error:
         sys.stderr.write(f"xray-batch: {error.filename or 'the system'}: {error.strerror}\n")
         sys.exit(EXIT_PROBLEM)
+
+
+def _open_closed_streams() -> None:
+    """Open the null device in place of each standard stream that is closed.
+
+    Else what is opened next, a socket of the database among it, gets that number, and all that libraries print.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:  # those before it are open by now: it is the lowest free number
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r"))
