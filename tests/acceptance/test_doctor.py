@@ -13,6 +13,7 @@ from xray_batch.cli.doctor import database, folders, machine, service
 from xray_batch.cli.doctor.check import Level
 from xray_batch.intake import Folders, InboxWatcher, WatchMode, disk
 from xray_batch.intake import probe as probe_module
+from xray_batch.pipeline.service_state import write_service_state
 from xray_batch.revisions import upgrade_database
 from xray_batch.settings import Settings
 
@@ -58,6 +59,14 @@ def test_a_missing_folder_is_a_note(settings):
     level, text = folders.folders(settings)
     assert (level, "spool" in text) == (Level.NOTE, True)
     assert folders.rename(settings)[0] is Level.NOTE
+
+
+def test_a_folder_that_a_running_service_misses_is_a_problem(settings):
+    """It is made at a start alone: what is missing may be a mount that went away."""
+    write_service_state(Folders(settings.home).service_state, watch_mode="polling")
+    (settings.home / "spool").rmdir()
+    level, text = folders.folders(settings)
+    assert (level, "spool" in text) == (Level.PROBLEM, True)
 
 
 def test_folders_that_the_service_cannot_make_are_a_problem(settings, tmp_path):

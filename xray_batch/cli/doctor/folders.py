@@ -23,7 +23,9 @@ def _private(home: Path) -> list[Path]:
 
 def folders(settings: Settings) -> tuple[Level, str]:
     """Look whether the folders are there, can be written and are on one file system."""
+    from xray_batch.intake import Folders
     from xray_batch.mounts import is_network
+    from xray_batch.pipeline.service_state import read_service_state
 
     home = settings.home.absolute()
     places = _private(home)
@@ -39,6 +41,8 @@ def folders(settings: Settings) -> tuple[Level, str]:
         parent = next(folder for folder in (home, *home.parents) if folder.exists())
         if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
             return Level.PROBLEM, f"{home} has no {', '.join(missing)}, and this user can make nothing in {parent}"
+        if read_service_state(Folders(home)) is not None:  # what is mounted elsewhere must not be made here
+            return Level.PROBLEM, f"{home} has no {', '.join(missing)}: what is missing is made at the next start alone"
         return Level.NOTE, f"{home} has no {', '.join(missing)} yet: the service makes what is missing"
     if is_network(home):
         return Level.NOTE, f"{home} is on a network file system: it is scanned only, and files settle for longer"
