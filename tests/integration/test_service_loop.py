@@ -12,7 +12,7 @@ import pytest
 from installed_command import files_below
 from store_records import make_analysed, make_model, make_rejected
 
-from xray_batch.errors import DatabaseUnavailableError, ServiceFailedError
+from xray_batch.errors import DatabaseUnavailableError, DecoderDiedError, ServiceFailedError
 from xray_batch.intake import Folders
 from xray_batch.logs import configure_logs
 from xray_batch.pipeline.engine import Answered, Failure
@@ -96,6 +96,31 @@ def test_a_transient_failure_is_never_held_against_the_file(home):
     rows = run_until_idle(home, pipeline)
     assert pipeline.tries["b.png"] == 11
     assert rows["b.png"]["outcome"] == "pneumonia"
+
+
+def test_decode_workers_that_cannot_be_started_are_told(home, monkeypatch):
+    """The service is not ready, whatever else can be used, until there is an answer again."""
+    monkeypatch.setattr(service_module, "_BACK_OFF_SECONDS", 0.0)
+    vitals, seen = Vitals(), []
+
+    class Broken(ScriptedPipeline):
+        """Can start no worker for two turns."""
+
+        def run(self, jobs):
+            seen.append(vitals.health.checks["decoders"])
+            if len(seen) < 3:
+                next(iter(jobs))
+                raise DecoderDiedError("decode workers cannot be used")
+            yield from super().run(jobs)
+            service.stop()
+
+    settings = Settings(home=home.home, settle_seconds=0, scan_seconds=0.1)
+    with closing(Store(open_database(settings.resolved_database_url))) as store:
+        service = Service(home, Broken({}), store, settings, vitals)
+        service.run()
+        assert store.accounting().results == 3
+    assert seen == [True, False, False]
+    assert vitals.health.checks["decoders"]
 
 
 def test_a_file_that_ends_every_decoder_is_given_up(home):
@@ -530,6 +555,34 @@ def test_the_model_is_registered_again_after_an_outage(home):
         service = Service(home, ScriptedPipeline({}), store, settings, Vitals())
         service.run()
     assert len(registered) == 2
+
+
+def test_a_folder_that_is_gone_is_told(home, monkeypatch):
+    """Nothing can be taken in without the spool: the service is not ready, and is again when the folder is back."""
+    monkeypatch.setattr(service_module, "_BACK_OFF_SECONDS", 0.0)
+    vitals, seen = Vitals(), []
+
+    class Watching(Store):
+        """Looks how the service says it is, as each turn begins."""
+
+        def register_model(self, model):
+            super().register_model(model)
+            seen.append(vitals.health.checks["disk"])
+            if len(seen) == 3:
+                home.spool.mkdir()
+
+        def queue_status(self):
+            if seen and len(seen) == 3:
+                service.stop()
+            return super().queue_status()
+
+    home.spool.rmdir()
+    settings = Settings(home=home.home, settle_seconds=0, scan_seconds=0.1)
+    with closing(Watching(open_database(settings.resolved_database_url))) as store:
+        service = Service(home, ScriptedPipeline({}), store, settings, vitals)
+        service.run()
+    assert seen == [False, False, False]
+    assert vitals.health.checks["disk"]
 
 
 def test_a_requeued_content_whose_original_vanished_keeps_its_answer(home):

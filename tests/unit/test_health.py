@@ -51,12 +51,12 @@ def test_live_is_who_beats(tmp_path, health, clock):
 def test_ready_is_who_has_all_it_needs(tmp_path, health, clock):
     """Each thing that is missing is named; so is a loop that has stopped."""
     with served("unix", tmp_path, health):
-        health.report(database=True, disk=True, inbox=True, model=True)
+        health.report(database=True, disk=True, inbox=True, model=True, decoders=True)
         assert get(UnixConnection(tmp_path), "/readyz")[0] == 200
         health.report(disk=False)
         status, text = get(UnixConnection(tmp_path), "/readyz")
         assert status == 503
-        assert text.splitlines() == ["database: ok", "disk: not usable", "inbox: ok", "model: ok"]
+        assert text.splitlines() == ["database: ok", "disk: not usable", "inbox: ok", "model: ok", "decoders: ok"]
         health.report(disk=True)
         clock.now += LIVE_SECONDS
         assert get(UnixConnection(tmp_path), "/readyz")[0] == 503

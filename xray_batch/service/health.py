@@ -48,7 +48,7 @@ class Health:
         self._clock = clock
         self._lock = threading.Lock()
         self._beat_at = clock()
-        self._checks: dict[str, bool] = dict.fromkeys(("database", "disk", "inbox", "model"), False)
+        self._checks: dict[str, bool] = dict.fromkeys(("database", "disk", "inbox", "model", "decoders"), False)
 
     def beat(self) -> None:
         """Say that the loop gets on."""
@@ -56,7 +56,7 @@ class Health:
             self._beat_at = self._clock()
 
     def report(self, **checks: bool) -> None:
-        """Say how some of `database`, `disk`, `inbox` and `model` are: usable or not."""
+        """Say how some of `database`, `disk`, `inbox`, `model` and `decoders` are: usable or not."""
         with self._lock:
             self._checks |= checks
 

@@ -6,14 +6,14 @@ import time
 from contextlib import suppress
 from typing import Final
 
-from xray_batch.errors import DatabaseUnavailableError, FoldersHangError, TransientError
+from xray_batch.errors import DatabaseUnavailableError, DecoderDiedError, FoldersHangError, TransientError
 from xray_batch.intake import Folders, InboxWatcher, WatchMode
 from xray_batch.logs import get_logger
+from xray_batch.pipeline.engine import is_given_up
 from xray_batch.pipeline.service_state import write_service_state
 from xray_batch.records import Finished
 from xray_batch.service.breaker import CircuitBreaker
 from xray_batch.service.disk_thread import DiskThread
-from xray_batch.service.faults import DISK_ERRNOS
 from xray_batch.service.health import Vitals
 from xray_batch.service.host import Watchdog
 from xray_batch.service.intake import Intake
@@ -60,7 +60,7 @@ class Reporting:
         """Say which model is loaded, and on what."""
         self._model = {"device": device, "model_id": model_id}
         self._metrics.model.labels(model_id, model_sha256).set(1)
-        self._health.report(model=True)
+        self._health.report(model=True, decoders=True)
 
     def stop(self) -> None:
         """Leave nothing that a dead service would seem to say."""
@@ -82,10 +82,12 @@ class Reporting:
         with suppress(OSError, FoldersHangError):
             self._intake.look_for_room()
         has_database = not isinstance(error, DatabaseUnavailableError)
-        has_disk = isinstance(error, TransientError) or error.errno not in DISK_ERRNOS
+        has_disk = isinstance(error, TransientError)  # any other is of the folders: full, read-only, gone, broken
         self._report_room()
         self._health.report(database=has_database, disk=has_disk and self._intake.room.for_claims)
         self._metrics.database.set(has_database)
+        if isinstance(error, DecoderDiedError):  # of one file it is the file's matter: here no worker can be started
+            self._health.report(decoders=False)
         self._begin_to_wait()
 
     def folders_hang(self) -> None:
@@ -100,6 +102,8 @@ class Reporting:
 
     def finished(self, result: Finished) -> None:
         """Count a file that has its outcome."""
+        if not is_given_up(result):
+            self._health.report(decoders=True)
         self._metrics.stages.labels("process").observe(result.processing_seconds)
         if result.reason_code is not None:
             self._metrics.rejected.labels(result.reason_code).inc()
