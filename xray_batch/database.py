@@ -8,7 +8,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from xray_batch.errors import (
     ConfigurationError,
@@ -31,6 +31,9 @@ _NO_RIGHTS = (
     "the role of the database URL has not the rights for this: deploy/postgres/roles.sql gives them, run it after every"
     " migration; `db check` and `db upgrade` are for the role that owns the tables"
 )
+
+#: Under which a connection to SQLite keeps what tells its file from another.
+_FILE = "xray_batch_file"
 
 #: Execution option: which BEGIN the SQLite connection sends.
 BEGIN_MODE = "xray_batch_begin"
@@ -191,12 +194,23 @@ def _make_sqlite_engine(url: sa.URL, *, migrating: bool) -> sa.Engine:
         connect_args={"timeout": SQLITE_BUSY_SECONDS},
     )
 
+    @event.listens_for(engine, "do_connect")
+    def find(*_: object) -> None:
+        if not path.exists():  # SQLite would make an empty one, for all to read
+            raise sqlite3.OperationalError("its file is gone")
+
     @event.listens_for(engine, "connect")
-    def prepare(connection: sqlite3.Connection, _record: object) -> None:
+    def prepare(connection: sqlite3.Connection, record: ConnectionPoolEntry) -> None:
+        record.info[_FILE] = _identity(path)
         connection.isolation_level = None  # we send BEGIN ourselves, below
         connection.execute("PRAGMA synchronous = FULL")  # less may forget committed work at power loss
         # A migration that rebuilds a table drops the old one: its rows must not count as deleted.
         connection.execute(f"PRAGMA foreign_keys = {'OFF' if migrating else 'ON'}")
+
+    @event.listens_for(engine, "checkout")
+    def compare(_connection: sqlite3.Connection, record: ConnectionPoolEntry, _proxy: object) -> None:
+        if record.info[_FILE] != _identity(path):  # this ends the connection, the next one is to what is there now
+            raise sqlite3.OperationalError("its file was moved or replaced")
 
     @event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
@@ -204,6 +218,15 @@ def _make_sqlite_engine(url: sa.URL, *, migrating: bool) -> sa.Engine:
         connection.exec_driver_sql(f"BEGIN {mode}")
 
     return engine
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Tell a file from another that takes its place."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def check_file(url: str) -> None:

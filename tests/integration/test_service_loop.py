@@ -557,6 +557,43 @@ def test_the_model_is_registered_again_after_an_outage(home):
     assert len(registered) == 2
 
 
+def test_a_database_that_another_takes_the_place_of_is_told_of_the_spool(home, monkeypatch):
+    """A backup of before is put in place of the file: films in hand, which it knows nothing of, are answered in it."""
+    monkeypatch.setattr(service_module, "_BACK_OFF_SECONDS", 0.0)
+    database = home.home / "results.sqlite3"
+    open_database(f"sqlite:///{database}").dispose()
+    backup = shutil.copyfile(database, home.home / "backup")
+    turns = itertools.count()
+
+    class Restored(Store):
+        """Gets another file in the midst of the first work, and some turns after that."""
+
+        def retry_later(self, lease, delay, *, counted):
+            super().retry_later(lease, delay, counted=counted)
+            if pipeline.tries.total() == 3:
+                backup.rename(database)
+
+        def register_model(self, model):
+            self.turn()
+            super().register_model(model)
+
+        def queue_status(self):
+            self.turn()
+            return super().queue_status()
+
+        def turn(self):
+            if next(turns) == 20:
+                service.stop()
+
+    pipeline = ScriptedPipeline({name: [LATER, make_analysed()] for name in ("a.png", "b.png", "c.png")})
+    settings = Settings(home=home.home, settle_seconds=0, scan_seconds=0.1)
+    with closing(Restored(open_database(settings.resolved_database_url))) as store:
+        service = Service(home, pipeline, store, settings, Vitals())
+        service.run()
+        assert store.accounting().results == 3
+    assert files_below(home.spool) == []
+
+
 def test_a_folder_that_is_gone_is_told(home, monkeypatch):
     """Nothing can be taken in without the spool: the service is not ready, and is again when the folder is back."""
     monkeypatch.setattr(service_module, "_BACK_OFF_SECONDS", 0.0)

@@ -99,6 +99,7 @@ class Intake:
         self._left_alone: Counter[str] = Counter()
         self._just_claimed: dict[uuid.UUID, bool] = {}  #: by us, and not recorded yet; whether urgent
         self._recorded: dict[uuid.UUID, bool] = {}  #: arrivals in the spool that the database knows; whether urgent
+        self._doubted: dict[uuid.UUID, bool] = {}  #: likewise, to be asked for once more
         self._urgent_came = False
         self._scanned_at = float("-inf")
         self._more = False  #: at the last scan, more could be claimed
@@ -216,8 +217,14 @@ class Intake:
         """Make room: these have left the spool; tell whether there is room again for what was held back."""
         for arrival_id in arrival_ids:
             self._recorded.pop(arrival_id, None)
+            self._doubted.pop(arrival_id, None)
         places = self._places_in_spool()
         return any(places[urgent] >= _REFILL_SHARE * _spool_room(urgent) for urgent in self._held_back)
+
+    def ask_again(self) -> None:
+        """Ask the database anew what it knows: it may be another one, restored or taken over, and know less."""
+        self._doubted |= self._recorded
+        self._recorded.clear()
 
     def urgent_came(self) -> bool:
         """Tell whether anything urgent was recorded since the last call."""
@@ -261,16 +268,15 @@ class Intake:
 
     def _places_in_spool(self) -> dict[bool, int]:
         """Return how many more urgent files the spool may take, and how many others."""
-        taken = Counter((self._recorded | self._just_claimed).values())
+        taken = Counter((self._doubted | self._recorded | self._just_claimed).values())
         return {urgent: max(0, _spool_room(urgent) - taken[urgent]) for urgent in (True, False)}
 
     def _record_claims(self) -> bool:
         """Record one group of what is in the spool and not recorded, urgent first; tell whether there is more."""
         ids = self._disk.do(claim_ids, self._folders)
-        for gone in self._recorded.keys() - ids:  # others may have filed some away
-            del self._recorded[gone]
-        for gone in self._just_claimed.keys() - ids:
-            del self._just_claimed[gone]
+        for taken in (self._recorded, self._doubted, self._just_claimed):
+            for gone in taken.keys() - ids:  # others may have filed some away
+                del taken[gone]
         new = self._disk.do(self._look_into, ids - self._recorded.keys())
         new.sort(key=lambda claimed: not claimed.is_urgent)
         urgent = sum(claimed.is_urgent for claimed in new)

@@ -171,6 +171,7 @@ class Service:
                 self._turn()
             except (TransientError, OSError) as error:
                 self._is_registered = False  # another database may have taken the place of one that was down
+                self._intake.ask_again()
                 self._reporting.interrupted(error)
                 self._log.error("interrupted", why=why(error), retry_seconds=back_off)
                 self._rest(time.monotonic() + back_off, time.sleep)
