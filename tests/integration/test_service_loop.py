@@ -271,6 +271,7 @@ def test_a_huge_drop_is_taken_in_groups(home, monkeypatch):
 def test_a_full_spool_is_filled_again_at_a_quarter(home, monkeypatch):
     """A huge inbox is not looked through for every answer: a scan of it may take as long as many of them."""
     monkeypatch.setattr(intake_module, "_SPOOL_FILES", 40)
+    monkeypatch.setattr(intake_module, "_HASH_SECONDS", 60.0)  # no group is cut short
     scan, scans = intake_module.scan, []
     monkeypatch.setattr(intake_module, "scan", lambda inbox: (scans.append(inbox), scan(inbox))[1])
     drop_more(home, 200)

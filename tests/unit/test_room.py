@@ -12,15 +12,20 @@ GB = 1 << 30
 
 @pytest.fixture
 def disks(monkeypatch):
-    """Replace what the system says of some disks by (size, free) in GiB."""
+    """Replace what the system says of some disks by (size, free) in GiB, and the same in inodes."""
     sizes = {}
-    monkeypatch.setattr(
-        os,
-        "statvfs",
-        lambda folder: SimpleNamespace(
-            f_frsize=4096, f_blocks=sizes[folder][0] * GB // 4096, f_bavail=sizes[folder][1] * GB // 4096
-        ),
-    )
+
+    def statvfs(folder):
+        size, free, inodes, free_inodes = (*sizes[folder], 0, 0)[:4]
+        return SimpleNamespace(
+            f_frsize=4096,
+            f_blocks=size * GB // 4096,
+            f_bavail=free * GB // 4096,
+            f_files=inodes,
+            f_favail=free_inodes,
+        )
+
+    monkeypatch.setattr(os, "statvfs", statvfs)
     return sizes
 
 
@@ -39,6 +44,17 @@ def test_floor(disks, size, free, for_claims, for_work):
     disks["home"] = (size, free)
     room = look_for_room(["home"], 5120)
     assert (room.for_claims, room.for_work) == (for_claims, for_work)
+
+
+@pytest.mark.parametrize(
+    ("inodes", "free", "for_claims"),
+    [(9_000_000, 4096, True), (9_000_000, 4095, False), (1000, 50, True), (0, 0, True)],
+)
+def test_floor_of_inodes(disks, inodes, free, for_claims):
+    """So many files, or 5 % of a small number; some file systems have no number.  Answers need none: work goes on."""
+    disks |= {"home": (1000, 500, inodes, free), "database": (1000, 100)}
+    room = look_for_room(["home", "database"], 5120)
+    assert (room.for_claims, room.for_work) == (for_claims, True)
 
 
 def test_the_fullest_disk_counts(disks):

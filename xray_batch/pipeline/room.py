@@ -12,6 +12,10 @@ from xray_batch.settings import Settings
 #: Of a small disk the floor is this share: 5 GB of a disk that has 20 would be a quarter.
 _SHARE_AT_MOST: Final = 0.05
 
+#: File systems that have a number of files once and for all must have room for so many more, or for this share of all:
+#: the folders of a full spool, with those that its files had in the inbox, and the reasons beside what is rejected.
+_INODES_AT_MOST: Final = 4096
+
 #: Below this share of the floor nothing is classified either: the database needs the rest to tell of it.
 _LAST_SHARE: Final = 0.2
 
@@ -22,11 +26,13 @@ class Room:
 
     free_bytes: int
     floor_bytes: int
+    free_inodes: int = 0  #: as the floor, 0 where the file system makes them as they are needed
+    floor_inodes: int = 0
 
     @property
     def for_claims(self) -> bool:
         """Whether files may be taken in."""
-        return self.free_bytes >= self.floor_bytes
+        return self.free_bytes >= self.floor_bytes and self.free_inodes >= self.floor_inodes
 
     @property
     def for_work(self) -> bool:
@@ -46,7 +52,7 @@ def look_for_room(folders: Iterable[Path], floor_mb: int) -> Room:
     Parameters
     ----------
     floor_mb
-        MiB that are to stay free; of a small disk 5 %.
+        MiB that are to stay free; of a small disk 5 %.  Of inodes, where they are numbered, 4096 or 5 % are.
 
     Raises
     ------
@@ -57,5 +63,12 @@ def look_for_room(folders: Iterable[Path], floor_mb: int) -> Room:
     for folder in folders:
         status = os.statvfs(folder)
         floor = min(floor_mb << 20, int(status.f_blocks * status.f_frsize * _SHARE_AT_MOST))
-        rooms.append(Room(free_bytes=status.f_bavail * status.f_frsize, floor_bytes=floor))
-    return min(rooms, key=lambda room: room.free_bytes - room.floor_bytes)
+        rooms.append(
+            Room(
+                free_bytes=status.f_bavail * status.f_frsize,
+                floor_bytes=floor,
+                free_inodes=status.f_favail,
+                floor_inodes=min(_INODES_AT_MOST, int(status.f_files * _SHARE_AT_MOST)),
+            )
+        )
+    return min(rooms, key=lambda room: (room.for_claims, room.free_bytes - room.floor_bytes))

@@ -176,7 +176,13 @@ class Intake:
         if room.for_claims != self.room.for_claims:
             report = self._log.info if room.for_claims else self._log.error
             said = "the disk has room again" if room.for_claims else "the disk is nearly full: nothing is taken in"
-            report(said, free_mb=room.free_bytes >> 20, floor_mb=room.floor_bytes >> 20)
+            report(
+                said,
+                free_mb=room.free_bytes >> 20,
+                floor_mb=room.floor_bytes >> 20,
+                free_inodes=room.free_inodes,
+                floor_inodes=room.floor_inodes,
+            )
         self.room = room
         return room.for_claims
 

@@ -61,6 +61,8 @@ def disk(settings: Settings) -> tuple[Level, str]:
 
     room = look_for_room([_existing(place) for place in disks_of(settings)], settings.disk_floor_mb)
     text = f"{room.free_bytes / (1 << 30):.1f} GiB free, the floor is {room.floor_bytes / (1 << 30):.1f} GiB"
+    if room.free_inodes < room.floor_inodes:
+        text += f", {room.free_inodes} inodes free, the floor is {room.floor_inodes}"
     return (Level.OK, text) if room.for_claims else (Level.PROBLEM, f"{text}: nothing is taken in")
 
 
