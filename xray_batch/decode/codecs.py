@@ -186,11 +186,13 @@ MAY_BE_LOSSY: Final = LOSSY_TRANSFER_SYNTAXES | {uid.JPEG2000, uid.HTJ2K, JPEG_X
 UNDOES_COLOR_TRANSFORM: Final = frozenset(
     {
         uid.JPEGBaseline8Bit,
+        uid.JPEGExtended12Bit,
         JPEG_FULL_PROGRESSION,
         JPEG_SPECTRAL_SELECTION,
         uid.JPEG2000Lossless,
         uid.JPEG2000,
         uid.HTJ2KLossless,
+        uid.HTJ2KLosslessRPCL,
         uid.HTJ2K,
         JPEG_XL_LOSSLESS,
         JPEG_XL_RECOMPRESSION,

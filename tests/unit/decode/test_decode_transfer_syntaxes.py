@@ -260,16 +260,31 @@ class TestColorThatIsGray:
         path.write_bytes(planar)
         assert np.array_equal(decode_file(path).pixels, self.GRAY / np.float32(255))
 
-    def test_jpeg_with_chroma(self, tmp_path):
+    @pytest.mark.parametrize("transfer_syntax", [uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit])
+    def test_jpeg_with_chroma(self, transfer_syntax, tmp_path):
         """A color JPEG without colour, as most converters write it, is read by its luminance."""
         path = write_dicom(
             tmp_path / "a.dcm",
             self.RGB,
-            transfer_syntax=uid.JPEGBaseline8Bit,
+            transfer_syntax=transfer_syntax,
             SOPClassUID=uid.SecondaryCaptureImageStorage,
             PhotometricInterpretation="YBR_FULL_422",
         )
         assert np.abs(decode_file(path).pixels - self.GRAY / 255).max() <= 0.025
+
+    @pytest.mark.parametrize(
+        "transfer_syntax", [uid.JPEG2000Lossless, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL], ids=lambda each: each.keyword
+    )
+    def test_reversible_color_transform(self, transfer_syntax, tmp_path):
+        """So is JPEG 2000, whose decoder undoes its own transform."""
+        path = write_dicom(
+            tmp_path / "a.dcm",
+            self.RGB,
+            transfer_syntax=transfer_syntax,
+            SOPClassUID=uid.SecondaryCaptureImageStorage,
+            PhotometricInterpretation="YBR_RCT",
+        )
+        assert np.array_equal(decode_file(path).pixels, self.GRAY / np.float32(255))
 
     def test_real_color(self, tmp_path):
         """Channels that differ are refused when the pixels are seen."""
