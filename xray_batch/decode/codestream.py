@@ -4,6 +4,7 @@ The decoders allocate what these markers ask for and fill in what a truncated st
 so the size is checked here first, and the end of the stream is looked for here.
 """
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,8 +18,16 @@ _STANDALONE: Final = frozenset({0x01, *range(0xD0, 0xD9)})
 #: Start Of Frame: SOF0..SOF15 without DHT, JPG and DAC (T.81 table B.1), and SOF55 of JPEG-LS (T.87 C.1.1).
 _START_OF_FRAME: Final = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
 
+#: Those of progressive pictures, Huffman and arithmetic coding (T.81 table B.1).
+_PROGRESSIVE: Final = frozenset({0xC2, 0xCA})
+
 _START_OF_SCAN: Final = 0xDA
 _END_OF_IMAGE: Final = b"\xff\xd9"
+
+#: What ends the compressed data of a scan: no stuffed byte, no fill byte, no RSTn (T.81 B.1.1.2, B.1.1.5).
+_AFTER_SCAN: Final = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+
+_COEFFICIENTS: Final = 64  #: of a block
 
 #: Markers and fill bytes before the first scan; an ICC profile may take 255 of them.
 _MOST_SEGMENTS: Final = 4096
@@ -97,6 +106,56 @@ def find_jpeg_end(stream: bytes) -> int:
         ReasonCode.TRUNCATED,
         "The JPEG stream ends before its End Of Image marker; a complete one is accepted.",
     )
+
+
+def is_progressive(stream: bytes) -> bool:
+    """Return whether a JPEG stream gives its picture in scans of growing detail (T.81 annex G)."""
+    return any(marker in _PROGRESSIVE for marker, _ in _jpeg_segments(stream))
+
+
+def check_all_scans(stream: bytes) -> None:
+    """Refuse a progressive JPEG stream that ends before its picture has all of its detail.
+
+    The scans of each component shall have brought every coefficient down to its last bit; encoders send no less.
+
+    Raises
+    ------
+    RejectedInputError
+        TRUNCATED.
+    """
+    missing: dict[int, set[int]] = {}
+    for components, coefficients, lowest_bit in _jpeg_scans(stream):
+        for component in components:
+            left = missing.setdefault(component, set(range(_COEFFICIENTS)))
+            if lowest_bit == 0:
+                left.difference_update(coefficients)
+    if len(missing) < read_jpeg_size(stream).samples_per_pixel or any(missing.values()):
+        raise RejectedInputError(
+            ReasonCode.TRUNCATED, "The progressive JPEG stream ends before its last scan; a complete one is accepted."
+        )
+
+
+def _jpeg_scans(stream: bytes) -> Iterator[tuple[bytes, range, int]]:
+    """Yield the components of each scan, and which of their coefficients it brings down to which bit (T.81 B.2.3)."""
+    for marker, offset in _jpeg_segments(stream):
+        while marker == _START_OF_SCAN and offset + 3 <= len(stream):
+            count = stream[offset + 2]
+            parameters = stream[offset + 3 : offset + 6 + 2 * count]
+            if len(parameters) == 3 + 2 * count:
+                first, last, bits = parameters[-3:]
+                yield parameters[: 2 * count : 2], range(first, last + 1), bits & 0xF
+            marker, offset = _next_scan(stream, offset)
+
+
+def _next_scan(stream: bytes, offset: int) -> tuple[int, int]:
+    """Return the marker of the next scan or of the end, and what follows it; `offset` is of a length field."""
+    marker = 0
+    while marker != _START_OF_SCAN:
+        found = _AFTER_SCAN.search(stream, offset + int.from_bytes(stream[offset : offset + 2], "big"))
+        if found is None or found[0] == _END_OF_IMAGE:
+            return _END_OF_IMAGE[1], len(stream)
+        marker, offset = found[0][1], found.end()
+    return marker, offset
 
 
 def _jpeg_segments(stream: bytes) -> Iterator[tuple[int, int]]:

@@ -1,6 +1,7 @@
 """PNG and JPEG files: every layout that shows one gray, and none that does not."""
 
 import io
+import re
 import struct
 import zlib
 
@@ -267,6 +268,22 @@ def test_jpeg_with_too_little_before_its_end(mode, tmp_path):
     with pytest.raises(RejectedInputError) as caught:
         decode_file(path)
     assert caught.value.reason_code == ReasonCode.TRUNCATED
+
+
+@pytest.mark.parametrize("restart", [{}, {"restart_marker_rows": 1}], ids=["", "restart"])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_progressive_jpeg_with_too_little_before_its_end(mode, restart, tmp_path):
+    """So is a progressive one, cut between two scans or within one: it would be shown without its detail."""
+    path = write_image(tmp_path / "a.jpg", Image.fromarray(GRAY).convert(mode), progressive=True, **restart)
+    content = path.read_bytes()
+    assert decode_file(path).pixels.shape == GRAY.shape
+    scans = [each.start() for each in re.finditer(rb"\xff\xda", content)]
+    assert len(scans) > 4
+    for cut in (*scans[1:], *range(scans[-1] + 16, len(content) - 8, 8)):
+        path.write_bytes(content[:cut] + b"\xff\xd9")
+        with pytest.raises(RejectedInputError) as caught:
+            decode_file(path)
+        assert caught.value.reason_code == ReasonCode.TRUNCATED
 
 
 @pytest.mark.parametrize(

@@ -272,9 +272,7 @@ class TestColorThatIsGray:
         )
         assert np.abs(decode_file(path).pixels - self.GRAY / 255).max() <= 0.025
 
-    @pytest.mark.parametrize(
-        "transfer_syntax", [uid.JPEG2000Lossless, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL], ids=lambda each: each.keyword
-    )
+    @pytest.mark.parametrize("transfer_syntax", [uid.JPEG2000Lossless, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL])
     def test_reversible_color_transform(self, transfer_syntax, tmp_path):
         """So is JPEG 2000, whose decoder undoes its own transform."""
         path = write_dicom(
