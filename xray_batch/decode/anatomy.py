@@ -24,7 +24,10 @@ _CHEST_WORDS: Final = frozenset(
 
 #: With one of these, a chest word names another projection: bone technique, or a field beyond the lungs.
 _OTHER_WORDS: Final = frozenset(
-    {"SPINE", "RIB", "RIBS", "STERNUM", "CLAVICLE", "SHOULDER", "ABDOMEN", "ABD", "PELVIS", "NECK", "WALL"}
+    {
+        *("SPINE", "VERTEBRA", "VERTEBRAE", "RIB", "RIBS", "STERNUM", "CLAVICLE", "SHOULDER", "ABDOMEN", "ABD"),
+        *("PELVIS", "NECK", "WALL"),
+    }
 )
 
 #: Words of free text that name another part of the body, where no chest word stands beside them.

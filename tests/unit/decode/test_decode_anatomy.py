@@ -35,7 +35,11 @@ def test_chest(part, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "part", ["HAND", "KNEE", "SCHÄDEL", "ABDOMEN", "CHEST WALL", "THORAX ABDOMEN", "RIBS CHEST", "CHESTABDOMEN"]
+    "part",
+    [
+        *("HAND", "KNEE", "SCHÄDEL", "ABDOMEN", "CHEST WALL", "THORAX ABDOMEN", "RIBS CHEST", "CHESTABDOMEN"),
+        *("THORACIC VERTEBRA", "THORACIC_VERTEBRAE"),
+    ],
 )
 def test_other_part(part, tmp_path):
     """Another part, and a chest with something beside it, is refused by the value."""
