@@ -176,10 +176,13 @@ class _Elements:
         raise _NoDataSetError
 
     def _enter(self, syntax: str) -> None:
-        """Choose the encoding of the data set: what is deflated, or unknown, is not looked into."""
+        """Choose the encoding of the data set: what is deflated, or unknown, is not looked into.
+
+        Some writers say implicit and have written VRs all the same; decode reads them, too.
+        """
         if not syntax or syntax in REFUSED_DEFLATED or syntax == uid.DeflatedExplicitVRLittleEndian:
             raise _NoDataSetError
-        self._is_implicit_vr = syntax == uid.ImplicitVRLittleEndian
+        self._is_implicit_vr = syntax == uid.ImplicitVRLittleEndian and self._read(6)[4:] not in VALUE_REPRESENTATIONS
         self._order = ">" if syntax == uid.ExplicitVRBigEndian else "<"
 
     def _read(self, count: int) -> bytes:

@@ -97,6 +97,14 @@ def test_sequences_of_undefined_length_are_walked_through(is_early):
     assert not is_early(content)
 
 
+def test_vrs_in_what_says_to_be_implicit(is_early, is_whole):
+    """A film with VRs that File Meta Information denies is walked through as decode reads it."""
+    film = bytes(128) + b"DICM" + raw_element(2, 0x10, "UI", b"1.2.840.10008.1.2\0")
+    film += raw_element(0x28, 0x10, "US", b"\x40\x00") + raw_element(0x7FE0, 0x10, "OW", bytes(100))
+    assert is_whole(film)
+    assert is_early(film[:-1])
+
+
 @pytest.mark.parametrize(("number", "vr"), [(0x08, "OF"), (0x09, "OD"), (0x10, "OW")])
 def test_pixels_of_any_kind_end_a_film(number, vr, is_early, is_whole):
     """Float Pixel Data and Double Float Pixel Data are pixels, too: nothing waits for others (PS3.3 C.7.6.24, 25)."""
