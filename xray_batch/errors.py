@@ -30,7 +30,7 @@ class ReasonCode(enum.StrEnum):
     """Why a file was not analysed; stable, stored in `results.reason_code`."""
 
     EMPTY_FILE = "empty_file"  #: The file has no bytes.
-    UNREADABLE_FILE = "unreadable_file"  #: Neither DICOM nor PNG nor JPEG, or damaged beyond reading.
+    UNREADABLE_FILE = "unreadable_file"  #: No DICOM, PNG or JPEG that is read, or damaged beyond reading.
     ZIP_ARCHIVE = "zip_archive"  #: A zip archive: not to be unpacked, or its members are files of their own.
     TRUNCATED = "truncated"  #: The file ends before its content does, or its picture's data do before the picture.
     TOO_LARGE = "too_large"  #: More bytes or pixels than the limits allow.

@@ -15,8 +15,10 @@ from xray_batch.errors import ReasonCode, RejectedInputError
 #: JPEG markers without a length (ITU-T T.81 table B.1): TEM, RSTn, SOI.
 _STANDALONE: Final = frozenset({0x01, *range(0xD0, 0xD9)})
 
-#: Start Of Frame: SOF0..SOF15 without DHT, JPG and DAC (T.81 table B.1), and SOF55 of JPEG-LS (T.87 C.1.1).
-_START_OF_FRAME: Final = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
+_START_OF_FRAME_LS: Final = 0xF7  #: SOF55 of JPEG-LS (T.87 C.1.1)
+
+#: Start Of Frame: SOF0..SOF15 without DHT, JPG and DAC (T.81 table B.1), and that of JPEG-LS.
+_START_OF_FRAME: Final = frozenset({*range(0xC0, 0xD0), _START_OF_FRAME_LS} - {0xC4, 0xC8, 0xCC})
 
 #: Those of progressive pictures, Huffman and arithmetic coding (T.81 table B.1).
 _PROGRESSIVE: Final = frozenset({0xC2, 0xCA})
@@ -69,6 +71,16 @@ def read_jpeg_size(stream: bytes) -> StreamSize:
             precision, rows, columns, samples = struct.unpack_from(">BHHB", stream, offset + 2)
             return StreamSize(rows=rows, columns=columns, samples_per_pixel=samples, precision=precision)
     raise RejectedInputError(ReasonCode.PIXEL_DATA, "The JPEG stream has no frame header.")
+
+
+def find_uncommon_kind(stream: bytes) -> str | None:
+    """Return what a stream that begins as JPEG does is beyond the JPEG of 8 bits, for people; None for that."""
+    for marker, offset in _jpeg_segments(stream):
+        if marker == _START_OF_FRAME_LS:
+            return "is JPEG-LS"
+        if marker in _START_OF_FRAME and stream[offset + 2 : offset + 3] != b"\x08":
+            return f"has {int.from_bytes(stream[offset + 2 : offset + 3], 'big')} bits"
+    return None
 
 
 def check_jpeg_ends(stream: bytes) -> None:

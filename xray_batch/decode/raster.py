@@ -19,7 +19,7 @@ from PIL import ExifTags, Image
 
 from xray_batch.decode.channels import to_single_channel
 from xray_batch.decode.codecs import PILLOW_ERRORS
-from xray_batch.decode.codestream import check_jpeg_ends
+from xray_batch.decode.codestream import check_jpeg_ends, find_uncommon_kind
 from xray_batch.decode.depth import find_used_range
 from xray_batch.decode.identify import PNG_SIGNATURE
 from xray_batch.decode.jpeg_fill import check_not_filled
@@ -83,6 +83,7 @@ class RasterSource(Source):
             _check_png_chunks(content)
         else:
             check_jpeg_ends(content)
+            _check_jpeg_kind(content)
         self._image = self._open(content)
         check_not_too_large(self._image.height, self._image.width)
 
@@ -245,6 +246,22 @@ def _check_png_chunks(content: bytes) -> None:
         if checksum != int.from_bytes(content[end - 4 : end], "big"):
             raise RejectedInputError(ReasonCode.UNREADABLE_FILE, "A chunk of the PNG file does not match its checksum.")
         offset = end
+
+
+def _check_jpeg_kind(content: bytes) -> None:
+    """Refuse the whole and sound JPEG files that Pillow calls damaged: those of more than 8 bits, and JPEG-LS.
+
+    Raises
+    ------
+    RejectedInputError
+        UNREADABLE_FILE.
+    """
+    kind = find_uncommon_kind(content)
+    if kind is not None:
+        raise RejectedInputError(
+            ReasonCode.UNREADABLE_FILE,
+            f"The JPEG file {kind}; accepted: a JPEG file of 8 bits, a PNG file of up to 16, or this picture in DICOM.",
+        )
 
 
 @contextlib.contextmanager

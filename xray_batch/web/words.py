@@ -20,7 +20,7 @@ OUTCOMES: Final[Mapping[str, str]] = {
 #: Why a file was not analysed: "... because".  The README has the same words.
 REASONS: Final[Mapping[str, str]] = {
     ReasonCode.EMPTY_FILE: "it has no bytes",
-    ReasonCode.UNREADABLE_FILE: "it is neither DICOM nor PNG nor JPEG, or damaged beyond reading",
+    ReasonCode.UNREADABLE_FILE: "it is no DICOM, PNG or JPEG that is read, or damaged beyond reading",
     ReasonCode.ZIP_ARCHIVE: "it is a zip archive: refused, or unpacked so that its members have rows of their own",
     ReasonCode.TRUNCATED: "it ends before its content does, or has too few data for its picture",
     ReasonCode.TOO_LARGE: (

@@ -147,6 +147,24 @@ def test_exif_orientation(tmp_path):
     assert np.array_equal(decode_file(turned).pixels, np.rot90(decode_file(plain).pixels, -1))
 
 
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (imagecodecs.jpeg8_encode(RAMP.stored, level=95, bitspersample=12), "12 bits"),
+        (imagecodecs.jpeg8_encode(DEEP, lossless=True, bitspersample=16), "16 bits"),
+        (imagecodecs.jpegls_encode(GRAY), "JPEG-LS"),
+    ],
+    ids=["12 bits", "16 bits", "JPEG-LS"],
+)
+def test_jpeg_of_another_kind(content, kind, tmp_path):
+    """A sound JPEG file that is not read is refused as what it is, not as damaged."""
+    path = tmp_path / "a.jpg"
+    path.write_bytes(content)
+    with pytest.raises(RejectedInputError, match=kind) as caught:
+        open_source(path)
+    assert caught.value.reason_code == ReasonCode.UNREADABLE_FILE
+
+
 def test_cmyk_jpeg(tmp_path):
     """A CMYK JPEG is refused by its header."""
     path = write_image(tmp_path / "a.jpg", Image.fromarray(GRAY).convert("RGB").convert("CMYK"))
