@@ -192,6 +192,11 @@ def read_codestream(file: DicomFile, layout: PixelLayout) -> tuple[bytes, Stream
     codec = CODECS[file.transfer_syntax_uid]
     # Padding to even length may be in the stream's own bytes only after its end marker.
     stream = b"".join(fragments)
+    if sum(fragment[:4] == stream[:4] for fragment in fragments) > 1:
+        # The decoder would show the first of them in silence.
+        raise refusal(
+            ReasonCode.PIXEL_DATA, "PixelData", f"more than one {codec.name} stream", "one, for the one frame"
+        )
     size = codec.read_size(stream)
     _check_size(size, layout, codec.name)
     if codec.check_ends:

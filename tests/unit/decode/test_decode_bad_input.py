@@ -337,11 +337,14 @@ def test_native_pixels_in_compressed_syntax(tmp_path):
     assert refuse(path).reason_code == ReasonCode.PIXEL_DATA
 
 
-def test_two_frames_in_one(tmp_path):
-    """An offset table of two frames contradicts a header of one."""
+@pytest.mark.parametrize("has_offsets", [True, False])
+def test_two_frames_in_one(has_offsets, tmp_path):
+    """Two frames contradict a header of one, with an offset table of two and with an empty one."""
     stream = compress(RAMP.stored, uid.JPEGLSLossless, chest_dataset())
     path = write_dicom(tmp_path / "a.dcm", transfer_syntax=uid.JPEGLSLossless, stream=stream)
-    path.write_bytes(path.read_bytes().replace(encapsulate([stream]), encapsulate([stream, stream])))
+    path.write_bytes(
+        path.read_bytes().replace(encapsulate([stream]), encapsulate([stream, stream], has_bot=has_offsets))
+    )
     assert refuse(path).reason_code == ReasonCode.PIXEL_DATA
 
 
