@@ -204,12 +204,16 @@ def read_jpeg2000_size(stream: bytes) -> StreamSize:
     Raises
     ------
     RejectedInputError
-        PIXEL_DATA, if there is no codestream header.
+        PIXEL_DATA, if there is no codestream header, or no first tile where the image begins (T.800 B.3): OpenJPH may
+        not return from such a stream.
     """
     start = _jpeg2000_start(stream)
     if start < 0 or len(stream) < start + 43:
         raise RejectedInputError(ReasonCode.PIXEL_DATA, "The JPEG 2000 stream has no image size header.")
-    right, bottom, left, top = struct.unpack_from(">4L", stream, start + 8)
+    right, bottom, left, top, *tile = struct.unpack_from(">8L", stream, start + 8)
+    width, height, tile_left, tile_top = tile
+    if not (tile_left <= left < tile_left + width and tile_top <= top < tile_top + height):
+        raise RejectedInputError(ReasonCode.PIXEL_DATA, "The first tile of the JPEG 2000 stream lies beside its image.")
     samples, depth = struct.unpack_from(">HB", stream, start + 40)
     return StreamSize(
         rows=bottom - top,
@@ -252,10 +256,8 @@ def check_jpeg2000_ends(stream: bytes) -> None:
 
 
 def _count_tiles(stream: bytes, start: int) -> int:
-    """Return how many tiles the image is cut into (T.800 B.3); 0 where their size is impossible."""
+    """Return how many tiles the image is cut into (T.800 B.3)."""
     right, bottom, _, _, width, height, left, top = map(int, struct.unpack_from(">8L", stream, start + 8))
-    if not width or not height:
-        return 0
     return -(-(right - left) // width) * -(-(bottom - top) // height)
 
 

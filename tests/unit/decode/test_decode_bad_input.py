@@ -297,6 +297,19 @@ def test_htj2k_error_that_the_decoder_swallows(tmp_path):
     assert "corrupt HTJ2K" in str(error)
 
 
+@pytest.mark.parametrize(
+    "grid", [(90, 72, 0, 32), (90, 72, 1, 0), (0, 72, 0, 0)], ids=["begins below", "begins right", "without width"]
+)
+def test_tiles_beside_the_image(grid, tmp_path):
+    """The first tile holds the first pixel (T.800 B.3); OpenJPH computes for ever on damage such as this."""
+    stream = bytearray(compress(RAMP.stored, uid.HTJ2KLossless, chest_dataset()))
+    struct.pack_into(">4L", stream, stream.index(b"\xff\x51") + 22, *grid)
+    path = write_dicom(tmp_path / "a.dcm", transfer_syntax=uid.HTJ2KLossless, stream=bytes(stream))
+    error = refuse(path)
+    assert error.reason_code == ReasonCode.PIXEL_DATA
+    assert "first tile" in str(error)
+
+
 JPEG_SYNTAXES = [uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1]
 
 
