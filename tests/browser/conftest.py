@@ -110,7 +110,8 @@ class Visitor:
         return self.page.locator(f'.worklist [data-label="{label}"]').all_inner_texts()
 
     def check_width(self) -> None:
-        """Check that the page scrolls down and never sideways."""
+        """Check that the page, with its style sheets, scrolls down and never sideways."""
+        self.page.wait_for_load_state()
         wide = self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wide <= 0, self.page.url
 
