@@ -82,7 +82,7 @@ class Reporting:
         with suppress(OSError, FoldersHangError):
             self._intake.look_for_room()
         has_database = not isinstance(error, DatabaseUnavailableError)
-        has_disk = isinstance(error, TransientError)  # any other: folders full, read-only, gone; no descriptor left to open a file
+        has_disk = isinstance(error, TransientError)  # else folders full, read-only, gone; or no descriptor left
         self._report_room()
         self._health.report(database=has_database, disk=has_disk and self._intake.room.for_claims)
         self._metrics.database.set(has_database)
