@@ -156,6 +156,18 @@ def test_verify_finds_a_changed_file(name, tmp_path):
     assert f"{name} has SHA-256" in done.err
 
 
+def test_verify_finds_a_bundle_for_another_version(tmp_path):
+    """A bundle that no command would take is not called complete."""
+    copy = tmp_path / "copy"
+    shutil.copytree(PACKAGED_BUNDLES / "default", copy, ignore=shutil.ignore_patterns("manifest.json"))
+    manifest = json.loads((PACKAGED_BUNDLES / "default" / "manifest.json").read_text())
+    manifest["input"]["rendering_version"] += 1
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    done = run_command("bundle", "verify", f"{copy}/", "--home", tmp_path)
+    assert done.code == 78
+    assert "this version of xray-batch renders version" in done.err
+
+
 def test_bundle_commands(tmp_path):
     """`list` marks the bundle in use, `show` prints its card, `verify` checks it."""
     assert run_command("bundle", "list", "--home", tmp_path).out.startswith("* default")

@@ -47,8 +47,11 @@ def show(name: Name = None, home: Home = None, config: Config = None, database_u
 
 @app.command()
 def verify(name: Name = None, home: Home = None, config: Config = None, database_url: DatabaseUrl = None) -> None:
-    """Check every fact and every hash of a bundle, and that its weights fit its networks."""
+    """Check every fact and every hash of a bundle, and that its weights fit its networks and this version."""
+    from xray_batch.pipeline.engine import check_fit
+
     bundle = open_bundle(open_settings(home, config, database_url), name)
+    check_fit(bundle)
     bundle.load_networks()
     bundle.load_gate()
     bundle.load_hashes()
