@@ -1,6 +1,8 @@
 """Where model bundles lie, for whoever does not load one: nothing of torch is imported here."""
 
+import errno
 import hashlib
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -39,8 +41,22 @@ def folder_with_manifest(sha256: str, name: str, installed: Path) -> Path | None
     return next((folder for folder in folders if _manifest_sha256(folder) == sha256), None)
 
 
+def read_manifest(folder: Path) -> bytes:
+    """Return the manifest of the bundle in a folder, as it is.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read, or is no regular file: a pipe would be waited for.
+    """
+    path = folder / MANIFEST_NAME
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return path.read_bytes()
+
+
 def _manifest_sha256(folder: Path) -> str | None:
     try:
-        return hashlib.sha256((folder / MANIFEST_NAME).read_bytes()).hexdigest()
+        return hashlib.sha256(read_manifest(folder)).hexdigest()
     except OSError:
         return None

@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -340,6 +341,13 @@ def test_no_manifest(tmp_path):
     with pytest.raises(BundleError, match=r"is not a model bundle: manifest\.json cannot be read \(No such file") as no:
         Bundle(tmp_path)
     assert isinstance(no.value, ConfigurationError)
+
+
+def test_a_manifest_that_is_a_pipe(tmp_path):
+    """It is refused, not waited for."""
+    os.mkfifo(tmp_path / "manifest.json")
+    with pytest.raises(BundleError, match=r"manifest\.json cannot be read \(it is no regular file\)"):
+        Bundle(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["MODEL_CARD.md", "resnet34.safetensors", "resnet50.safetensors"])

@@ -1,6 +1,7 @@
 """Where bundles lie, told without loading one."""
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,13 @@ def test_found_by_its_manifest(tmp_path):
     assert folder_with_manifest(sha256_of(elsewhere), str(elsewhere), tmp_path / "installed") == elsewhere
     assert folder_with_manifest(sha256_of(elsewhere), "default", tmp_path / "installed") is None
     assert folder_with_manifest("0" * 64, "gone", tmp_path / "none") is None
+
+
+def test_a_pipe_in_place_of_a_manifest(tmp_path):
+    """It is passed over, and nobody waits for what comes out of it."""
+    (tmp_path / "odd").mkdir()
+    os.mkfifo(tmp_path / "odd" / MANIFEST_NAME)
+    assert folder_with_manifest("0" * 64, "odd", tmp_path) is None
 
 
 def test_installed_before_packaged(tmp_path):

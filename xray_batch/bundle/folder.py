@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from xray_batch.architectures import feature_count
 from xray_batch.bundle.files import read_classes
 from xray_batch.bundle.manifest import Manifest, MemberFacts
-from xray_batch.bundle_folders import MANIFEST_NAME, MODEL_CARD_NAME, bundle_folders, named_folder
+from xray_batch.bundle_folders import MANIFEST_NAME, MODEL_CARD_NAME, bundle_folders, named_folder, read_manifest
 from xray_batch.errors import BundleError
 from xray_batch.gate import GateLimits, InputGate
 
@@ -41,7 +41,7 @@ class Bundle:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
-            content = (folder / MANIFEST_NAME).read_bytes()
+            content = read_manifest(folder)
         except OSError as error:
             message = f"{folder} is not a model bundle: {MANIFEST_NAME} cannot be read ({error.strerror})"
             raise BundleError(message) from error
