@@ -211,6 +211,8 @@ def test_the_bundle_that_made_it_is_found_when_installed(bundle_folder, tmp_path
     assert find_maker(record(model_sha256=older.sha256), settings).folder == other
     configured = Bundle(bundle_folder)
     assert find_maker(record(model_sha256=configured.sha256), settings).folder == bundle_folder
+    gone = Settings(home=tmp_path, bundle="gone")  # what is configured now has no part in what was answered then
+    assert find_maker(record(model_sha256=older.sha256), gone).folder == other
 
 
 def test_the_bundle_that_made_it_is_absent(bundle_folder, tmp_path):

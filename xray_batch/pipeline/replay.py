@@ -3,14 +3,14 @@
 The original goes through the same pipeline as in service.  No result is written, and no file is moved.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from xray_batch.bundle import Bundle, bundle_folders, find_bundle
+from xray_batch.bundle import Bundle
+from xray_batch.bundle_folders import folder_with_manifest
 from xray_batch.decode import is_zip
-from xray_batch.errors import BundleError, ConfigurationError, ReasonCode, ReplayError
+from xray_batch.errors import ConfigurationError, ReasonCode, ReplayError
 from xray_batch.intake import Folders
 from xray_batch.pipeline.engine import Failure, Job, Pipeline
 from xray_batch.pipeline.originals import find_original
@@ -149,25 +149,14 @@ def find_maker(record: ResultRecord, settings: Settings) -> Bundle:
     ConfigurationError
         If none of them has the manifest; the message says which model is needed.
     """
-    for bundle in _bundles(settings):
-        if bundle.sha256 == record.model_sha256:
-            return bundle
+    folder = folder_with_manifest(record.model_sha256, settings.bundle, Folders(settings.home).bundles)
+    if folder is not None:
+        return Bundle(folder)
     message = (
         f"result {record.result_id} was made by {record.model_id} (manifest SHA-256 {record.model_sha256}), which is "
         "neither the configured bundle nor installed nor packaged; install it, or name its folder with --bundle"
     )
     raise ConfigurationError(message)
-
-
-def _bundles(settings: Settings) -> Iterator[Bundle]:
-    """Yield every bundle at hand that can be read, the configured one first."""
-    installed = Folders(settings.home).bundles
-    yield find_bundle(settings.bundle, installed)
-    for folder in bundle_folders(installed):
-        try:
-            yield Bundle(folder)
-        except BundleError:
-            continue  # not the one that is looked for, or of no use
 
 
 def tolerance(then: Computation | None, now: Computation | None) -> float:
