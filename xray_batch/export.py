@@ -50,6 +50,22 @@ def _flat(value: object) -> object:
     return json.dumps(value) if isinstance(value, dict) else value
 
 
+def load_arrow() -> tuple[ModuleType, ModuleType]:
+    """Return pyarrow, and its module for Parquet files.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ConfigurationError("Parquet needs pyarrow: pip install pyarrow") from error
+    return pyarrow, pyarrow.parquet
+
+
 def write_parquet(rows: Iterable[Row], file: Path | IO[bytes]) -> None:
     """Write a Parquet file to a path or a binary file.
 
@@ -58,11 +74,7 @@ def write_parquet(rows: Iterable[Row], file: Path | IO[bytes]) -> None:
     ConfigurationError
         If pyarrow is not installed.
     """
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise ConfigurationError("Parquet needs pyarrow: pip install pyarrow") from error
+    pa, pq = load_arrow()
     schema = pa.schema([(name, _arrow_type(pa, name)) for name in RESULT_COLUMNS])
     with pq.ParquetWriter(file, schema) as writer:
         for group in _groups(rows):

@@ -3,10 +3,11 @@
 import enum
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 import typer
 from rich.console import Console
@@ -22,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from xray_batch import DISCLAIMER
-from xray_batch.export import Row, write_csv, write_json_lines, write_parquet
+from xray_batch.export import Row, load_arrow, write_csv, write_json_lines, write_parquet
 from xray_batch.records import Outcome
 from xray_batch.visible import visible
 
@@ -32,6 +33,9 @@ _STYLES: Final = {
     Outcome.INDETERMINATE: "yellow",
     Outcome.NOT_ANALYSED: "dim",
 }
+
+#: Rows of one table; of more than these there are several, so that it is printed as it is read.
+_TABLE_ROWS: Final = 1000
 
 
 class Format(enum.StrEnum):
@@ -51,34 +55,57 @@ class ExportFormat(enum.StrEnum):
 
 
 def write_rows(rows: Iterable[Row], form: ExportFormat, output: Path | None) -> None:
-    """Write rows of the view `results` to `output`, or to stdout."""
-    if output:
-        output.touch(mode=0o640)  # results are patient data
+    """Write rows of the view `results` to `output`, or to stdout; no part of a file is left where that fails."""
     if form is ExportFormat.PARQUET:
         if output is None:
             raise typer.BadParameter("a Parquet file needs a name: add --output FILE")
-        write_parquet(rows, output)
+        load_arrow()  # an earlier file is not given up for what cannot be written
+    if output is None:
+        _write_text(rows, form, sys.stdout, Console())
         return
-    if form is ExportFormat.TABLE and output is None:
-        print_table(rows)
-        return
-    stream = output.open("w", newline="", encoding="utf-8") if output else sys.stdout
-    try:
-        if form is ExportFormat.JSON:
-            write_json_lines(rows, stream)
-        elif form is ExportFormat.CSV:
-            write_csv(rows, stream)
+    output.touch(mode=0o640)  # results are patient data
+    with _whole(output):
+        if form is ExportFormat.PARQUET:
+            write_parquet(rows, output)
         else:
-            print_table(rows, Console(file=stream, width=200))
-    finally:
-        if output:
-            stream.close()
+            with output.open("w", newline="", encoding="utf-8") as stream:
+                _write_text(rows, form, stream, Console(file=stream, width=200))
+
+
+@contextmanager
+def _whole(output: Path) -> Iterator[None]:
+    """Remove a file that was not written to its end: it looks like one that has everything."""
+    try:
+        yield
+    except BaseException:
+        if output.is_file():
+            with suppress(OSError):
+                output.resolve().unlink()
+        raise
+
+
+def _write_text(rows: Iterable[Row], form: ExportFormat, stream: TextIO, console: Console) -> None:
+    if form is ExportFormat.JSON:
+        write_json_lines(rows, stream)
+    elif form is ExportFormat.CSV:
+        write_csv(rows, stream)
+    else:
+        print_table(rows, console)
 
 
 def print_table(rows: Iterable[Row], console: Console | None = None) -> None:
     """Print what people look at, one line per file; the other formats have all columns of the view."""
     console = console or Console()
-    table = Table("file", "outcome", "P(pneumonia)", "note", caption=DISCLAIMER, caption_justify="left")
+    source = iter(rows)
+    group = list(islice(source, _TABLE_ROWS))
+    while following := list(islice(source, _TABLE_ROWS)):
+        console.print(_table(group, None))
+        group = following
+    console.print(_table(group, DISCLAIMER))
+
+
+def _table(rows: Sequence[Row], caption: str | None) -> Table:
+    table = Table("file", "outcome", "P(pneumonia)", "note", caption=caption, caption_justify="left")
     table.columns[0].overflow = "fold"
     table.columns[2].justify = "right"
     for row in rows:
@@ -90,7 +117,7 @@ def print_table(rows: Iterable[Row], console: Console | None = None) -> None:
             str(note).replace(",", ", "),
             style=_STYLES[Outcome(str(row["outcome"]))],
         )
-    console.print(table)
+    return table
 
 
 def console_for_tables(width: int) -> Console:
