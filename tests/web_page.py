@@ -61,6 +61,10 @@ class WebPage:
         of_a_form = {"Content-Type": "application/x-www-form-urlencoded", "Sec-Fetch-Site": "same-origin"}
         return self._ask("POST", path, of_a_form | dict(headers or {}), urlencode(fields))
 
+    def put(self, path: str, headers: Mapping[str, str]) -> Answer:
+        """Ask for what no page does."""
+        return self._ask("PUT", path, headers, None)
+
     def _ask(self, method: str, path: str, headers: Mapping[str, str], body: str | None) -> Answer:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_SECONDS)
         try:

@@ -204,6 +204,12 @@ class TestRequeue:
         assert web.post("/requeue", as_user("alice"), **fields).status == 400
         assert web.get("/requeue", as_user("alice"), **fields).status == 400
 
+    def test_another_method_is_told_which_there_are(self, web):
+        """405 names those of the question and of the form (RFC 9110, section 15.5.6)."""
+        refusal = web.put("/requeue", as_user("alice"))
+        assert refusal.status == 405
+        assert set(refusal.headers["allow"].split(", ")) == {"GET", "HEAD", "POST"}
+
     def test_the_way_back_stays_here(self, web):
         """A form cannot send a user to another site."""
         done = web.post("/requeue", as_user("alice"), result="999999", back="https://example.org//evil")

@@ -22,7 +22,7 @@ from xray_batch.web.middleware import Admission, SecurityHeaders, restrain
 from xray_batch.web.models import model_card
 from xray_batch.web.operations import operations
 from xray_batch.web.refused import refused
-from xray_batch.web.requeue import ask_to_requeue, requeue
+from xray_batch.web.requeue import requeue
 from xray_batch.web.site import DEIDENTIFIED_COOKIE, THEME_COOKIE, THEMES, Site, path_here, read_form, render
 from xray_batch.web.study import study
 from xray_batch.web.worklist import export, worklist
@@ -72,8 +72,7 @@ def make_application(site: Site, access: AccessControl) -> Starlette:
             Route("/results/{result_id:result_id}/heat", heat),
             Route("/models/{model_sha256:sha256}", model_card),
             Route("/refused", refused),
-            Route("/requeue", ask_to_requeue),
-            Route("/requeue", requeue, methods=["POST"]),
+            Route("/requeue", requeue, methods=["GET", "POST"]),
             Route("/operations", operations),
             Route("/preferences", _set_preferences, methods=["POST"]),
             Mount("/static", _Static(directory=_STATIC)),

@@ -21,7 +21,7 @@ from xray_batch.web.worklist import read_id, read_parameter
 _START: Final = "/refused"
 
 
-def ask_to_requeue(request: Request) -> Response:
+def _ask(request: Request) -> Response:
     """Ask whether the answers that the URL names, by `result` or `reason`, should be given again."""
     _refuse_others(request)
     selection = _read_selection(request.query_params)
@@ -37,7 +37,9 @@ def ask_to_requeue(request: Request) -> Response:
 
 
 async def requeue(request: Request) -> Response:
-    """Queue the answers that a form names, and go back to the page that the user came from."""
+    """Queue the answers that a form names, and go back to the page that the user came from; without a form, ask."""
+    if request.method != "POST":
+        return await run_in_threadpool(_ask, request)
     _refuse_others(request)
     form = {name: values[0] for name, values in (await read_form(request)).items()}
     selection = _read_selection(form)
