@@ -15,6 +15,7 @@ from xray_batch.export import json_line
 
 if TYPE_CHECKING:
     from xray_batch.bundle import Metric, Proportion
+    from xray_batch.records import Scaling
     from xray_batch.settings import Settings
     from xray_batch.training.bootstrap import Estimate
     from xray_batch.training.calibration import Calibration
@@ -35,6 +36,11 @@ _NO_BETTER: Final = (
     "Against the old calibration the cross-fitted log loss did not fall by more than chance: a temperature and a shift "
     "could not mend the probabilities, there was little to mend, or the films are too few to tell. The thresholds fit "
     "your films; do not read the probabilities as frequencies."
+)
+
+_AT_BOUND: Final = (
+    "The temperature, or the shift, ended at a bound ({:g} to {:g}, {:g} to either side), where no sound calibration "
+    "ends: labels are mixed up, or the films are too few or of another kind. Do not use this bundle before you know."
 )
 
 _NOT_CHECKED: Final = (
@@ -173,11 +179,14 @@ def _rows(done: "Recalibrated") -> "Iterator[tuple[str, ...]]":
     yield ("change of the log loss", "", "", f"{change.value:+.3f} ({change.low:+.3f} to {change.high:+.3f})")
 
 
-def note(log_loss_change: "Estimate", *, knows_its_training: bool) -> str:
+def note(log_loss_change: "Estimate", scaling: "Scaling", *, knows_its_training: bool) -> str:
     """Say how the figures are to be read, what did not get better, and what cannot be checked or told."""
     from xray_batch.drift import least_results
+    from xray_batch.training.metrics import LARGEST_SHIFT, TEMPERATURES, is_at_bound
 
     said = [_HONESTY]
+    if is_at_bound(scaling):
+        said.append(_AT_BOUND.format(*TEMPERATURES, LARGEST_SHIFT))
     if log_loss_change.high >= 0:
         said.append(_NO_BETTER)
     if not knows_its_training:
@@ -188,7 +197,8 @@ def note(log_loss_change: "Estimate", *, knows_its_training: bool) -> str:
 
 
 def _note(done: "Recalibrated") -> str:
-    return note(done.log_loss_change, knows_its_training=done.bundle.manifest.training.hashes is not None)
+    knows = done.bundle.manifest.training.hashes is not None
+    return note(done.log_loss_change, done.after.scaling, knows_its_training=knows)
 
 
 def _share(share: "Proportion | Metric") -> str:

@@ -16,8 +16,14 @@ from xray_batch.training import bootstrap, statistics
 #: Sensitivity and specificity that the outer operating points are chosen for.
 OUTER_TARGET: Final = 0.98
 
-#: Largest shift of the log odds of pneumonia: nobody's films are as different as that.
-_LARGEST_SHIFT: Final = 5.0
+#: Least and largest temperature that is tried.
+TEMPERATURES: Final = (0.2, 5.0)
+
+#: Largest shift of the log odds of pneumonia, to either side: nobody's films are as different as that.
+LARGEST_SHIFT: Final = 5.0
+
+#: So close to a bound a fit has ended at it: the logarithms of temperatures are what is bounded.
+_AT_BOUND: Final = 1e-6
 
 
 def auroc(
@@ -128,8 +134,14 @@ def fit_scaling(
         normal = pool(members, scaling(parameters), classes)[:, classes.index(Finding.NORMAL)]
         return float(-np.log(np.maximum(np.where(positive, 1 - normal, normal), 1e-12)).mean())
 
-    bounds = [(np.log(0.2), np.log(5.0)), (-_LARGEST_SHIFT, _LARGEST_SHIFT)]
+    bounds = [(np.log(TEMPERATURES[0]), np.log(TEMPERATURES[1])), (-LARGEST_SHIFT, LARGEST_SHIFT)]
     return scaling(minimize(negative_log_likelihood, np.zeros(2), method="L-BFGS-B", bounds=bounds, tol=1e-12).x)
+
+
+def is_at_bound(scaling: Scaling) -> bool:
+    """Tell whether the likeliest temperature or shift may lie beyond what :func:`fit_scaling` tries."""
+    ends = [scaling.temperature / TEMPERATURES[0], TEMPERATURES[1] / scaling.temperature]
+    return min(ends) < 1 + _AT_BOUND or abs(scaling.shift) > LARGEST_SHIFT - _AT_BOUND
 
 
 def choose_thresholds(positive: npt.NDArray[np.bool_], probability: npt.NDArray[np.float64]) -> dict[str, float]:

@@ -15,6 +15,7 @@ from xray_batch.training.metrics import (
     choose_thresholds,
     fit_scaling,
     indeterminate_band,
+    is_at_bound,
     measure,
     rates,
     share,
@@ -187,6 +188,15 @@ def test_scaling_is_bounded():
     members = softmax(np.eye(4) * 3)[None]
     assert fit_scaling(members, np.arange(4) > 0, CLASSES).temperature == pytest.approx(0.2, rel=0.01)
     assert -5.0 <= fit_scaling(np.full((1, 4, 4), 0.25), np.zeros(4, dtype=bool), CLASSES).shift < -4.0
+
+
+@pytest.mark.parametrize("is_swapped", [True, False])
+def test_labels_that_are_mixed_up_end_at_a_bound(is_swapped):
+    """Where what is called normal has pneumonia, the fit ends at a bound; with the labels as they are it does not."""
+    random = np.random.default_rng(0)
+    members = softmax(random.normal(size=(1000, 4)) * 2)[None]
+    positive = random.random(1000) < 1 - members[0, :, 0]
+    assert is_at_bound(fit_scaling(members, positive ^ is_swapped, CLASSES)) is is_swapped
 
 
 @pytest.mark.parametrize("kind", [1, 3], ids=["too sure of the cause", "sure of COVID-19"])
