@@ -10,7 +10,7 @@ from rich.console import Console
 
 from xray_batch import DISCLAIMER
 from xray_batch.cli import output as output_module
-from xray_batch.cli.output import ExportFormat, print_table, write_rows
+from xray_batch.cli.output import ExportFormat, check_picture_path, print_table, write_rows
 from xray_batch.errors import ConfigurationError
 from xray_batch.records import RESULT_COLUMNS
 
@@ -88,3 +88,16 @@ def test_a_short_table_is_one(count, monkeypatch):
     print_table(make_rows(count), Console(file=page, width=100))
     assert page.getvalue().count("P(pneumonia)") == 1
     assert page.getvalue().count(".dcm") == count
+
+
+@pytest.mark.parametrize("name", ["film.jpg", "film.JPEG", "film.tif", "film.pdf"])
+def test_a_png_is_called_nothing_else(name, tmp_path):
+    """A name that means another format is refused, with one that fits."""
+    with pytest.raises(typer.BadParameter, match=r"--out is .*film\.\w+, but a PNG is written; name it film\.png$"):
+        check_picture_path(tmp_path / name, (), "--out")
+
+
+@pytest.mark.parametrize("name", ["film.png", "film.PNG", "film", "film.model-input.png", "film.part", "tmp.Zq8xU2"])
+def test_names_that_a_png_may_have(name, tmp_path):
+    """Its own suffix, none, and those that mean no format."""
+    check_picture_path(tmp_path / name, (), "--out")

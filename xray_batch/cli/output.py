@@ -1,6 +1,7 @@
 """Rows for people and for programs."""
 
 import enum
+import mimetypes
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -152,7 +153,7 @@ def progress_bars() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
 
 
 def check_picture_path(out: Path, films: Iterable[Path], option: str) -> None:
-    """Refuse to write a picture over a film, or where none can be written, before any work is done.
+    """Refuse to write a PNG over a film, where none can be written, or as what it is not, before any work is done.
 
     Raises
     ------
@@ -168,6 +169,8 @@ def check_picture_path(out: Path, films: Iterable[Path], option: str) -> None:
         raise typer.BadParameter(f"{option} cannot be written: no permission for {out}")
     if out.exists() and any(_is_same_file(out, film) for film in films):
         raise typer.BadParameter(f"{option} names the film itself, {out}; name another file")
+    if mimetypes.guess_type(out.name)[0] not in (None, "image/png"):
+        raise typer.BadParameter(f"{option} is {out}, but a PNG is written; name it {out.with_suffix('.png').name}")
 
 
 def _is_same_file(one: Path, other: Path) -> bool:
