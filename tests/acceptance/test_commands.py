@@ -5,12 +5,14 @@ import shutil
 import subprocess
 import sys
 from contextlib import closing
+from pathlib import Path
 
 import imagecodecs
 import pytest
-from installed_command import run_command
+from installed_command import clean_environment, run_command
 from store_records import make_arrival, make_model, make_rejected
 
+import xray_batch
 from xray_batch.bundle import PACKAGED_BUNDLES
 from xray_batch.cli.doctor import CHECKS, examine
 from xray_batch.cli.doctor.check import Level
@@ -52,6 +54,34 @@ def test_standard_streams_that_are_closed_end_nothing(tmp_path):
     listing += "; print([os.readlink(f'/proc/self/fd/{number}') for number in (0, 2)], sys.stdin, sys.stderr)"
     done = subprocess.run(["sh", "-c", f'{sys.executable} -c "{listing}" <&- 2>&-'], capture_output=True, text=True)
     assert done.stdout.startswith("['/dev/null', '/dev/null'] <_io.TextIOWrapper"), done
+
+
+def test_a_working_folder_that_was_removed_is_one_sentence(tmp_path):
+    """No library says something else, and ends the process, because it cannot be asked for."""
+    (tmp_path / "gone").mkdir()
+    command = f"cd {tmp_path}/gone && rmdir {tmp_path}/gone && {sys.executable} -m xray_batch bundle verify"
+    package_folder = str(Path(xray_batch.__file__).parent.parent)
+    environment = clean_environment(PYTHONPATH=package_folder)
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "xray-batch: the working folder was removed; change to another one, with cd\n"
+
+
+def test_too_little_address_space_is_one_sentence():
+    """A library that cannot be loaded is named, with what may be the matter."""
+    command = f"ulimit -v 1000000; {sys.executable} -m xray_batch bundle verify"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, env=clean_environment())
+    assert done.returncode == 78
+    assert done.stderr.startswith("xray-batch: a library cannot be loaded: lib")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_home_folder_behind_an_equals_sign(tmp_path):
+    """`~` there, which no shell expands, is the user's home folder; where there is no such user it stays."""
+    config = run_command("bundle", "list", "--config=~/c.toml", HOME=str(tmp_path))
+    assert f"the configuration file {tmp_path}/c.toml cannot be read" in config.err
+    nobody = run_command("bundle", "list", "--home=~nobody-of-this-name/x")
+    assert "no home folder is known for ~nobody-of-this-name" in nobody.err
 
 
 def test_wrong_usage_is_exit_2(tmp_path):

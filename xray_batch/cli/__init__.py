@@ -11,6 +11,7 @@ import gc
 import io
 import os
 import sys
+from pathlib import Path
 from typing import Final
 
 import typer
@@ -97,8 +98,9 @@ def main() -> None:
         sys.stdout.reconfigure(encoding=None if sys.stdout.isatty() else "utf-8", errors="backslashreplace")
     atexit.register(gc.freeze)  # hundreds of thousands of objects of libraries need not be looked through at the end
     os.environ.update(waiting(os.environ) | threads(os.environ))
+    _check_working_folder()
     try:
-        app(prog_name="xray-batch")
+        app([_expand_home(argument) for argument in sys.argv[1:]], prog_name="xray-batch")
     except ConfigurationError as error:
         sys.stderr.write(f"xray-batch: {error}\n")
         sys.exit(EXIT_CONFIGURATION)
@@ -108,6 +110,31 @@ def main() -> None:
     except OSError as error:
         sys.stderr.write(f"xray-batch: {error.filename or 'the system'}: {error.strerror}\n")
         sys.exit(EXIT_PROBLEM)
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError):
+            raise
+        advice = "look at the installation, and at limits of the address space (ulimit -v, LimitAS=)"
+        sys.stderr.write(f"xray-batch: a library cannot be loaded: {error}; {advice}\n")
+        sys.exit(EXIT_CONFIGURATION)
+
+
+def _check_working_folder() -> None:
+    """End with a sentence where the working folder was removed: libraries that cannot ask for it end the process."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        sys.exit("xray-batch: the working folder was removed; change to another one, with cd")
+
+
+def _expand_home(argument: str) -> str:
+    """Put a home folder in the place of `~` in `--option=~/path`; in `--option ~/path` the shell has done so."""
+    name, _, value = argument.partition("=")
+    if not (name.startswith("--") and value.startswith("~")):
+        return argument
+    try:
+        return f"{name}={Path(value).expanduser()}"
+    except RuntimeError:  # there is no such user
+        return argument
 
 
 def _open_closed_streams() -> None:

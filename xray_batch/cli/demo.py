@@ -24,13 +24,18 @@ def demo(
     """
     import tempfile
 
+    from pydantic import SecretStr
+
     from xray_batch import DISCLAIMER
     from xray_batch.cli.process import Named, run_process
     from xray_batch.demo import sample_files
 
-    folder = home or Path(tempfile.mkdtemp(prefix="xray-batch-demo-"))
-    fresh = f"sqlite:///{folder.absolute() / DATABASE_NAME}"  # never the database of an installation
-    settings = open_settings(folder, config, database_url or fresh, device=device)
+    home = home or Path(tempfile.mkdtemp(prefix="xray-batch-demo-"))
+    settings = open_settings(home, config, database_url, device=device)
+    folder = settings.home
+    if not database_url:  # never the database of an installation
+        fresh = SecretStr(f"sqlite:///{folder.absolute() / DATABASE_NAME}")
+        settings = settings.model_copy(update={"database_url": fresh})
     typer.echo("Sample studies: real children's films (Kermany et al. 2018, CC BY 4.0) with invented patients,")
     typer.echo("and a few files that must be refused.  " + DISCLAIMER + "\n")
     summary = run_process(Named((sample_files(),)), settings, Format.TABLE)
