@@ -1,6 +1,8 @@
 """The service's loop over real folders and a real database, with a scripted pipeline in place of the model."""
 
+import errno
 import itertools
+import json
 import shutil
 import sqlite3
 import threading
@@ -353,6 +355,24 @@ def test_files_that_may_not_be_moved_hold_up_no_other(home, monkeypatch, capsys)
     configure_logs("warning", "json")
     assert set(run_until_idle(home, ScriptedPipeline({}), arrivals=1)) == {"c.png"}
     assert '"EACCES": 2' in capsys.readouterr().err
+
+
+def test_an_inbox_that_cannot_be_read_is_told_once(home, monkeypatch, capsys):
+    """Not at every scan, but when it begins, when the reason is another one, and when it is over."""
+    real, troubles = intake_module.scan, [errno.ENOENT, errno.ENOENT, errno.EACCES, errno.EACCES, errno.EACCES]
+
+    def read(inbox):
+        if troubles:
+            raise OSError(troubles.pop(0), "cannot be read")
+        return real(inbox)
+
+    monkeypatch.setattr(intake_module, "scan", read)
+    configure_logs("info", "json")
+    assert len(run_until_idle(home, ScriptedPipeline({}))) == 3
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    told = [(line["event"], line.get("why")) for line in lines if line["event"].startswith("inbox ")]
+    refusals = [("inbox cannot be read", why) for why in ("ENOENT", "EACCES")]
+    assert told == [*refusals, ("inbox can be read again", None)]
 
 
 def test_a_content_that_vanished_from_the_spool_is_ended(home, monkeypatch):

@@ -95,6 +95,7 @@ class Intake:
         )
         self._disks = disks_of(settings)
         self.can_read_inbox = False  #: at the last look
+        self._inbox_trouble: str | None = None  #: why not, at the last look
         self.room = Room(free_bytes=0, floor_bytes=0)  #: on the disks, at the last look
         self._left_alone: Counter[str] = Counter()
         self._just_claimed: dict[uuid.UUID, bool] = {}  #: by us, and not recorded yet; whether urgent
@@ -147,17 +148,26 @@ class Intake:
     def _claim(self, renamed: Collection[str]) -> None:
         self._more = self._waiting = False
         self._held_back = set()
-        self.can_read_inbox = True
+        trouble = None
         try:
             with self._metrics.stages.labels("claim").time():
                 self._disk.do(self._claim_complete, renamed)
         except OSError as error:
             if error.errno in DISK_ERRNOS:
                 raise
-            self.can_read_inbox = False
-            self._log.error("inbox cannot be read", why=why(error))
+            trouble = why(error)
         finally:
             self._scanned_at = time.monotonic()
+        self._note_inbox(trouble)
+
+    def _note_inbox(self, trouble: str | None) -> None:
+        """Say, when that changes, why the inbox cannot be read, or that it can again."""
+        if trouble is not None and trouble != self._inbox_trouble:
+            self._log.error("inbox cannot be read", why=trouble)
+        elif trouble is None and self._inbox_trouble is not None:
+            self._log.info("inbox can be read again")
+        self._inbox_trouble = trouble
+        self.can_read_inbox = trouble is None
 
     def look_for_room(self) -> bool:
         """Look whether the disks have room for more, and say when that changes; asks nothing of the database.
