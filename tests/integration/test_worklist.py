@@ -15,7 +15,7 @@ import pytest
 from store_records import START, make_analysed, make_arrival, make_model, make_rejected
 from web_page import running_web
 
-from xray_batch.records import RESULT_COLUMNS, Outcome
+from xray_batch.records import RESULT_COLUMNS, ImageHeader, Outcome, SourceFormat
 from xray_batch.revisions import open_database, upgrade_database
 from xray_batch.store import Store
 from xray_batch.web.worklist import IDENTIFYING, PAGE_ROWS
@@ -41,7 +41,8 @@ def web(tmp_path_factory):
         analysed = make_analysed(p_normal=p_normal, outcome=outcome, patient_id=patient_id, minute=number)
         name = "far/away/turned\u202emcd.exe" if number == 42 else f"{patient_id}.dcm"
         films.append((make_arrival(f"{number}", source_name=name), analysed))
-    refused = replace(make_rejected("a reason that names P0001"), classified_at=START)
+    header = ImageHeader(source_format=SourceFormat.DICOM, modality="P0001", view_position="lateral, P0001")
+    refused = replace(make_rejected("a reason that names P0001"), classified_at=START, header=header)
     films.append((make_arrival("refused"), refused))
     with closing(Store(open_database(url))) as store:
         store.register_model(MODEL)
@@ -268,6 +269,18 @@ class TestHiddenIdentifiers:
         text = web.get(f"/export.{form}", HIDDEN).text
         assert not re.search(r"P\d{4}|1\.2\.3\.4|2026-02-28|\.dcm", text)
         assert "p_pneumonia" in text and text.count("\n") >= ANALYSED
+        assert "DX" in text and "PA" in text
+
+    def test_words_of_a_header(self, web):
+        """Modality and view are shown where they are the standard's; what else a header says there may be a name."""
+        (shown,) = Table(web.get("/worklist", outcome="not_analysed").text).rows
+        assert (shown["Modality"], shown["View"]) == ("P0001", "lateral, P0001")
+        (hidden,) = Table(web.get("/worklist", HIDDEN, outcome="not_analysed").text).rows
+        assert (hidden["Modality"], hidden["View"]) == ("", "")
+        assert "P0001" not in web.get(f"/results/{hidden['id']}", HIDDEN).text
+        film = Table(web.get("/worklist", HIDDEN, outcome="normal").text).rows[0]
+        assert (film["Modality"], film["View"]) == ("DX", "PA")
+        assert ">DX<" in web.get(f"/results/{film['id']}", HIDDEN).text
 
     def test_which_columns(self):
         """What stays says nothing of patient or study; a column that is new must be put on one side or the other."""

@@ -5,6 +5,9 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from jinja2 import pass_context
+from jinja2.runtime import Context
+
 from xray_batch.errors import ReasonCode
 from xray_batch.pipeline.pictures import Absence
 from xray_batch.records import ImageWarning, Outcome, ResultRecord
@@ -15,6 +18,21 @@ OUTCOMES: Final[Mapping[str, str]] = {
     Outcome.INDETERMINATE: "Indeterminate",
     Outcome.NORMAL: "Normal",
     Outcome.NOT_ANALYSED: "Not analysed",
+}
+
+#: Defined terms of (0008,0060) Modality that a PACS sends (PS3.3 C.7.3.1.1.1).
+_MODALITIES: Final = (
+    *("AR", "BMD", "CR", "CT", "DG", "DX", "ECG", "ES", "GM", "IO", "IVUS", "KO", "MG", "MR", "NM", "OCT", "OP", "OT"),
+    *("PR", "PT", "PX", "REG", "RF", "RG", "RTDOSE", "RTIMAGE", "RTPLAN", "RTSTRUCT", "SEG", "SM", "SR", "US", "XA"),
+    "XC",
+)
+
+_VIEWS: Final = ("AP", "PA", "FRONTAL", "LATERAL", "LL", "RL", "LLD", "RLD", "LLO", "RLO")
+
+#: What a header may say and name nobody.  Of another modality or view its own words are stored, which may be a name.
+TERMS: Final[Mapping[str, frozenset[str]]] = {
+    "modality": frozenset(_MODALITIES),
+    "view_position": frozenset(_VIEWS),
 }
 
 #: Why a file was not analysed: "... because".  The README has the same words.
@@ -201,6 +219,17 @@ def _detail(code: str) -> str:
     return DETAILS.get(code, spell(code))
 
 
+def known_term(name: str, value: object) -> object:
+    """Return what a header says for one of :data:`TERMS` if it is a term, None where it is any other text."""
+    return value if value in TERMS[name] else None
+
+
+@pass_context
+def _term(context: Context, value: object, name: str) -> object:
+    """Return what a header says for one of :data:`TERMS`, to whoever is shown no identifiers as :func:`known_term`."""
+    return known_term(name, value) if context["deidentified"] else value
+
+
 def _transfer_syntax(uid: str) -> str:
     """Name an encoding; one that is not read here stands for itself."""
     return TRANSFER_SYNTAXES.get(uid, uid)
@@ -269,6 +298,7 @@ FILTERS: Final[Mapping[str, Callable[..., object]]] = {
     "moment": _moment,
     "event": _event,
     "detail": _detail,
+    "term": _term,
     "transfer_syntax": _transfer_syntax,
     "count_of": _count,
     "probability": _probability,

@@ -18,6 +18,7 @@ from xray_batch.errors import ReasonCode
 from xray_batch.export import Row, write_csv, write_json_lines, write_parquet
 from xray_batch.records import Outcome, PageKey, ResultOrder, ResultPage, ResultQuery
 from xray_batch.web.site import hides_identifiers, render, site_of
+from xray_batch.web.words import TERMS, known_term
 
 T = TypeVar("T")
 
@@ -145,7 +146,9 @@ def _chunks(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def _without_identifiers(rows: Iterable[Row]) -> Iterator[Row]:
-    return ({name: None if name in IDENTIFYING else value for name, value in row.items()} for row in rows)
+    for row in rows:
+        terms = {name: known_term(name, row[name]) for name in TERMS}
+        yield {name: None if name in IDENTIFYING else value for name, value in row.items()} | terms
 
 
 def read_query(request: Request) -> ResultQuery:
