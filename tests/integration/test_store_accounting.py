@@ -133,7 +133,9 @@ class Machine(stateful.RuleBasedStateMachine):
         told = self.store.record_in_place([(arrival, finished)], model)
         assert told == {arrival.arrival_id: expected}
         self.arrivals[arrival.arrival_id] = (arrival, expected, "in_place")
-        if not answered:
+        if not answered and is_open:  # the content stays with whoever holds it
+            content.answers[model.model_sha256] = finished.header is not None
+        elif not answered:
             self.answer(content, model, finished)
 
     @stateful.rule(number=contents)

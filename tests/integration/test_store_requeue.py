@@ -280,18 +280,20 @@ class TestOthersMeanwhile:
         (lease,) = store.lease(limit=1, lease_seconds=60)
         assert store.finish([(lease, make_analysed())], MODEL) == [lease]
 
-    def test_process_with_another_model_answers_for_the_service(self, store):
-        """As for any open content: the service's own answer is refused, its original filed by the new answer."""
-        arrival = answer(store, finished=make_rejected())
+    def test_process_with_another_model_does_not_take_the_work_away(self, store):
+        """As for any open content: its answer is stored, and the service gives its own, which replaces the old one."""
+        answer(store, finished=make_rejected())
         requeue(store)
         (lease,) = store.lease(limit=1, lease_seconds=60)
         copy = make_arrival()
         told = store.record_in_place([(copy, make_analysed())], NEWER)
         assert told == {copy.arrival_id: Disposition.DUPLICATE}
-        assert store.finish([(lease, make_analysed())], MODEL) == []
+        assert store.finish([(lease, make_analysed())], MODEL) == [lease]
+        assert {row["model_id"]: row["outcome"] for row in store.results()} == {
+            MODEL.model_id: "pneumonia",
+            NEWER.model_id: "pneumonia",
+        }
         assert store.accounting().balances
-        (entry,) = store.unfiled(10)
-        assert (entry.arrival_id, entry.outcome) == (arrival.arrival_id, Outcome.PNEUMONIA)
 
     def test_a_later_answer_in_place_moves_no_original(self, store):
         """`process` with another model leaves the original of a content that is done where it is."""

@@ -367,22 +367,27 @@ class TestInPlace:
         assert store.accounting() == Accounting(arrivals=2, results=0, rejected=2, duplicates=0, pending=0, lost=0)
 
     @pytest.mark.parametrize("leased", [True, False])
-    def test_content_of_a_service(self, store, leased):
-        """An answer in place for a content that a service holds ends the service's lease.
+    @pytest.mark.parametrize("model", [MODEL, NEWER], ids=["same model", "another model"])
+    def test_content_of_a_service(self, store, leased, model):
+        """An answer in place takes no work away from a service, whose model may be another.
 
-        The result belongs to the service's arrival, which can be filed; the file in place is its
-        duplicate; the service's own answer is refused.
+        The file in place is a duplicate; the service's answer replaces that of the same model.
         """
         inbox = make_arrival(source_name="inbox/image.dcm")
         store.add_arrivals([inbox], MODEL)
         leases = store.lease(limit=1, lease_seconds=60) if leased else []
         in_place = make_arrival(source_name="/data/image.dcm")
-        dispositions = store.record_in_place([(in_place, make_analysed())], MODEL)
+        dispositions = store.record_in_place([(in_place, make_analysed())], model)
         assert dispositions == {in_place.arrival_id: Disposition.DUPLICATE}
-        assert store.accounting() == Accounting(arrivals=2, results=1, rejected=0, duplicates=1, pending=0, lost=0)
-        assert store.finish([(lease, make_rejected()) for lease in leases], MODEL) == []
-        assert store.lease(limit=1, lease_seconds=60) == []
-        assert [row["source_name"] for row in store.results()] == ["inbox/image.dcm"]
+        assert store.accounting() == Accounting(arrivals=2, results=0, rejected=0, duplicates=1, pending=1, lost=0)
+        assert [row["source_name"] for row in store.results()] == ["/data/image.dcm"]
+        assert store.unfiled(10) == []
+        (lease,) = leases or store.lease(limit=1, lease_seconds=60)
+        assert store.finish([(lease, make_rejected())], MODEL) == [lease]
+        assert store.accounting() == Accounting(arrivals=2, results=0, rejected=1, duplicates=1, pending=0, lost=0)
+        answers = {row["model_id"]: (row["source_name"], row["outcome"]) for row in store.results()}
+        ours = {MODEL.model_id: ("inbox/image.dcm", "not_analysed")}
+        assert answers == {model.model_id: ("/data/image.dcm", "pneumonia")} | ours
         assert [entry.arrival_id for entry in store.unfiled(10)] == [inbox.arrival_id]
 
     def test_record_duplicates(self, store):

@@ -292,9 +292,9 @@ class Store:
 
         An arrival whose content is answered for `model`, perhaps a moment ago by somebody else,
         becomes a DUPLICATE and the stored answer is kept.  When a service has the content queued
-        or leased, this answer is stored for the arrival that the service holds, which can then be
-        filed; the service's lease ends, its own answer will be refused, and the arrival in place
-        is the DUPLICATE.  So there is one result for each arrival that is WORK.
+        or leased, the arrival in place is a DUPLICATE too: this answer is stored, but the content
+        stays with the service, whose model may be another, and whose answer replaces that of the
+        same model.
 
         Returns
         -------

@@ -119,9 +119,9 @@ def write_answers(
     model: ModelIdentity,
     now: dt.datetime,
 ) -> None:
-    """Write instances and results, and mark the contents done.
+    """Write instances and results.
 
-    An answer of the same model and preprocessing is replaced: only a content that was queued in spite of one has
+    An answer of the same model and preprocessing is replaced: only a content that is queued in spite of one has
     it, and its lease is what allows to write.
 
     Parameters
@@ -141,13 +141,6 @@ def write_answers(
     statement, key = insert(connection, ResultRow), ("content_sha256", "model_sha256", "preprocess_sha256")
     replaced = {name: statement.excluded[name] for name in rows[0] if name not in key}
     connection.execute(statement.on_conflict_do_update(index_elements=key, set_=replaced), rows)
-    contents = [sha256 for sha256, _, _ in answers]
-    _let_file_again(connection, contents)
-    connection.execute(
-        sa.update(ContentRow)
-        .where(ContentRow.content_sha256.in_(contents))
-        .values(state="done", priority=ARRIVED, lease_token=None, lease_until=None, next_try_at=None)
-    )
     add_events(
         connection,
         "finished",
@@ -159,6 +152,16 @@ def write_answers(
         "uid_conflict",
         [(arrival_id, sha256, None) for sha256, arrival_id, _ in answers if conflicts[sha256]],
         now,
+    )
+
+
+def mark_done(connection: sa.Connection, sha256s: Sequence[str]) -> None:
+    """End the work on contents whose answers were written."""
+    _let_file_again(connection, sha256s)
+    connection.execute(
+        sa.update(ContentRow)
+        .where(ContentRow.content_sha256.in_(sha256s))
+        .values(state="done", priority=ARRIVED, lease_token=None, lease_until=None, next_try_at=None)
     )
 
 

@@ -62,9 +62,9 @@ def record_in_place(
         if sha256 in answered:
             added[arrival.arrival_id] = Disposition.DUPLICATE
             continue
-        holder = holders[sha256]  # not None: a service has it queued or leased
-        added[arrival.arrival_id] = Disposition.WORK if holder is None else Disposition.DUPLICATE
-        worked.append((sha256, holder or arrival.arrival_id, answers[arrival.arrival_id]))
+        is_held = holders[sha256] is not None  # a service has it queued or leased, perhaps for another model
+        added[arrival.arrival_id] = Disposition.DUPLICATE if is_held else Disposition.WORK
+        worked.append((sha256, arrival.arrival_id, answers[arrival.arrival_id]))
         answered.add(sha256)
     _insert_arrivals(connection, new, added, "in_place")
     write_answers(connection, worked, model, database_now(connection))

@@ -8,7 +8,16 @@ import sqlalchemy as sa
 
 from xray_batch.records import Finished, Lease, ModelIdentity
 from xray_batch.schema import IS_OPEN, ArrivalRow, ContentRow
-from xray_batch.store.answers import ARRIVED, REQUEUED, URGENT, add_events, database_now, lock_contents, write_answers
+from xray_batch.store.answers import (
+    ARRIVED,
+    REQUEUED,
+    URGENT,
+    add_events,
+    database_now,
+    lock_contents,
+    mark_done,
+    write_answers,
+)
 
 
 def lease(
@@ -66,6 +75,7 @@ def finish(connection: sa.Connection, finished: Sequence[tuple[Lease, Finished]]
         model,
         database_now(connection),
     )
+    mark_done(connection, [lease.content_sha256 for lease in held])
     return held
 
 
