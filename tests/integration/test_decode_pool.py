@@ -419,6 +419,13 @@ def test_limits(image_file):
     assert 30 <= int(limits["Max cpu time"]) <= 60
 
 
+def test_the_kernel_ends_it_before_the_service():
+    """When memory runs out, the kernel ends a worker rather than the process with the networks, which is larger."""
+    with one_worker() as worker:
+        assert Path(f"/proc/{worker._process.pid}/oom_score_adj").read_text() == "1000\n"
+    assert Path("/proc/self/oom_score_adj").read_text() != "1000\n"
+
+
 def test_leaving_ends_all_workers(image_file):
     """Leaving the pool ends every worker at once, the idle and the hung ones, and gives up the work inside."""
     with started(workers=2) as pool:

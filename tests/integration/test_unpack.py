@@ -221,6 +221,7 @@ class TestTheProcess:
             assert connection.poll(60)
             kinds = ("RLIMIT_AS", "RLIMIT_CPU", "RLIMIT_FSIZE", "RLIMIT_NOFILE", "RLIMIT_NPROC", "RLIMIT_CORE")
             seen.update({kind: resource.prlimit(self._process.pid, getattr(resource, kind))[1] for kind in kinds})
+            seen["oom_score_adj"] = int(Path(f"/proc/{self._process.pid}/oom_score_adj").read_text())
             return real(self, connection)
 
         monkeypatch.setattr(Unpacking, "_receive", receive)
@@ -233,6 +234,7 @@ class TestTheProcess:
             "RLIMIT_NOFILE": 32,
             "RLIMIT_NPROC": 0,
             "RLIMIT_CORE": 0,
+            "oom_score_adj": 1000,  # the kernel ends it before the service
         }
         (environment,) = environments
         assert "XRAY_BATCH_DATABASE_URL" not in environment

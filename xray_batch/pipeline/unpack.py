@@ -19,6 +19,7 @@ from xray_batch.errors import ReasonCode, TransientError, UnpackerDiedError
 from xray_batch.intake import UnpackFolder
 from xray_batch.pipeline.environment import worker_environment
 from xray_batch.pipeline.unpack_worker import MEMBER_NAME, UNPACK_LIMITS, UNPACK_REPLY, UnpackLimits, UnpackReply
+from xray_batch.processes import end_first
 from xray_batch.records import Rejection
 
 #: A study on a CD has up to some hundred images; radiographs do not deflate to a tenth.
@@ -110,6 +111,7 @@ class Unpacking:
                 archive = os.open(self._archive, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
                 try:
                     self._process = self._start(theirs.fileno(), archive, folder.descriptor)
+                    end_first(self._process.pid)
                 finally:
                     os.close(archive)
             if self._killed:  # while it was being started

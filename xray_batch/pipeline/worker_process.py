@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from xray_batch.errors import DecoderDiedError
 from xray_batch.pipeline.environment import worker_environment
 from xray_batch.pipeline.sandbox import READY
+from xray_batch.processes import end_first
 from xray_batch.settings import Settings
 
 R = TypeVar("R")
@@ -99,6 +100,7 @@ class WorkerProcess:
                     env=worker_environment(os.environ),
                     start_new_session=True,  # Ctrl-C is for the parent, which then lets the workers finish
                 )
+            end_first(self._process.pid)
             self._shared = shared.pop_all()
         self._wait_until_ready()
 
