@@ -177,6 +177,12 @@ class TestLease:
         assert store.lease(limit=1, lease_seconds=60) == []
         assert store.queue_status().queued == 1
 
+    def test_the_clock_is_set_back(self, store):
+        """A content is not kept waiting for as long as the clock was set back: no delay is as long as it seems."""
+        _, lease = take(store)
+        store.retry_later(lease, 86_400)  # what a delay looks like when a day is repeated
+        assert [lease.attempts for lease in store.lease(limit=1, lease_seconds=60)] == [2]
+
     def test_retry_later_when_due(self, store):
         """A content whose delay is over is given out with the next attempt."""
         _, lease = take(store)

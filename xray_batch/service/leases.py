@@ -6,11 +6,10 @@ from typing import Final
 
 from xray_batch.records import Lease
 from xray_batch.service.metrics import Metrics
-from xray_batch.store import Store
+from xray_batch.store import RETRY_SECONDS_AT_MOST, Store
 
-#: Before a content is tried again; doubled with each attempt.
+#: Before a content is tried again; doubled with each attempt, up to `RETRY_SECONDS_AT_MOST`.
 _RETRY_SECONDS: Final = 5.0
-_RETRY_SECONDS_AT_MOST: Final = 900.0
 
 
 class Leases:
@@ -60,7 +59,7 @@ class Leases:
 
     def retry(self, lease: Lease, *, counted: bool) -> None:
         """Queue a content again, not before a delay that grows with its attempts; `counted`: this one was its fault."""
-        delay = min(_RETRY_SECONDS * 2 ** min(lease.attempts - 1, 10), _RETRY_SECONDS_AT_MOST)
+        delay = min(_RETRY_SECONDS * 2 ** min(lease.attempts - 1, 10), RETRY_SECONDS_AT_MOST)
         self._store.retry_later(lease, delay, counted=counted)
         self._metrics.retries.labels("counted" if counted else "transient").inc()
         self.ended(lease)

@@ -56,10 +56,20 @@ from xray_batch.store import arrivals as arriving
 from xray_batch.store import leases as leasing
 from xray_batch.store import requeue as requeueing
 from xray_batch.store import trends as counting
+from xray_batch.store.leases import RETRY_SECONDS_AT_MOST
 from xray_batch.store.requeue import AnswerSelection, Obstacle, StoredAnswer
 from xray_batch.store.retention import Prunable, PruneSelection
 
-__all__ = ["ANY_ATTEMPTS", "AnswerSelection", "Obstacle", "Prunable", "PruneSelection", "Store", "StoredAnswer"]
+__all__ = [
+    "ANY_ATTEMPTS",
+    "RETRY_SECONDS_AT_MOST",
+    "AnswerSelection",
+    "Obstacle",
+    "Prunable",
+    "PruneSelection",
+    "Store",
+    "StoredAnswer",
+]
 
 # Longer than other files of this package: nearly all of it is what the methods of the one class promise.
 
@@ -166,7 +176,7 @@ class Store:
             return leasing.end_leases(connection)
 
     def retry_later(self, lease: Lease, delay_seconds: float, *, counted: bool = True) -> bool:
-        """Give a content back for a later try; False when no longer held.
+        """Give a content back for a later try, in :data:`RETRY_SECONDS_AT_MOST` at most; False when no longer held.
 
         An attempt that failed through no fault of the file is not `counted`.
         """

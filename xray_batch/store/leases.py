@@ -3,6 +3,7 @@
 import datetime as dt
 import uuid
 from collections.abc import Sequence
+from typing import Final
 
 import sqlalchemy as sa
 
@@ -18,6 +19,9 @@ from xray_batch.store.answers import (
     mark_done,
     write_answers,
 )
+
+#: No delay is longer: a content that seems to wait for longer was queued before the clock was set back.
+RETRY_SECONDS_AT_MOST: Final = 900.0
 
 
 def lease(
@@ -139,7 +143,11 @@ def _due(now: dt.datetime) -> tuple[sa.ColumnElement[bool], ...]:
     """Return the conditions of a content that can be taken."""
     queued = sa.and_(
         ContentRow.state == "queued",
-        sa.or_(ContentRow.next_try_at.is_(None), ContentRow.next_try_at <= now),
+        sa.or_(
+            ContentRow.next_try_at.is_(None),
+            ContentRow.next_try_at <= now,
+            ContentRow.next_try_at > now + dt.timedelta(seconds=RETRY_SECONDS_AT_MOST),
+        ),
     )
     expired = sa.and_(ContentRow.state == "leased", ContentRow.lease_until <= now)
     return (IS_OPEN, sa.or_(queued, expired))
