@@ -69,6 +69,15 @@ def test_a_folder_that_a_running_service_misses_is_a_problem(settings):
     assert (level, "spool" in text) == (Level.PROBLEM, True)
 
 
+def test_another_bundle_than_that_of_the_running_service_is_a_note(settings):
+    """A bundle is read at a start alone: one that was configured, or put in its place, since then gives no answers."""
+    state = Folders(settings.home).service_state
+    write_service_state(state, watch_mode="inotify", model_id="older-1.0.0")
+    level, text = service.service(settings)
+    assert (level, "with older-1.0.0, and will with paediatric-cxr-" in text) == (Level.NOTE, True)
+    assert service.service(settings.model_copy(update={"bundle": "absent"}))[0] is Level.OK
+
+
 def test_folders_that_the_service_cannot_make_are_a_problem(settings, tmp_path):
     """Where the home folder, or one of those in it, is none, the service would not start."""
     home = tmp_path / "file"

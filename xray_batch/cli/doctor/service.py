@@ -1,10 +1,13 @@
 """Checks of the running service and of systemd."""
 
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from xray_batch.cli.doctor.check import Level
+from xray_batch.cli.options import open_bundle
+from xray_batch.errors import BundleError
 from xray_batch.settings import Settings
 
 #: There where systemd is the machine's init, see sd_booted(3).
@@ -16,7 +19,7 @@ _SYSTEMCTL_SECONDS: Final = 10
 
 
 def service(settings: Settings) -> tuple[Level, str]:
-    """Look whether a service works in the home folder."""
+    """Look whether a service works in the home folder, with the bundle that the settings name by now."""
     from xray_batch.intake import Folders
     from xray_batch.pipeline.service_state import read_service_state
 
@@ -24,6 +27,10 @@ def service(settings: Settings) -> tuple[Level, str]:
     if state is None:
         return Level.NOTE, f"no service runs in {settings.home.absolute()}"
     how = f"learns of files by {state['watch_mode']}, last scan {state['scanned_at']}"
+    with suppress(BundleError):  # the check of the bundle says so
+        configured, used = open_bundle(settings).manifest.model_id, state.get("model_id", "another bundle")
+        if used != configured:
+            return Level.NOTE, f"runs as process {state['pid']} with {used}, and will with {configured} once restarted"
     return Level.OK, f"runs as process {state['pid']}, {how}"
 
 
