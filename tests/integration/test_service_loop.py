@@ -261,6 +261,23 @@ def test_links_are_left_in_the_inbox(home, tmp_path, capsys):
     assert "ZZCANARY" not in log
 
 
+def test_that_nothing_is_left_any_more_is_no_warning(home, capsys):
+    """Once what was left alone has gone, the log says so, and not that files were left."""
+    left = home.inbox / "film.dcm.part"
+    left.touch()
+    configure_logs("info", "json")
+    settings = Settings(home=home.home, settle_seconds=0)
+    with closing(Store(open_database(settings.resolved_database_url))) as store:
+        service = Service(home, ScriptedPipeline({}), store, settings, Vitals())
+        service._take_in()
+        assert '"ignored_name": 1, "event": "files left in the inbox", "level": "warning"' in capsys.readouterr().err
+        left.unlink()
+        service._intake.run(["film.dcm"])  # a name calls for a scan
+        log = capsys.readouterr().err
+    assert '"event": "no file is left in the inbox", "level": "info"' in log
+    assert "files left in the inbox" not in log
+
+
 def test_a_huge_drop_is_taken_in_groups(home, monkeypatch):
     """Many more files than a group, and than the spool may hold, are all taken and answered."""
     monkeypatch.setattr(intake_module, "_GROUP", 4)

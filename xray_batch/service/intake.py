@@ -278,9 +278,11 @@ class Intake:
     def _tell_of_left_files(self, left: Counter[str]) -> None:
         """Say, when it changes, how many files stay in the inbox, and why."""
         left += Counter(unreadable=self._tracker.unreadable)
-        if left != self._left_alone:
+        if left != self._left_alone and left:
             self._log.warning("files left in the inbox", **left)
-            self._left_alone = left
+        elif left != self._left_alone:
+            self._log.info("no file is left in the inbox")
+        self._left_alone = left
 
     def _places_in_spool(self) -> dict[bool, int]:
         """Return how many more urgent files the spool may take, and how many others."""
