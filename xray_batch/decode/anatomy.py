@@ -48,7 +48,7 @@ _TEXTS: Final = (*_SERIES_TEXTS, "StudyDescription")
 _NOT_SAID: Final = frozenset({"", "UNKNOWN", "UNK", "NONE", "NA", "N A", "UNSPECIFIED", "OTHER"})
 
 #: Thorax, thoracic cavity, lung in Anatomic Region Sequence: SNOMED CT and its retired SRT codes.
-_CHEST_CODES: Final = frozenset({"816094009", "51185008", "43799004", "39607008", "T-D3000", "T-D3300", "T-28000"})
+_CHEST_CODES: Final = frozenset({"816094009", "51185008", "43799004", "39607008", "T-D3000", "T-D3200", "T-28000"})
 
 #: View Code Sequence values of PS3.16 CID 4010, SNOMED CT and the retired SRT codes.
 _VIEW_OF_CODE: Final = {

@@ -61,6 +61,11 @@ REFUSED = {
         "not_a_chest",
         "(0008,2218)",
     ),
+    "region_of_mediastinum": (
+        {"BodyPartExamined": None, "AnatomicRegionSequence": code_sequence("T-D3300", "Mediastinum", "SRT")},
+        "not_a_chest",
+        "(0008,2218)",
+    ),
     "left_lateral": ({"ViewPosition": "LL"}, "lateral_view", "(0018,5101)"),
     "right_lateral": ({"ViewPosition": "RL"}, "lateral_view", "(0018,5101)"),
     "decubitus": ({"ViewPosition": "LLD"}, "lateral_view", "(0018,5101)"),
@@ -136,6 +141,10 @@ ACCEPTED = {
     "view_absent": ({"ViewPosition": None}, {"view_absent"}),
     "view_by_code": (
         {"ViewPosition": None, "ViewCodeSequence": code_sequence("272479007", "postero-anterior")},
+        set(),
+    ),
+    "region_of_thoracic_cavity": (
+        {"BodyPartExamined": None, "AnatomicRegionSequence": code_sequence("T-D3200", "Cavum thoracis", "SRT")},
         set(),
     ),
     "view_by_meaning": (
