@@ -230,7 +230,7 @@ def _require(attributes: Attributes, keyword: str, accepted: range | tuple[int, 
 
 
 def _native_value(element: PixelElement, layout: PixelLayout) -> memoryview:
-    """Return the bytes of one native frame (PS3.5 section 8.1, A.1 to A.3).
+    """Return the bytes of one native frame, and that which makes them even (PS3.5 section 8.1, A.1 to A.3).
 
     Bytes after the frame are padding as long as they do not make another frame.
     """
@@ -249,19 +249,20 @@ def _native_value(element: PixelElement, layout: PixelLayout) -> memoryview:
             f"(7FE0,0010) Pixel Data has {element.length:,} bytes, room for more than the one frame of "
             f"{layout.frame_bytes:,} bytes that its attributes describe.",
         )
-    return value[: layout.frame_bytes]
+    return value[: layout.frame_bytes + layout.frame_bytes % 2]
 
 
 def _decode_native(element: PixelElement, layout: PixelLayout) -> Cells:
     """Return the cells of a native frame, shape (rows, columns) or (rows, columns, 3)."""
     value = _native_value(element, layout)
     order = "<" if element.is_little_endian else ">"
+    count = layout.frame_bytes // layout.cell_bytes
     if layout.cell_bytes == 1 and order == ">" and element.vr == "OW":
-        # 8-bit cells in big endian 16-bit words: each pair is swapped (PS3.5 section 8.1.2).
-        padded = bytes(value) + b"\0" * (len(value) % 2)
-        flat = np.frombuffer(padded, "<u2").byteswap().view(np.uint8)[: len(value)]
+        # 8-bit cells in big endian 16-bit words: each pair is swapped, the last with its padding (PS3.5 section 8.1.2).
+        even = bytes(value) + b"\0" * (len(value) % 2)
+        flat = np.frombuffer(even, "<u2").byteswap().view(np.uint8)[:count]
     else:
-        flat = np.frombuffer(value, np.dtype(f"{order}u{layout.cell_bytes}"))
+        flat = np.frombuffer(value, np.dtype(f"{order}u{layout.cell_bytes}"), count)
     return _shape_cells(flat.astype(f"u{layout.cell_bytes}", copy=False), layout, is_planar=layout.is_planar)
 
 

@@ -107,16 +107,24 @@ def test_lossy_compression_attribute(tmp_path):
     assert ImageWarning.LOSSY_COMPRESSION in image.warnings
 
 
-def test_big_endian_8_bit_words(tmp_path):
-    """8-bit pixels in big endian words are unswapped (PS3.5 section 8.1.2)."""
-    cells = (STORED >> 4).astype(np.uint8)
-    path = write_dicom(tmp_path / "a.dcm", cells.view(">u2").astype("<u2").view(np.uint8))
-    little = write_dicom(tmp_path / "b.dcm", cells, transfer_syntax=uid.ExplicitVRBigEndian)
-    swapped = path.read_bytes()[-cells.size :]
-    content = little.read_bytes()
-    header = content[: -cells.size - 12] + content[-cells.size - 12 : -cells.size].replace(b"OB", b"OW")
-    path.write_bytes(header + swapped)
+@pytest.mark.parametrize("columns", [90, 89])
+def test_big_endian_8_bit_words(columns, tmp_path):
+    """8-bit pixels in big endian words are unswapped, the last beside its padding too (PS3.5 section 8.1.2)."""
+    cells = (STORED >> 4).astype(np.uint8)[:71, :columns]
+    path = write_dicom(tmp_path / "a.dcm", cells, transfer_syntax=uid.ExplicitVRBigEndian)
+    content = path.read_bytes()
+    length = cells.size + cells.size % 2
+    header = content[: -length - 12] + content[-length - 12 : -length].replace(b"OB", b"OW")
+    path.write_bytes(header + np.frombuffer(content[-length:], "<u2").byteswap().tobytes())
     assert np.abs(decode_file(path).pixels - cells / 255).max() <= EXACT
+
+
+@pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, ENCAPSULATED_UNCOMPRESSED])
+def test_odd_number_of_pixels(syntax, tmp_path):
+    """The byte that makes a value of 8-bit pixels even is none of them (PS3.5 section 8.1.1 and A.4)."""
+    cells = (STORED >> 4).astype(np.uint8)[:71, :89]
+    pixels = decode_file(write_dicom(tmp_path / "a.dcm", cells, transfer_syntax=syntax)).pixels
+    assert np.abs(pixels - cells / 255).max() <= EXACT
 
 
 def test_codestream_of_fewer_bits_than_high_bit(tmp_path):
