@@ -268,8 +268,6 @@ def _number(attributes: Attributes, keyword: str, default: float) -> float:
 
 def _narrow(inputs: _Values, codes: Cells, stored: StoredValues) -> _Values:
     """Return the range of the bits that pixels use, where that is much less than the stored bits have."""
-    if not codes.size:
-        return inputs
     half = 1 << (stored.bits - 1)
     if stored.is_signed:
         codes = codes ^ codes.dtype.type(half)  # the sign bit turned round: sorts like the values
