@@ -55,12 +55,17 @@ def grayscale_encodings(
             {"WindowCenter": "2048", "WindowWidth": "4096", "VOILUTFunction": ""},
             "window:LINEAR",
         ),
-        "window_function_lower_case": (
+        "window_function_in_other_letters": (
             stored,
-            {"WindowCenter": "2048", "WindowWidth": "4096", "VOILUTFunction": "linear"},
-            "window:LINEAR",
+            {"WindowCenter": "2047.5", "WindowWidth": "4095", "VOILUTFunction": "linear exact"},
+            "window:LINEAR_EXACT",
         ),
-        "window_width_zero": (stored, {"WindowCenter": "0", "WindowWidth": "0"}, "identity"),
+        "window_width_zero": (
+            stored,
+            {"WindowCenter": "0", "WindowWidth": "0", "VOILUTFunction": "LINEAR_EXACT"},
+            "identity",
+        ),
+        "window_width_below_one": (stored, {"WindowCenter": "10", "WindowWidth": "0.5"}, "identity"),
         "window_width_negative": (stored, {"WindowCenter": "10", "WindowWidth": "-5"}, "identity"),
         "window_center_alone": (stored, {"WindowCenter": "10"}, "identity"),
         "window_empty": (stored, {"WindowCenter": "", "WindowWidth": ""}, "identity"),
@@ -143,6 +148,15 @@ def grayscale_encodings(
             {"VOILUTSequence": lut_sequence(IDENTITY, count=4096, first_mapped=-2048)},
             "voi_lut",
         ),
+        "voi_lut_first_above_32767": (
+            stored + np.uint16(40000),
+            {
+                "BitsStored": 16,
+                "HighBit": 15,
+                "VOILUTSequence": lut_sequence(IDENTITY, count=4096, first_mapped=40000),
+            },
+            "voi_lut",
+        ),
         "voi_lut_first_negative_after_rescale": (
             stored,
             {
@@ -209,5 +223,6 @@ def grayscale_encodings(
         "one_frame": (stored, {"NumberOfFrames": "1"}, "identity"),
         "no_frames": (stored, {"NumberOfFrames": "0"}, "identity"),
         "samples_per_pixel_absent": (stored, {"SamplesPerPixel": None}, "identity"),
+        "padding_range_limit_alone": (stored, {"PixelPaddingRangeLimit": 590}, "identity"),
         "padding_value_never_stored": (stored, {"PixelPaddingValue": 60000}, "identity"),
     }

@@ -83,6 +83,7 @@ def test_described_as_another_part(keyword, text, tmp_path):
         {"StudyDescription": "Handled by Dr. Kneesworth"},
         {"StudyDescription": "ICU bedside"},
         {"BodyPartExamined": "CHEST", "StudyDescription": "Left hand"},
+        {"AnatomicRegionSequence": code_sequence("51185008", "Chest"), "StudyDescription": "Left hand"},
     ],
     ids=str,
 )

@@ -56,15 +56,19 @@ def test_a_window_says_the_range(tmp_path):
     assert ImageWarning.BITS_UNUSED not in image.warnings
 
 
-def test_a_table_says_the_range(tmp_path):
+@pytest.mark.parametrize("keyword", ["ModalityLUTSequence", "VOILUTSequence"])
+def test_a_table_says_the_range(keyword, tmp_path):
     """So is a table."""
     table = lut_sequence(np.arange(65536, dtype="<u2"), count=65536, bits=16)
-    image = decode_file(write_dicom(tmp_path / "a.dcm", **SIXTEEN, VOILUTSequence=table))
+    image = decode_file(write_dicom(tmp_path / "a.dcm", **SIXTEEN, **{keyword: table}))
     assert image.pixels.max() == np.float32(WHITE / 65535)
+    assert ImageWarning.BITS_UNUSED not in image.warnings
 
 
 def test_padding_does_not_count(tmp_path):
-    """A padding value of 65535 uses no bits of the picture."""
-    framed = np.pad(RAMP.stored, 9, constant_values=65535)
-    image = decode_file(write_dicom(tmp_path / "a.dcm", framed, **SIXTEEN, PixelPaddingValue=65535))
-    RAMP.check(image.pixels)
+    """A padding value of 65535 uses no bits of the picture, be it around it or in it."""
+    holed = RAMP.stored.copy()
+    holed[:20, :30] = 65535
+    framed = np.pad(holed, 9, constant_values=65535)
+    pixels = decode_file(write_dicom(tmp_path / "a.dcm", framed, **SIXTEEN, PixelPaddingValue=65535)).pixels
+    assert np.array_equal(pixels[20:], (RAMP.stored / WHITE).astype(np.float32)[20:])

@@ -93,9 +93,10 @@ def test_narrow_window(tmp_path):
 
 
 def test_window_of_width_1(tmp_path):
-    """A LINEAR window of width 1 is a threshold."""
-    pixels = decode_file(write_dicom(tmp_path / "a.dcm", WindowCenter="2048", WindowWidth="1")).pixels
-    assert np.array_equal(pixels, (STORED >= 2048).astype(np.float32))
+    """A LINEAR window of width 1 is a threshold; what lies on it is black (PS3.3 C.11.2.1.2.1)."""
+    pixels = decode_file(write_dicom(tmp_path / "a.dcm", WindowCenter="2048.5", WindowWidth="1")).pixels
+    assert pixels[0, 89] == 0.0  # stored 2048
+    assert np.array_equal(pixels, (STORED > 2048).astype(np.float32))
 
 
 def test_contrast_does_not_depend_on_content(tmp_path):
@@ -135,6 +136,7 @@ class TestPadding:
         plain = decode_file(write_dicom(tmp_path / "i.dcm", inner, **options))
         assert np.array_equal(padded.pixels, plain.pixels)
         assert ImageWarning.PADDING_TRIMMED in padded.warnings
+        assert "shown black" not in " ".join(padded.steps)
         assert ImageWarning.PADDING_TRIMMED not in plain.warnings
 
     def test_inside_is_black(self, interpretation, is_signed, tmp_path):
@@ -149,11 +151,14 @@ class TestPadding:
         assert np.array_equal(padded[20:], plain[20:])
 
 
-@pytest.mark.parametrize("ends", [(0, 44), (44, 0)])
-def test_padding_range(ends, tmp_path):
+@pytest.mark.parametrize(
+    ("ends", "syntax"), [((0, 44), uid.ExplicitVRLittleEndian), ((44, 0), uid.ExplicitVRBigEndian)]
+)
+def test_padding_range(ends, syntax, tmp_path):
     """A padding range includes both ends, in either order (PS3.3 C.7.5.1.1.2)."""
     path = write_dicom(
         tmp_path / "a.dcm",
+        transfer_syntax=syntax,
         PhotometricInterpretation="MONOCHROME1",
         PixelPaddingValue=ends[0],
         PixelPaddingRangeLimit=ends[1],

@@ -12,9 +12,9 @@ from xray_batch.records import ImageWarning
 CAPTURE = {"SOPClassUID": uid.SecondaryCaptureImageStorage}
 PROCESSING = {"SOPClassUID": uid.DigitalXRayImageStorageForProcessing}
 
-#: Attributes of the file, the reason code, and the tag that the sentence must name.
+#: Attributes of the file, the reason code, and what the sentence must name.
 REFUSED = {
-    "ct": ({"Modality": "CT", "SOPClassUID": uid.CTImageStorage}, "unsupported_modality", "(0008,0060)"),
+    "ct": ({"Modality": "CT", "SOPClassUID": uid.CTImageStorage}, "unsupported_modality", "CT Image Storage"),
     "mr": ({"Modality": "MR", "SOPClassUID": uid.MRImageStorage}, "unsupported_modality", "(0008,0060)"),
     "mammogram": ({"Modality": "MG"}, "unsupported_modality", "(0008,0060)"),
     "other_without_body_part": (
@@ -73,7 +73,7 @@ REFUSED = {
     "lateral_word": ({"ViewPosition": "LATERAL"}, "lateral_view", "(0018,5101)"),
     "lordotic_ap": ({"ViewPosition": "AP LORDOTIC"}, "lateral_view", "(0018,5101)"),
     "lateral_code": (
-        {"ViewPosition": None, "ViewCodeSequence": code_sequence("399173006", "left lateral")},
+        {"ViewPosition": None, "ViewCodeSequence": code_sequence("399173006", "")},
         "lateral_view",
         "(0054,0220)",
     ),
@@ -92,6 +92,7 @@ REFUSED = {
     "bits_allocated_32": ({"BitsAllocated": 32}, "pixel_data", "(0028,0100)"),
     "bits_stored_above_allocated": ({"BitsStored": 17}, "pixel_data", "(0028,0101)"),
     "high_bit_too_low": ({"HighBit": 3}, "pixel_data", "(0028,0102)"),
+    "high_bit_too_high": ({"HighBit": 16}, "pixel_data", "(0028,0102)"),
     "pixel_representation_absent": ({"PixelRepresentation": None}, "pixel_data", "(0028,0103)"),
     "photometric_absent": ({"PhotometricInterpretation": None}, "pixel_data", "(0028,0004)"),
     "photometric_unknown": ({"PhotometricInterpretation": "MONO"}, "pixel_data", "(0028,0004)"),
@@ -121,6 +122,10 @@ ACCEPTED = {
     "ordinary": ({}, set()),
     "dx": ({"Modality": "DX", "SOPClassUID": uid.DigitalXRayImageStorageForPresentation}, set()),
     "digitised_film": (CAPTURE | {"Modality": "RG"}, {"secondary_capture"}),
+    "capture_of_one_frame": (
+        {"SOPClassUID": uid.MultiFrameGrayscaleWordSecondaryCaptureImageStorage, "NumberOfFrames": "1"},
+        {"secondary_capture"},
+    ),
     "capture_of_other": (CAPTURE | {"Modality": "OT"}, {"secondary_capture"}),
     "for_presentation": ({"PresentationIntentType": "FOR PRESENTATION"}, set()),
     "modality_absent": ({"Modality": None}, {"modality_absent"}),
@@ -138,13 +143,17 @@ ACCEPTED = {
         {"BodyPartExamined": None, "AnatomicRegionSequence": code_sequence("T-D3000", "x", "SRT")},
         set(),
     ),
+    "region_of_thoracic_cavity": (
+        {"BodyPartExamined": None, "AnatomicRegionSequence": code_sequence("T-D3200", "Cavum thoracis", "SRT")},
+        set(),
+    ),
     "view_absent": ({"ViewPosition": None}, {"view_absent"}),
     "view_by_code": (
         {"ViewPosition": None, "ViewCodeSequence": code_sequence("272479007", "postero-anterior")},
         set(),
     ),
-    "region_of_thoracic_cavity": (
-        {"BodyPartExamined": None, "AnatomicRegionSequence": code_sequence("T-D3200", "Cavum thoracis", "SRT")},
+    "frontal_view_by_meaning": (
+        {"ViewPosition": None, "ViewCodeSequence": code_sequence("X1", "frontal", "99X")},
         set(),
     ),
     "view_by_meaning": (
@@ -212,10 +221,11 @@ def test_too_small(shape, tmp_path):
     [
         (np.full((72, 90), 100, np.uint16), {}),
         (np.pad(np.full((70, 80), 5, np.uint16), 5), {"PixelPaddingValue": 0}),
+        (np.where(RAMP.stored < 1000, 0, 5).astype(np.uint16), {"PixelPaddingValue": 0}),
         (RAMP.stored, {"WindowCenter": "-500", "WindowWidth": "10"}),
         (RAMP.stored, {"PixelPaddingValue": 0, "PixelPaddingRangeLimit": 4095}),
     ],
-    ids=["constant", "constant_in_padding", "window_beside_values", "all_padding"],
+    ids=["constant", "constant_in_padding", "constant_around_padding", "window_beside_values", "all_padding"],
 )
 def test_blank(cells, attributes, tmp_path):
     """An image that shows one gray is refused when it is rendered."""
@@ -229,7 +239,7 @@ def test_blank(cells, attributes, tmp_path):
 @pytest.mark.parametrize(
     ("attributes", "tag"),
     [
-        ({"RescaleSlope": "0"}, "(0028,1053)"),
+        ({"RescaleSlope": "0", "WindowCenter": "2048", "WindowWidth": "4096"}, "(0028,1053)"),
         ({"RescaleSlope": "1e308"}, "(0028,1053)"),
         ({"RescaleIntercept": "1e300"}, "(0028,1053)"),
         ({"WindowCenter": "1", "WindowWidth": "9", "VOILUTFunction": "LOG"}, "(0028,1056)"),
