@@ -20,6 +20,7 @@ from xray_batch.records import GrayscaleImage, ImageHeader, ImageWarning, Source
 from xray_batch.settings import Settings
 from xray_batch.standardize import (
     WORKING_SIDE,
+    Content,
     find_content,
     find_least_side,
     make_picture,
@@ -41,7 +42,7 @@ def grayscale_image(pixels):
     return GrayscaleImage(
         header=ImageHeader(source_format=SourceFormat.PNG),
         pixels=pixels,
-        rendering="identity",
+        rendering="window:LINEAR",
         warnings=(ImageWarning.GRAY_AS_COLOR,),
     )
 
@@ -231,17 +232,45 @@ class TestBorders:
         step = max(rows, columns) / WORKING_SIDE
         assert np.abs(np.subtract(found, widths)).max() <= 2 * step
 
+    @pytest.mark.parametrize(("spread", "others", "border"), [(0.019, 0.01, 21), (0.021, 0.01, 0), (0.019, 0.03, 0)])
+    def test_what_a_border_is(self, spread, others, border):
+        """98 % of each line is one gray, give or take 2 % of the scale; the line next to it goes with it."""
+        film = np.random.default_rng(0).random((WORKING_SIDE, WORKING_SIDE), dtype=np.float32)
+        film[:20] = 0.5
+        film[:20, ::3] += np.float32(spread)
+        film[:20, : round(others * WORKING_SIDE)] = 1.0
+        expected = border / WORKING_SIDE
+        assert find_content(film) == Content(top=expected)
+        assert find_content(film[::-1]) == Content(bottom=1 - expected)
+        assert find_content(film.T) == Content(left=expected)
+        assert find_content(film.T[:, ::-1]) == Content(right=1 - expected)
+
+    def test_borders_of_two_grays(self, film):
+        """A black border beside a white one is found, whichever of them goes round the corner."""
+        above, beside = ((40, 0), (0, 0)), ((0, 0), (40, 0))
+        black_in_corner = np.pad(np.pad(film, beside, constant_values=1.0), above)
+        white_in_corner = np.pad(np.pad(film, above), beside, constant_values=1.0)
+        for framed in (black_in_corner, white_in_corner):
+            content = find_content(framed)
+            assert min(content.top, content.left) > 0.05
+
+    def test_wide_borders(self):
+        """Borders are wide where they take more than an eighth of the height or of the width."""
+        assert not Content(top=0.0625, bottom=0.9375, right=0.875).has_wide_borders
+        assert Content(top=0.0625, bottom=0.93).has_wide_borders
+        assert Content(left=0.0625, right=0.93).has_wide_borders
+
     def test_a_film_without_borders_is_whole(self, film):
         """Nothing of a film that fills its picture is cut off, and it is not warned of."""
         assert find_content(film).is_whole
         prepared = prepare(grayscale_image(film), make_spec(trim_borders=True))
         assert ImageWarning.BORDER_TRIMMED not in prepared.warnings
 
-    @pytest.mark.parametrize("gray", [0.0, 1.0])
-    def test_a_framed_film_comes_to_the_same(self, gray, film):
+    @pytest.mark.parametrize(("gray", "stretch"), [(0.0, None), (1.0, (0.5, 99.5))])
+    def test_a_framed_film_comes_to_the_same(self, gray, stretch, film):
         """A wide border changes the model input by little once it is trimmed, by much if not, and is warned of."""
         framed = np.pad(film, 60, constant_values=gray)
-        plain, trimming = make_spec(96, 96), make_spec(96, 96, trim_borders=True)
+        plain, trimming = (make_spec(96, 96, trim_borders=trim, stretch=stretch) for trim in (False, True))
         kept, cut = (np.abs(make_picture(framed, spec) - make_picture(film, spec)).mean() for spec in (plain, trimming))
         assert cut < 0.02 < kept
         warnings = prepare(grayscale_image(framed), trimming).warnings
@@ -297,11 +326,12 @@ class TestGrayLevels:
         faint = np.random.default_rng(0).uniform(0.5, 0.51, (300, 300)).astype(np.float32)
         assert np.ptp(make_picture(faint, make_spec(stretch=(0.5, 99.5)))) < 0.2
 
-    def test_smoothing_is_a_binomial_filter(self):
-        """A point becomes 1 2 1 by 1 2 1 over 16, and an edge keeps its gray."""
-        point = np.zeros((WORKING_SIDE, WORKING_SIDE), np.float32)
+    @pytest.mark.parametrize("shape", [(WORKING_SIDE, WORKING_SIDE), (256, 320)])
+    def test_smoothing_is_a_binomial_filter(self, shape):
+        """A point becomes 1 2 1 by 1 2 1 over 16, and an edge keeps its gray; a larger model input loses no pixel."""
+        point = np.zeros(shape, np.float32)
         point[100, 50] = 1.0
-        smoothed = make_picture(point, make_spec(WORKING_SIDE, WORKING_SIDE, smooth=True))
+        smoothed = make_picture(point, make_spec(*shape, smooth=True))
         assert np.allclose(smoothed[99:102, 49:52] * 16, np.outer([1, 2, 1], [1, 2, 1]))
         assert smoothed.sum() == pytest.approx(1.0)
         white = make_picture(np.ones((300, 300), np.float32), make_spec(smooth=True))
