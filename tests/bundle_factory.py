@@ -149,8 +149,8 @@ def make_bundle(folder: Path, *, seed: int = 0, side: int = 32, **facts: Any) ->
             elif name.endswith("weight"):
                 tensor.fill_(1.0)
         hashes.append(save_weights(network, tuple(Finding), folder / file))
-    weight = np.random.default_rng(seed).normal(size=(GATE_FEATURES, len(PictureKind))).astype(np.float32)
-    sha256 = save_gate(weight, np.zeros(len(PictureKind), np.float32), folder / GATE_NAME)
+    layer = np.random.default_rng(seed).normal(size=(GATE_FEATURES + 1, len(PictureKind))).astype(np.float32)
+    sha256 = save_gate(layer[:-1], layer[-1], folder / GATE_NAME)
     gate = make_manifest().gate.model_copy(update={"sha256": sha256})
     write_manifest(folder, make_manifest(side, hashes, **({"gate": gate} | facts)), MODEL_CARD)
     return folder

@@ -109,6 +109,14 @@ def test_refusal(kind, words):
     assert words in judgement.rejection.reason
 
 
+def test_several_kinds_refuse_together():
+    """What is likeliest a cut film, and likelier one or another kind that is refused, is refused as no chest film."""
+    limits = GateLimits(flag_above=math.inf, refuse_above=0.5, sharpness_below=-math.inf)
+    (judgement,) = gate_of(limits).judge(features_of(cut=5.0, inverted=4.9, sideways=4.9, other=4.9), [-1.0])
+    assert judgement.kind is PictureKind.CUT
+    assert "looks like no chest film" in judgement.rejection.reason
+
+
 def test_a_refusal_says_by_how_much():
     """Score and limit have the digits of `inspect`: one that is just beyond does not read as if it were accepted."""
     (judgement,) = gate_of().judge(features_of(other=1.0), [-1.0])
