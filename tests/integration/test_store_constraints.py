@@ -36,7 +36,10 @@ REFUSED = {
     "not analysed with a probability": "UPDATE result SET p_normal = 1 WHERE p_normal IS NULL",
     "not analysed turned into normal": "UPDATE result SET outcome = 'normal' WHERE p_normal IS NULL",
     "probability above 1": "UPDATE result SET p_normal = 1.5, p_viral = -1 WHERE p_normal IS NOT NULL",
-    "probabilities not summing to 1": "UPDATE result SET p_normal = p_normal + 0.00001",
+    "probability below 0": (
+        "UPDATE result SET p_covid19 = -0.1, p_normal = p_normal + p_covid19 + 0.1 WHERE p_normal IS NOT NULL"
+    ),
+    "probabilities not summing to 1": "UPDATE result SET p_normal = p_normal + 0.000002",
     "disagreement above 1": "UPDATE result SET disagreement = 1.01",
     "share of heat above 1": "UPDATE result SET heat_in_thorax = 1.01 WHERE p_normal IS NOT NULL",
     "share of heat below 0": "UPDATE result SET heat_in_thorax = -0.01 WHERE p_normal IS NOT NULL",
@@ -58,6 +61,7 @@ REFUSED = {
     "disposition is unknown": "UPDATE arrival SET disposition = 'lost'",
     "origin is unknown": "UPDATE arrival SET origin = 'mail'",
     "filed nowhere in time": "UPDATE arrival SET filed_path = 'x'",
+    "filed in two places": "UPDATE arrival SET filed_at = received_at, filed_path = 'x', previous_path = 'y'",
     "arrival of no content": "UPDATE arrival SET content_sha256 = 'x'",
     "format is unknown": "UPDATE instance SET format = 'tiff'",
     "content with an arrival": "DELETE FROM content",

@@ -5,6 +5,7 @@ import re
 import threading
 import uuid
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from sqlalchemy import event
 from store_records import make_analysed, make_arrival, make_model, make_rejected, sha256_of
 
 from xray_batch.database import write_transaction
+from xray_batch.errors import ReasonCode
+from xray_batch.records import Outcome, ResultOrder, ResultQuery
 from xray_batch.store import PruneSelection
 
 README = Path(__file__).resolve().parents[2] / "README.md"
@@ -35,6 +38,7 @@ def one_of_each(store):
     store.record_duplicates([make_arrival("analysed")])
     store.add_arrivals([make_arrival("waiting")], MODEL)
     store.record_in_place([(make_arrival("twice"), make_analysed(sop_instance_uid="2"))], MODEL)
+    store.record_duplicates([make_arrival("twice")])
     store.record_in_place([(make_arrival("twice"), make_rejected())], OTHER)
     return store
 
@@ -43,7 +47,7 @@ def test_one_of_each(one_of_each):
     """The tally and the view agree, and both say what was done."""
     counted, tallied = one_of_each.recount()
     assert tallied == counted == one_of_each.accounting()
-    assert (counted.arrivals, counted.results, counted.rejected, counted.duplicates, counted.pending) == (6, 1, 3, 1, 1)
+    assert (counted.arrivals, counted.results, counted.rejected, counted.duplicates, counted.pending) == (7, 1, 3, 2, 1)
 
 
 @pytest.mark.parametrize(
@@ -172,6 +176,7 @@ def plan_of(engine, statement, parameters):
 
 
 NOW = dt.datetime(2026, 3, 2, tzinfo=dt.UTC)
+SUSPICIOUS = ResultQuery(order=ResultOrder.MOST_SUSPICIOUS)
 
 
 @pytest.mark.parametrize(
@@ -184,10 +189,13 @@ NOW = dt.datetime(2026, 3, 2, tzinfo=dt.UTC)
         (lambda store: store.prunings_begun(64), "ix_arrival_pruning"),
         (lambda store: store.unfiled(64), "ix_arrival_unfiled"),
         (lambda store: store.prunings_begun(64, uuid.uuid4()), "ix_arrival_pruning"),
+        (lambda store: store.page(SUSPICIOUS, 50), "ix_result_p_normal"),
+        (lambda store: store.page(replace(SUSPICIOUS, outcome=Outcome.NORMAL), 50), "ix_result_outcome_p_normal"),
+        (lambda store: store.page(ResultQuery(reason_code=ReasonCode.TRUNCATED), 50), "ix_result_reason_code"),
     ],
 )
 def test_what_is_read_often_uses_its_index(store, engine, read, index):
-    """What a start and `status` ask is looked up, not looked for."""
+    """What a start, `status` and the worklist ask is looked up, not looked for."""
     with statements_of(engine) as executed:
         read(store)
     plans = [plan_of(engine, *each) for each in executed if "SELECT" in each[0] and "strftime" not in each[0]]
