@@ -3,16 +3,20 @@
 import itertools
 import threading
 import uuid
+from collections import Counter
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from store_records import make_analysed, make_model, sha256_of
+from zip_factory import make_zip
 
 from xray_batch.pipeline import hashing, in_place
-from xray_batch.pipeline.engine import Answered
+from xray_batch.pipeline.engine import Answered, Failure
 from xray_batch.pipeline.in_place import process_in_place
 from xray_batch.pipeline.named_files import find_files, read_list
+from xray_batch.pipeline.unpack import LIMITS, SECONDS, Unpacking
 from xray_batch.records import Accounting
 from xray_batch.revisions import open_database
 from xray_batch.store import Store
@@ -40,11 +44,17 @@ def store(tmp_path):
         yield store
 
 
-def process(path, store, pipeline):
-    """Classify one file; return the summary of the run, and what failed."""
+def process(path, store, pipeline, *others, max_attempts=1, unpack_in=None):
+    """Classify one file, or some; return the summary of the run, and what failed."""
     failed = {}
     summary = process_in_place(
-        [path], pipeline, store, max_attempts=1, on_answers=lambda _: None, on_failure=failed.__setitem__
+        [path, *others],
+        pipeline,
+        store,
+        max_attempts=max_attempts,
+        on_answers=lambda _: None,
+        on_failure=failed.__setitem__,
+        unpack_in=unpack_in,
     )
     return summary, failed
 
@@ -75,6 +85,84 @@ def test_a_file_that_does_not_change_is_recorded(tmp_path, store):
     summary, failed = process(path, store, Tampering(lambda _path: None, sha256_of("before")))
     assert (summary.files, summary.failed, failed) == (1, 0, {})
     assert [row["content_sha256"] for row in store.results()] == [sha256_of("before")]
+
+
+class TestAttempts:
+    """What ends abnormally is tried again, at most so many times, and costs no other file its answer."""
+
+    class Scripted:
+        """Answers what is called "bad.png" with something else than the others, all of a round together."""
+
+        def __init__(self, result):
+            self.model = make_model()
+            self.tries = Counter()
+            self._result = result
+
+        def run(self, jobs, *, wait_seconds):
+            """Answer all jobs in one group."""
+            group = []
+            for job in jobs:
+                self.tries[job.path.name] += 1
+                result = self._result if job.path.name == "bad.png" else make_analysed()
+                group.append(Answered(job=job, result=result))
+            yield group
+
+    @pytest.fixture
+    def films(self, tmp_path):
+        """Write two files, of which the first is the bad one."""
+        paths = [tmp_path / "bad.png", tmp_path / "good.png"]
+        for path in paths:
+            path.write_text(path.name)
+        return paths
+
+    @pytest.mark.parametrize(
+        ("transient", "reasons", "why"),
+        [
+            (False, {"attempts_exhausted", None}, []),
+            (True, {None}, ["not done for now (DecoderDiedError)"]),
+        ],
+        ids=["the file's fault", "the system's fault"],
+    )
+    def test_at_most_so_many(self, transient, reasons, why, films, store):
+        """In the end the file is given up, or left for another run."""
+        pipeline = self.Scripted(Failure(error="DecoderDiedError", transient=transient))
+        summary, failed = process(films[0], store, pipeline, films[1], max_attempts=3)
+        assert pipeline.tries == {"bad.png": 3, "good.png": 1}
+        assert {row["reason_code"] for row in store.results()} == reasons
+        assert (list(failed.values()), summary.files) == (why, 2)
+
+    def test_an_answer_that_the_database_refuses(self, films, store):
+        """Those that were to be recorded together with it are."""
+        summary, failed = process(films[0], store, self.Scripted(make_analysed(p_normal=7.0)), films[1])
+        assert failed == {films[0]: "the database refused the answer"}
+        assert [row["source_name"] for row in store.results()] == [str(films[1])]
+        assert summary.files == 2
+
+    @pytest.mark.parametrize(
+        ("changes", "rows", "why"),
+        [
+            ([{"seconds": 0.0}, {}], ["zip_archive", None], []),
+            ([{"seconds": 0.0}] * 2, ["attempts_exhausted"], []),
+            ([{"free_bytes": 1 << 60}] * 2, [], ["not unpacked for now (OSError)"]),
+        ],
+        ids=["the second succeeds", "the archive's fault", "the system's fault"],
+    )
+    def test_of_unpacking(self, changes, rows, why, tmp_path, store, monkeypatch):
+        """An archive is tried again likewise, and a member then has its answer."""
+        order = iter(changes)
+
+        def next_try(archive, spool):
+            limits = next(order).copy()
+            seconds = limits.pop("seconds", SECONDS)
+            return Unpacking(archive, spool, replace(LIMITS, **limits), seconds)
+
+        monkeypatch.setattr(in_place, "Unpacking", next_try)
+        monkeypatch.setenv("PYTHONPATH", str(Path(in_place.__file__).parents[2]))
+        archive = make_zip(tmp_path / "study.zip", {"good.png": b"film"})
+        _, failed = process(archive, store, self.Scripted(None), max_attempts=2, unpack_in=tmp_path / "spool")
+        assert sorted((row["reason_code"] for row in store.results()), key=str, reverse=True) == rows
+        assert (list(failed.values()), next(order, None)) == (why, None)
+        assert list((tmp_path / "spool").iterdir()) == []
 
 
 def test_work_begins_while_files_are_still_being_found(tmp_path, store):
