@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from xray_batch.bundle import Bundle
-from xray_batch.errors import BundleError
+from xray_batch.errors import BundleError, DeviceMemoryError, ReasonCode
 from xray_batch.pipeline import engine
-from xray_batch.pipeline.engine import Job, Pipeline
+from xray_batch.pipeline.engine import Failure, Job, Pipeline
 from xray_batch.settings import Settings
 
 
@@ -144,3 +144,60 @@ def test_the_size_of_a_pass_is_recorded(films, pipeline, monkeypatch):
     groups = pipeline.run([Job(path=path, context=None) for path in films[:5]], wait_seconds=60)
     sizes = [answered.result.computation.batch_images for group in groups for answered in group]
     assert sizes == [2, 2, 2, 2, 1]
+
+
+def test_jobs_are_asked_for_as_they_are_needed(films, pipeline):
+    """However many there are, two passes and a file for the worker are inside."""
+    asked_for = []
+
+    def jobs():
+        for path in films * 5:
+            asked_for.append(path)
+            yield Job(path=path, context=None)
+
+    groups = pipeline.run(jobs())
+    assert any(groups)
+    assert len(asked_for) <= 2 * 4 + 1
+    groups.close()
+
+
+def test_what_is_given_up_does_not_turn_up_later(films, pipeline):
+    """Who closes a run has its answers no more, in the next run least of all."""
+    groups = pipeline.run([Job(path=path, context=None) for path in films], wait_seconds=60)
+    assert any(groups)
+    groups.close()
+    assert groups_of(pipeline, [Job(path=films[8], context=None)], 60) == [["8"]]
+
+
+def test_what_no_network_has_seen(films, pipeline):
+    """A file that is none of ours has its answer, and the time that it took; one that cannot be read is tried again."""
+    films[0].write_text("This is no radiograph.")
+    films[1].unlink()
+    groups = pipeline.run([Job(path=path, context=None) for path in films[:2]])
+    refused, unread = (answered.result for group in groups for answered in group)
+    assert (refused.reason_code, refused.processing_seconds > 0) == (ReasonCode.UNREADABLE_FILE, True)
+    assert unread == Failure(error="TransientError", transient=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "failures"),
+    [
+        (FloatingPointError, {"0": Failure(error="FloatingPointError", transient=False)}),
+        (DeviceMemoryError, dict.fromkeys("0123", Failure(error="DeviceMemoryError", transient=True))),
+    ],
+)
+def test_errors_of_the_networks(error, failures, films, pipeline, monkeypatch):
+    """A film without finite probabilities takes no other with it; a device without memory is no film's fault."""
+    Image.linear_gradient("L").resize((300, 300)).point(lambda value: value // 8).save(films[0])
+    whole = pipeline._ensemble.answer
+
+    def answer(inputs):
+        if any(prepared.input_mean < 0.1 for prepared in inputs):
+            raise error
+        return whole(inputs)
+
+    monkeypatch.setattr(pipeline._ensemble, "answer", answer)
+    groups = pipeline.run([Job(path=path, context=None) for path in films[:4]], wait_seconds=60)
+    results = {answered.job.path.stem: answered.result for group in groups for answered in group}
+    assert len(results) == 4
+    assert {name: result for name, result in results.items() if isinstance(result, Failure)} == failures
