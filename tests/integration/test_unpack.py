@@ -68,6 +68,7 @@ def test_every_member_is_a_file(tmp_path, spool, method):
     }
     assert end.rejection.reason_code is ReasonCode.ZIP_ARCHIVE
     assert "4 files" in end.rejection.reason
+    assert not any(path.stat().st_mode & 0o007 for path in end.unpacked.files)  # it is patient data
 
 
 def test_no_member_leaves_its_folder(tmp_path, spool):
@@ -122,12 +123,12 @@ class TestRefused:
     """Each of these is refused as a whole, with nothing of it left."""
 
     def test_3000_members(self, tmp_path, spool):
-        """More files than a study has; folders and ignored names are not counted."""
+        """More files than a study has; folders and ignored names are not counted, and the limit may be reached."""
         rejection = refusal(make_zip(tmp_path / "a", {f"{n}": b"" for n in range(3000)}), spool)
         assert rejection.reason_code is ReasonCode.TOO_LARGE
         assert "3,000 files" in rejection.reason
         mac = {f"__MACOSX/._{n}": b"" for n in range(3000)} | {f"{n}/": b"" for n in range(3000)}
-        assert len(unpack(make_zip(tmp_path / "a", {"x": NOISE} | mac), spool).unpacked.files) == 1
+        assert len(unpack(make_zip(tmp_path / "a", {"x": NOISE} | mac), spool, members=1).unpacked.files) == 1
 
     def test_a_bomb(self, tmp_path, spool):
         """A thousand times its size: given up when the real bytes exceed the ratio, whatever is declared."""
@@ -275,15 +276,17 @@ class TestTheProcess:
         assert unpack(archive, spool).transient
         assert set(Path("/proc/self/fd").iterdir()) == before
 
-    @pytest.mark.parametrize("number", [errno.EFBIG, errno.EINVAL])
-    def test_other_errors_are_held_against_the_archive(self, monkeypatch, number):
+    @pytest.mark.parametrize(
+        ("number", "transient"), [(errno.EFBIG, False), (errno.EINVAL, False), (errno.EDQUOT, True), (errno.EIO, True)]
+    )
+    def test_what_is_held_against_the_archive(self, monkeypatch, number, transient):
         """An error that is not the disk's would come again and again."""
 
         def fail(*_arguments):
             raise OSError(number, os.strerror(number))
 
         monkeypatch.setattr(unpack_worker, "unpack", fail)
-        assert unpack_worker.answer(io.BytesIO(), 0, LIMITS).transient is False
+        assert unpack_worker.answer(io.BytesIO(), 0, LIMITS).transient is transient
 
     def test_memory(self, monkeypatch):
         """An archive that takes more memory than the process may have is too large."""
