@@ -20,6 +20,7 @@ from dicom_factory import RAMP, write_dicom
 from input_specs import make_spec
 from PIL import Image
 from pydicom import uid
+from zip_factory import make_zip
 
 from xray_batch.decode import decode_file
 from xray_batch.errors import DecoderDiedError, ReasonCode
@@ -27,6 +28,7 @@ from xray_batch.pipeline import pool as pool_module
 from xray_batch.pipeline import worker_process
 from xray_batch.pipeline.environment import worker_environment
 from xray_batch.pipeline.pool import DecodePool, DecodeWorker
+from xray_batch.pipeline.unpack import Unpacking
 from xray_batch.pipeline.worker import Reply
 from xray_batch.pipeline.worker_process import WorkerLimits
 from xray_batch.records import ImageWarning, Rejection, SourceFormat
@@ -438,6 +440,34 @@ def test_leaving_ends_all_workers(image_file):
         start = time.monotonic()
     assert time.monotonic() - start < LIMITS.seconds
     assert worker_pids() == set()
+
+
+def test_leaving_ends_what_unpacks(tmp_path, monkeypatch):
+    """The end of the service does not wait for an archive, however long that takes."""
+    hanging, has_begun = [], threading.Event()
+
+    def start(_unpacking, connection, _archive, _folder):
+        hanging.append(subprocess.Popen(["sleep", "3600"], pass_fds=[connection]))
+        has_begun.set()
+        return hanging[0]
+
+    monkeypatch.setattr(Unpacking, "_start", start)
+    with started() as pool:
+        pool.submit("archive", make_zip(tmp_path / "study.zip", {"film": b"1"}), tmp_path / "spool")
+        assert has_begun.wait(PATIENCE)
+    assert [process.returncode for process in hanging] == [-signal.SIGKILL]
+
+
+def test_what_unpacking_comes_to(tmp_path):
+    """It takes the place of the decoder's refusal; a folder that cannot be made is not the archive's fault."""
+    archive = make_zip(tmp_path / "study.zip", {"film": b"1"})
+    with started() as pool:
+        pool.submit("unpacked", archive, tmp_path / "spool")
+        pool.submit("not now", archive, archive / "spool")
+        unpacked, not_now = (take(pool) for _ in range(2))
+    assert [path.name for path in unpacked.unpacked.files] == ["0001-film"]
+    assert unpacked.reply.rejection.reason_code is ReasonCode.ZIP_ARCHIVE
+    assert (not_now.reply.failure, not_now.reply.transient, not_now.unpacked) == ("NotADirectoryError", True, None)
 
 
 def test_error_in_the_loop_ends_all_workers(image_file):

@@ -206,7 +206,6 @@ class DecodePool(Generic[T]):
             while not self._closing.is_set():
                 if worker.is_used_up:  # before it takes a file, which another worker may have while the next one starts
                     worker.close()
-                    worker = None  # a closed one must not be closed again, should the next not start
                     worker = self._start_worker()
                 request = request or self._jobs.get()
                 if request is None:
