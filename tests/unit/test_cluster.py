@@ -169,11 +169,13 @@ class PlayedRay:
         self._ends = {}
         self._numbers = count()
         self.started = Counter()  #: workers, by node
+        self.orders = []
+        self.killed = []
         self.most_waiting = 0
 
     def nodes(self):
         """Tell which nodes there are."""
-        return [node(CPU=1.0) | {"NodeID": name, "NodeName": name} for name in self._nodes]
+        return [node(CPU=7.0) | {"NodeID": name, "NodeName": name} for name in self._nodes]
 
     def remote(self, _kind):
         """Make actors."""
@@ -185,9 +187,12 @@ class PlayedRay:
 
     def _actor(self, name):
         self.started[name] += 1
-        start = SimpleNamespace(remote=lambda _order: self._end(lambda: self._play(name, None)))
         process = SimpleNamespace(remote=lambda task: self._end(lambda: self._play(name, task)))
-        return SimpleNamespace(start=start, process=process)
+        return SimpleNamespace(start=SimpleNamespace(remote=lambda order: self._start(name, order)), process=process)
+
+    def _start(self, name, order):
+        self.orders.append(order)
+        return self._end(lambda: self._play(name, None))
 
     def _end(self, play):
         end = next(self._numbers)
@@ -204,8 +209,9 @@ class PlayedRay:
         """Tell what came of it."""
         return self._ends.pop(end)()
 
-    def kill(self, _actor):
-        """Do nothing."""
+    def kill(self, actor):
+        """Take note of who is ended."""
+        self.killed.append(actor)
 
 
 def done(task):
@@ -240,11 +246,12 @@ class TestRun:
         return summary, failed, lost
 
     def test_all_is_done(self):
-        """Every file is in the summary once, and nobody had more in hand than he may."""
+        """Every file is in the summary once, and nobody had more in hand than he may, nor decoders than CPUs."""
         ray = PlayedRay(["a", "b"], lambda _node, task: done(task))
         summary, failed, lost = self.run(ray)
         assert (summary.files, failed, lost) == (len(self.FILES), {}, Counter())
         assert ray.most_waiting <= 2 * TASKS_IN_HAND
+        assert [order.settings.decode_workers for order in ray.orders] == [7, 7]
 
     def test_nothing_to_do(self):
         """Without a file nobody is started."""
@@ -278,8 +285,10 @@ class TestRun:
                 raise RayError
             return done(task)
 
-        summary, failed, lost = self.run(PlayedRay(["a"], play))
+        ray = PlayedRay(["a"], play)
+        summary, failed, lost = self.run(ray)
         assert (summary.files, summary.failed, failed, lost) == (len(self.FILES), 0, {}, Counter(a=1))
+        assert len(ray.killed) == 1  # it may live, and have the CPUs of the next
 
     def test_a_task_that_is_too_much_for_every_worker_fails_alone(self):
         """After `max_attempts` workers its files have failed; those that waited behind it are done."""
@@ -306,6 +315,19 @@ class TestRun:
         summary, failed, lost = self.run(ray)
         assert (summary.files, failed) == (len(self.FILES), {})
         assert ray.started["broken"] == lost["broken"] <= 2
+
+    def test_a_place_that_works_in_between_is_used_for_ever(self):
+        """Losses count in a row: over days even a sound node loses a worker now and then."""
+        begun = count()
+
+        def play(_node, task):
+            if task is not None and next(begun) % 3 == 2:
+                raise RayError
+            return done(task)
+
+        summary, failed, lost = self.run(PlayedRay(["a"], play), self.FILES * 2)
+        assert (summary.files, failed) == (2 * len(self.FILES), {})
+        assert lost["a"] > 2
 
     @pytest.mark.parametrize("when", ["at the start", "at work"])
     @pytest.mark.parametrize(
@@ -346,6 +368,12 @@ class TestRun:
 
         with pytest.raises(DatabaseUnavailableError, match="node a: the database cannot be reached"):
             self.run(PlayedRay(["a"], play))
+
+    def test_no_place_for_a_worker(self, monkeypatch):
+        """A cluster whose nodes have nothing free is not waited for without end."""
+        monkeypatch.setattr(driver, "WAIT_SECONDS", 0.0)
+        with pytest.raises(ClusterError, match="no worker left: its nodes have no CPU or GPU free"):
+            self.run(PlayedRay([], lambda _node, task: done(task)))
 
     def test_no_worker_left(self):
         """When nothing works anywhere, the run ends and says what happened last."""
