@@ -82,6 +82,8 @@ def test_only_the_calibration_changes(calibrated, bundle_folder):
         *("operating_points", "calibration", "drift_reference", "metrics"),
     }
     assert new["version"] == "1.3.0"
+    before = calibrated.before
+    assert (before.scaling, before.threshold_low) == (Bundle(bundle_folder).manifest.scaling, old["threshold_low"])
 
 
 def test_the_manifest_records_the_calibration(calibrated, bundle_folder, films):
@@ -105,7 +107,7 @@ def test_drift_is_measured_against_the_site(calibrated, films):
         assert getattr(facts, name).edges == pytest.approx(found.edges, abs=precision)
 
 
-def test_figures_say_how_they_were_measured(calibrated, bundle_folder):
+def test_figures_say_how_they_were_measured(calibrated, bundle_folder, films):
     """New figures are cross-fitted; those of the old bundle name it, also after a second calibration."""
     metrics = calibrated.bundle.manifest.metrics
     old = Bundle(bundle_folder).manifest
@@ -117,6 +119,11 @@ def test_figures_say_how_they_were_measured(calibrated, bundle_folder):
     assert names["sensitivity, balanced threshold"].value == calibrated.crossed.sensitivity["balanced"].value
     assert names["specificity, balanced threshold"].n == 52
     assert names["expected calibration error"] == calibrated.errors["cross_fitted"]
+    ill, well = (rates["balanced"].value for rates in (calibrated.crossed.sensitivity, calibrated.crossed.specificity))
+    assert names["accuracy pneumonia"].value == pytest.approx((60 * ill + 52 * well) / 112)
+    positive = np.array([image.label != "normal" for image in read_labels(films)])
+    higher = np.subtract.outer(*(calibrated.crossed.p_pneumonia[which] for which in (positive, ~positive)))
+    assert names["AUROC pneumonia"].value == pytest.approx(((higher > 0) + (higher == 0) / 2).mean())
 
 
 def test_a_calibrated_bundle_is_calibrated_again(calibrated, films, tmp_path):
