@@ -535,11 +535,13 @@ def test_to_give_up_a_file_is_no_success(home, monkeypatch):
     settings = Settings(home=home.home, settle_seconds=0, max_attempts=1)
     pipeline = ScriptedPipeline({"a.png": [BROKEN], "b.png": [BROKEN], "c.png": [BROKEN]})
     with closing(Store(open_database(settings.resolved_database_url))) as store:
-        service = Service(home, pipeline, store, settings, Vitals())
+        vitals = Vitals()
+        service = Service(home, pipeline, store, settings, vitals)
         for _ in range(30):
             service._breaker.failed()
         service._turn()
         assert (store.accounting().rejected, service._breaker.is_open) == (3, True)
+        assert not vitals.health.checks["decoders"]
 
 
 def test_an_error_that_ends_the_service_quotes_nothing(home, capsys):
@@ -575,12 +577,18 @@ def test_a_full_disk_stops_claiming_and_recovers(home, monkeypatch, capsys):
 
 
 def test_a_full_disk_stops_the_work(home, monkeypatch):
-    """What is in the spool waits too: where nothing can be written, no answer could be kept."""
+    """What is in the spool waits, for no answer could be kept, and what is in the inbox counts as waiting."""
+    room, full = (Room(free_bytes=free_bytes, floor_bytes=4) for free_bytes in (9, 0))
     settings = Settings(home=home.home, settle_seconds=0)
     with closing(Store(open_database(settings.resolved_database_url))) as store:
         service = Service(home, ScriptedPipeline({}), store, settings, Vitals())
+        monkeypatch.setattr(intake_module, "look_for_room", lambda _disks, _floor: full)
+        for _ in range(2):
+            service._turn()
+        assert service._metrics.registry.get_sample_value("xray_oldest_unprocessed_seconds") > 0
+        monkeypatch.setattr(intake_module, "look_for_room", lambda _disks, _floor: room)
         service._take_in()
-        monkeypatch.setattr(intake_module, "look_for_room", lambda _disks, _floor: Room(free_bytes=0, floor_bytes=4))
+        monkeypatch.setattr(intake_module, "look_for_room", lambda _disks, _floor: full)
         service._turn()
         assert (store.queue_status().queued, store.accounting().results) == (3, 0)
 
