@@ -148,7 +148,7 @@ def test_file_names(web):
 @pytest.mark.parametrize(
     ("parameters", "patients"),
     [
-        ({"identifier": "p0007"}, ["P0007"]),
+        ({"identifier": " p0007 ", "min": "0", "max": "1", "reason": " "}, ["P0007"]),
         ({"min": "0.99"}, ["P0000"]),
         ({"min": "0.985", "max": "0.99", "outcome": "pneumonia"}, ["P0001"]),
         ({"min": "0.985", "max": "0.99", "outcome": "normal"}, []),

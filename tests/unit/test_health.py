@@ -5,6 +5,7 @@ import socket
 import stat
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from clock import Clock
@@ -111,8 +112,10 @@ def test_a_long_path(tmp_path, health):
     """A home folder deeper than a socket's path may be long."""
     home = tmp_path / ("deep" * 30)
     home.mkdir()
+    before = len(list(Path("/proc/self/fd").iterdir()))
     with served("unix", home, health):
         assert get(UnixConnection(home), "/livez")[0] == 200
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_socket_that_a_dead_service_left_is_replaced(tmp_path, health):
