@@ -556,11 +556,15 @@ def test_interrupt_from_the_terminal(image_file, tmp_path):
     assert not is_running(worker)
 
 
+class InterruptedCall(BaseException):
+    """Stands for the KeyboardInterrupt of Ctrl-C, which would end the whole run of tests if it came too late."""
+
+
 def interrupt_calls(line, tries):
     """Put into a line until an interrupt comes in the middle of it, again and again; return after how many it hangs."""
 
     def interrupt(*_):
-        raise KeyboardInterrupt
+        raise InterruptedCall
 
     before = signal.signal(signal.SIGVTALRM, interrupt)
     try:
@@ -569,7 +573,7 @@ def interrupt_calls(line, tries):
                 signal.setitimer(signal.ITIMER_VIRTUAL, 1e-4)
                 while True:
                     line.put("item", urgent=False)
-            except KeyboardInterrupt:
+            except InterruptedCall:
                 other = threading.Thread(target=line.put, args=("last",), kwargs={"urgent": True}, daemon=True)
                 other.start()
                 other.join(5)
