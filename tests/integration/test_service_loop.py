@@ -26,6 +26,7 @@ from xray_batch.service import breaker as breaker_module
 from xray_batch.service import intake as intake_module
 from xray_batch.service import leases as leases_module
 from xray_batch.service import loop as service_module
+from xray_batch.service import quota as quota_module
 from xray_batch.service import reporting as reporting_module
 from xray_batch.service.disk_thread import DiskThread
 from xray_batch.settings import Settings
@@ -299,6 +300,7 @@ def test_a_full_spool_is_filled_again_at_a_quarter(home, monkeypatch):
     """A huge inbox is not looked through for every answer: a scan of it may take as long as many of them."""
     monkeypatch.setattr(intake_module, "_SPOOL_FILES", 40)
     monkeypatch.setattr(intake_module, "_HASH_SECONDS", 60.0)  # no group is cut short
+    monkeypatch.setattr(quota_module, "_SECONDS", 60.0)
     scan, scans = intake_module.scan, []
     monkeypatch.setattr(intake_module, "scan", lambda inbox: (scans.append(inbox), scan(inbox))[1])
     drop_more(home, 200)
@@ -822,6 +824,7 @@ def test_few_routine_files_are_claimed_beside_urgent_ones(home, monkeypatch):
         lambda intake, claims: (groups.append([one.is_urgent for one in claims]), record(intake, claims))[1],
     )
     monkeypatch.setattr(intake_module, "_HASH_SECONDS", 60.0)  # no group is cut short
+    monkeypatch.setattr(quota_module, "_SECONDS", 60.0)
     drop_more(home, 60)
     drop_more(home, 2, "urgent")
     run_until_idle(home, ScriptedPipeline({}), arrivals=65)
