@@ -62,7 +62,8 @@ def places_of_facts(facts, place=()):
 
 CLASSES = tuple(Finding)
 FACTS = make_manifest().model_dump(mode="json")
-PLACES = [place for place in places_of_facts(FACTS) if place != ("drift_reference",)]
+YOUNGER = [("drift_reference",), ("training", "balanced_under")]
+PLACES = [place for place in places_of_facts(FACTS) if place not in YOUNGER]
 
 #: Every fact that is a number with a fraction.
 NUMBERS = [
@@ -151,6 +152,12 @@ def test_missing_fact(place, tmp_path):
     write_facts(tmp_path, facts)
     with pytest.raises(BundleError, match=rf"manifest\.json: {name_of(place)}: Field required"):
         Bundle(tmp_path)
+
+
+def test_no_changes_of_the_images():
+    """The balanced threshold of a bundle that names no changes was chosen on images as they are."""
+    facts = FACTS | {"training": {name: fact for name, fact in FACTS["training"].items() if name != "balanced_under"}}
+    assert Manifest.model_validate(facts).training.balanced_under == ()
 
 
 @pytest.mark.parametrize("change", [{}, {"drift_reference": None}])

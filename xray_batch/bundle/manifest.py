@@ -85,7 +85,7 @@ class OperatingPoint(_Facts):
 class OperatingPoints(_Facts):
     """The thresholds that a user can choose from."""
 
-    balanced: OperatingPoint  #: largest sum of sensitivity and specificity
+    balanced: OperatingPoint  #: largest sum of sensitivity and specificity; see `TrainingFacts.balanced_under`
     high_sensitivity: OperatingPoint  #: highest threshold with a sensitivity of at least 0.98
     high_specificity: OperatingPoint  #: lowest threshold with a specificity of at least 0.98
 
@@ -165,6 +165,12 @@ class TrainingFacts(_Facts):
     recipes: dict[str, dict[str, object]]  #: how each architecture was trained
     starting_weights: str  #: `random`, or where they come from
     reference: str  #: source of the held-out images that temperature, thresholds and limits were chosen on
+    balanced_under: tuple[str, ...] = ()
+    """Changes of these images; the balanced threshold has the largest sum where it is least.
+
+    Over the images as they are and changed in each way.  Absent in bundles of before it was so: as they are alone.
+    A :class:`CalibrationFacts` says that the threshold was chosen anew, on images as they are.
+    """
 
 
 class CalibrationFacts(_Facts):

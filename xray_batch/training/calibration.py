@@ -31,6 +31,8 @@ class Sample:
     targets: npt.NDArray[np.bool_]  #: shape (N, classes): the findings that each label allows
     classes: Sequence[Finding]  #: in the order of both
     patients: Sequence[str]  #: length N: who each image shows
+    changed: npt.NDArray[np.float64] | None = None
+    """What they say about the images changed in several ways, shape (ways, members, N, classes); None: not asked."""
 
     @property
     def positive(self) -> npt.NDArray[np.bool_]:
@@ -46,7 +48,14 @@ class Sample:
 
     def p_pneumonia(self, scaling: Scaling) -> npt.NDArray[np.float64]:
         """Calibrated probability of any pneumonia, shape (N,)."""
-        pooled = pool(self.members, scaling, self.classes)
+        return self._p_pneumonia(self.members, scaling)
+
+    def changed_p_pneumonia(self, scaling: Scaling) -> list[npt.NDArray[np.float64]]:
+        """Likewise of the images changed in each way."""
+        return [] if self.changed is None else [self._p_pneumonia(members, scaling) for members in self.changed]
+
+    def _p_pneumonia(self, members: npt.NDArray[np.float64], scaling: Scaling) -> npt.NDArray[np.float64]:
+        pooled = pool(members, scaling, self.classes)
         p: npt.NDArray[np.float64] = 1 - pooled[:, self.classes.index(Finding.NORMAL)]
         return p
 
@@ -57,6 +66,7 @@ class Sample:
             targets=self.targets[chosen],
             classes=self.classes,
             patients=[self.patients[index] for index in chosen],
+            changed=None if self.changed is None else self.changed[:, :, chosen],
         )
 
 
@@ -94,7 +104,8 @@ def fit_calibration(sample: Sample) -> Calibration:
 def _fit(sample: Sample) -> tuple[Scaling, dict[str, float]]:
     """Fit scaling and thresholds, by the names of the operating points, and measure nothing."""
     scaling = fit_scaling(sample.members, sample.positive, sample.classes)
-    return scaling, choose_thresholds(sample.positive, sample.p_pneumonia(scaling))
+    thresholds = choose_thresholds(sample.positive, sample.p_pneumonia(scaling), sample.changed_p_pneumonia(scaling))
+    return scaling, thresholds
 
 
 def measure_calibration(manifest: Manifest, sample: Sample) -> Calibration:

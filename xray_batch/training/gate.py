@@ -6,7 +6,7 @@ limits are chosen on a fifth of it, and the rates are measured on the validation
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -27,7 +27,7 @@ from xray_batch.resnet import ResNet
 from xray_batch.standardize import WORKING_SIDE, make_picture, measure_sharpness, standardize
 from xray_batch.training.dataset import LabelledImage
 from xray_batch.training.drawings import DRAWINGS, draw
-from xray_batch.training.pixels import Decoding, load_pixels
+from xray_batch.training.pixels import Decoding, load_pixels, whole_film_spec
 from xray_batch.training.spoil import SPOILERS, Picture, Spoiler, vary
 
 KINDS: Final = tuple(PictureKind)
@@ -194,7 +194,7 @@ class _Workshop:
     def _load(
         self, images: Sequence[LabelledImage], rows: int, columns: int, progress: Callable[[int], None]
     ) -> npt.NDArray[np.float32]:
-        spec = replace(self._spec, rows=rows, columns=columns, trim_borders=False, stretch=None, smooth=False)
+        spec = whole_film_spec(self._spec, rows, columns)
         return load_pixels(images, spec, decoding=self._decoding, progress=progress)
 
     def make(self, films: _Films, *, varied: bool) -> _Pictures:

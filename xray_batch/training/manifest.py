@@ -29,6 +29,7 @@ from xray_batch.training.calibration import Calibration, Sample, fit_calibration
 from xray_batch.training.dataset import CLASSES, LabelledImage
 from xray_batch.training.held_out import HeldOut, is_of, p_pneumonia
 from xray_batch.training.order import TrainingOptions, TrainingOrder
+from xray_batch.training.stress import CHANGES
 
 INTENDED_USE: Final = (
     "Research on frontal chest radiographs like those of the training data. "
@@ -75,6 +76,7 @@ def calibrate_on(held_out: HeldOut, reference_source: str | None) -> Calibration
         targets=held_out.targets,
         classes=CLASSES,
         patients=[image.patient for image in held_out.images],
+        changed=held_out.changed,
     )
     return fit_calibration(sample.take(chosen))
 
@@ -137,6 +139,7 @@ def _training_facts(order: TrainingOrder, evidence: Evidence) -> TrainingFacts:
         recipes={architecture: asdict(recipe) for architecture, recipe in order.options.recipes.items()},
         starting_weights=order.starting_weights,
         reference=reference(order.options),
+        balanced_under=tuple(CHANGES),
     )
 
 

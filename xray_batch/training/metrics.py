@@ -144,10 +144,22 @@ def is_at_bound(scaling: Scaling) -> bool:
     return min(ends) < 1 + _AT_BOUND or abs(scaling.shift) > LARGEST_SHIFT - _AT_BOUND
 
 
-def choose_thresholds(positive: npt.NDArray[np.bool_], probability: npt.NDArray[np.float64]) -> dict[str, float]:
+def choose_thresholds(
+    positive: npt.NDArray[np.bool_],
+    probability: npt.NDArray[np.float64],
+    changed: Sequence[npt.NDArray[np.float64]] = (),
+) -> dict[str, float]:
     """Choose the three thresholds on P(pneumonia), by the names of the operating points.
 
-    Parameters are those of :func:`auroc`.
+    The balanced one has the largest sum of sensitivity and specificity, the least over the films as they are and
+    changed; the outer ones are for the films as they are.
+
+    Parameters
+    ----------
+    positive, probability
+        As of :func:`auroc`.
+    changed
+        Shape (N,) each: probabilities of the same films, all changed in one way.
 
     Raises
     ------
@@ -160,19 +172,27 @@ def choose_thresholds(positive: npt.NDArray[np.bool_], probability: npt.NDArray[
     ordered = np.unique(probability)
     # Half-way between neighbours: no threshold lies exactly on an image.
     candidates = np.concatenate([[0.0], (ordered[1:] + ordered[:-1]) / 2, [1.0]])
-    sensitivity = np.array([(probability[positive] >= threshold).mean() for threshold in candidates])
-    specificity = np.array([(probability[~positive] < threshold).mean() for threshold in candidates])
+    sensitivity, specificity = _rates_at(candidates, positive, probability)
     if specificity.max() < OUTER_TARGET:
         message = (
             f"no threshold reaches a specificity of {OUTER_TARGET}: "
             f"{1 - specificity.max():.1%} of the images without pneumonia are certain to have it"
         )
         raise TrainingDataError(message)
+    worst = np.min([_rates_at(candidates, positive, each).sum(axis=0) for each in (probability, *changed)], axis=0)
     return {
-        "balanced": float(candidates[np.argmax(sensitivity + specificity)]),
+        "balanced": float(candidates[np.argmax(worst)]),
         "high_sensitivity": float(candidates[sensitivity >= OUTER_TARGET].max()),
         "high_specificity": float(candidates[specificity >= OUTER_TARGET].min()),
     }
+
+
+def _rates_at(
+    thresholds: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_], probability: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Return sensitivity and specificity at each threshold, shape (2, thresholds)."""
+    below = [np.searchsorted(np.sort(probability[films]), thresholds) for films in (positive, ~positive)]
+    return np.stack([1 - below[0] / positive.sum(), below[1] / (~positive).sum()])
 
 
 def indeterminate_band(points: OperatingPoints) -> tuple[float, float]:

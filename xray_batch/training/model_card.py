@@ -104,7 +104,19 @@ def _thresholds(manifest: Manifest) -> str:
     return (
         f"## Thresholds\n\nBelow {manifest.threshold_low:.4f} the outcome is `normal`, from "
         f"{manifest.threshold_high:.4f} on `pneumonia`, between them `indeterminate`; likewise where the members' "
-        f"P(pneumonia) differ by more than {manifest.disagreement_limit:.3f}. Chosen on {chosen_on}.\n\n{table}"
+        f"P(pneumonia) differ by more than {manifest.disagreement_limit:.3f}. Chosen on {chosen_on}."
+        f"{_balanced(manifest)}\n\n{table}"
+    )
+
+
+def _balanced(manifest: Manifest) -> str:
+    """Say under which changes of the images the balanced threshold was chosen, if any."""
+    changes = manifest.training.balanced_under
+    if manifest.calibration or not changes:
+        return ""
+    return (
+        " The balanced threshold has the largest sum of sensitivity and specificity where that is least: over these "
+        f"images as they are and changed ({'; '.join(changes)}). The table is of the images as they are."
     )
 
 

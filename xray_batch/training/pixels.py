@@ -38,6 +38,11 @@ def picture_spec(spec: InputSpec) -> InputSpec:
     return replace(spec, mean=0.0, std=1.0)
 
 
+def whole_film_spec(spec: InputSpec, rows: int, columns: int) -> InputSpec:
+    """Return the same preprocessing at another size, with nothing taken away."""
+    return replace(spec, rows=rows, columns=columns, trim_borders=False, stretch=None, smooth=False)
+
+
 def check_memory(images: Sequence[LabelledImage], spec: InputSpec, *, afterwards: int) -> None:
     """Refuse, before anything is decoded, more pictures than a training could hold in memory.
 

@@ -131,6 +131,11 @@ STRESSES: Final[dict[str, Callable[[Film], Film]]] = {
     "aspect x 1.2": wider,
 }
 
+#: Of these, those that do change the film.
+CHANGES: Final[dict[str, Callable[[Film], Film]]] = {
+    name: change for name, change in STRESSES.items() if change is not keep
+}
+
 #: Changes that take the evidence away, by name.
 CONTROLS: Final[dict[str, Callable[[Film], Film]]] = {
     "border only, 20 px": border_only,

@@ -29,7 +29,7 @@ from xray_batch.errors import ConfigurationError, TrainingDataError
 from xray_batch.networks import for_inference, forward_with_features, load_backbone
 from xray_batch.records import InputSpec
 from xray_batch.resnet import ResNet
-from xray_batch.standardize import measure_input, standardize
+from xray_batch.standardize import make_picture, measure_input, standardize
 from xray_batch.training.dataset import CLASSES, LabelledImage, fingerprint, read_images
 from xray_batch.training.duplicates import ImageHashes, group_images, hash_images, merge_copies
 from xray_batch.training.gate import GATE_ARCHITECTURE, fit_gate, memory_needed
@@ -38,7 +38,7 @@ from xray_batch.training.manifest import NO_TWO_OF_ONE_PATIENT, Evidence, calibr
 from xray_batch.training.model_card import model_card
 from xray_batch.training.optimize import EpochReport, TrainingData, at_side, train_member
 from xray_batch.training.order import Progress, TrainingOptions, TrainingOrder
-from xray_batch.training.pixels import check_memory, load_pixels
+from xray_batch.training.pixels import check_memory, load_pixels, whole_film_spec
 from xray_batch.training.split import (
     Split,
     check_images,
@@ -49,11 +49,15 @@ from xray_batch.training.split import (
     make_splits,
     write_split,
 )
+from xray_batch.training.stress import CHANGES, STRESS_SIDE
 
 #: Where nothing is cross-validated, one of so many equal parts is held out.
 _HOLD_OUT_PARTS: Final = 10
 
 _BATCH: Final = 32
+
+#: Films that are held at once, at the size of the stress set, to be changed: 50 MB.
+_FILMS: Final = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,14 +117,14 @@ class _Training:
         for number, split in enumerate(material.splits, start=1):
             folder = f"fold-{number}" if options.folds else ""
             trained.append(self._train_members(material, split.training, split.validation, folder))
-            parts.append(self._ask(trained[-1], material, split.validation, material.how_held_out))
+            parts.append(self._ask(trained[-1], material, split.validation, material.how_held_out, changed=True))
         held_out, members = join(parts), trained[0]
         write_held_out(self._work / "held_out.csv", held_out)
         if options.folds and not options.only_cross_validate:
             everything = np.sort(np.concatenate([first.training, first.validation]))
             members = self._train_members(material, everything, np.empty(0, dtype=np.intp), "")
         asked = "test side, members of fold 1" if options.only_cross_validate else "test side"
-        tested = self._ask(members, material, material.test, asked) if len(material.test) else None
+        tested = self._ask(members, material, material.test, asked, changed=False) if len(material.test) else None
         if options.only_cross_validate:
             self._write_figures(held_out, tested)
             return None
@@ -234,15 +238,39 @@ class _Training:
                 raise TrainingDataError(message) from error
         return network
 
-    def _ask(self, members: _Members, material: _Material, indices: npt.NDArray[np.intp], name: str) -> HeldOut:
-        """Have members say what they make of images."""
-        inputs = standardize(material.pixels[indices], members.mean, members.std)
+    def _ask(
+        self, members: _Members, material: _Material, indices: npt.NDArray[np.intp], name: str, *, changed: bool
+    ) -> HeldOut:
+        """Have members say what they make of images, and, where `changed`, of these changed as in the stress set."""
+        images = [material.images[index] for index in indices]
         return HeldOut(
             name=name,
-            images=[material.images[index] for index in indices],
-            members=np.stack([softmax(self._logits(network, inputs)) for network in members.networks]),
+            images=images,
+            members=self._say(members, material.pixels[indices]),
             inputs=np.array([measure_input(material.pixels[index]) for index in indices]),
+            changed=self._ask_changed(members, images) if changed else None,
         )
+
+    def _ask_changed(self, members: _Members, images: Sequence[LabelledImage]) -> npt.NDArray[np.float64]:
+        """Decode images once more, at the size that the changes are made for, and ask about all changes of them."""
+        spec = self._options.input_spec(members.mean, members.std)
+        whole = whole_film_spec(spec, STRESS_SIDE, STRESS_SIDE)
+        advance = self._progress.task("changed films", len(images))
+        parts = []
+        for start in range(0, len(images), _FILMS):
+            films = load_pixels(images[start : start + _FILMS], whole, decoding=self._order.decoding, progress=advance)
+            parts.append(
+                [
+                    self._say(members, np.stack([make_picture(change(film), spec) for film in films]))
+                    for change in CHANGES.values()
+                ]
+            )
+        return np.concatenate(parts, axis=2)
+
+    def _say(self, members: _Members, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Return each member's probabilities of pictures that are not standardized, shape (members, N, classes)."""
+        inputs = standardize(pixels, members.mean, members.std)
+        return np.stack([softmax(self._logits(network, inputs)) for network in members.networks])
 
     def _logits(self, network: ResNet, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         forward = partial(forward_with_features, for_inference(network.eval(), self._device, self._dtype), grid=None)

@@ -18,7 +18,7 @@ from xray_batch.training.calibration import (
     fit_calibration,
     measure_calibration,
 )
-from xray_batch.training.metrics import rates
+from xray_batch.training.metrics import choose_thresholds, rates
 
 CLASSES = tuple(Finding)
 
@@ -84,6 +84,29 @@ def test_band_and_limit():
     normal = CLASSES.index(Finding.NORMAL)
     disagreement = abs(members[0, :, normal] - members[1, :, normal])
     assert (disagreement > fitted.disagreement_limit).sum() == 10
+
+
+def test_films_that_are_changed_move_the_balanced_threshold_alone():
+    """The threshold is chosen on what the members say of changed films, too, scaled alike, and of the same films."""
+    sample = make_sample(600)
+    lean = np.where(np.arange(len(CLASSES)) == CLASSES.index(Finding.NORMAL), -1.5, 0.0)
+    asked = replace(sample, changed=softmax(np.log(sample.members) + lean)[None])
+    plain, fitted = fit_calibration(sample), fit_calibration(asked)
+    expected = choose_thresholds(
+        sample.positive,
+        sample.p_pneumonia(plain.scaling),
+        [replace(sample, members=asked.changed[0]).p_pneumonia(plain.scaling)],
+    )
+    assert fitted.operating_points.balanced.threshold == expected["balanced"]
+    assert fitted.operating_points.balanced.threshold > plain.operating_points.balanced.threshold
+    assert (fitted.scaling, fitted.threshold_low, fitted.threshold_high, fitted.disagreement_limit) == (
+        plain.scaling,
+        plain.threshold_low,
+        plain.threshold_high,
+        plain.disagreement_limit,
+    )
+    chosen = np.arange(100, 400)
+    assert np.array_equal(asked.take(chosen).changed[0], asked.changed[0][:, chosen])
 
 
 def test_order_of_classes_does_not_matter():

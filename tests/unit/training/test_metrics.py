@@ -143,6 +143,17 @@ def test_operating_points_meet_their_targets(few_resamples):
         assert sensitivity + specificity <= sum(reached(points.balanced.threshold)) + 1e-12
 
 
+def test_the_balanced_threshold_holds_where_films_are_changed():
+    """It is chosen where both sets are told apart best at the least; the outer ones are for the films as they are."""
+    truth, probability = np.array([False] * 4 + [True] * 4), np.array(NEGATIVE + POSITIVE)
+    raised = np.array([0.3, 0.5, 0.6, 0.66, 0.65, 0.9, 0.95, 1.0])  # as by a border: three normal films above 0.35
+    plain, changed = choose_thresholds(truth, probability), choose_thresholds(truth, probability, [raised])
+    assert plain["balanced"] == pytest.approx(0.35)
+    assert changed["balanced"] == pytest.approx(0.65)
+    for name in ("high_sensitivity", "high_specificity"):
+        assert changed[name] == plain[name]
+
+
 @pytest.mark.parametrize("positive", [True, False])
 def test_operating_points_of_one_class(positive):
     """Without images of both classes there are no thresholds."""

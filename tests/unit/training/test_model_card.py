@@ -90,6 +90,17 @@ def test_operating_points(name):
     assert row in CARD.splitlines()
 
 
+def test_changes_that_the_balanced_threshold_was_chosen_under():
+    """The card names them, and is silent where there were none and where the threshold was chosen anew by a site."""
+    training = make_manifest().training.model_copy(update={"balanced_under": ("blurred", "wider")})
+    sentence = "The balanced threshold has the largest sum of sensitivity and specificity where that is least"
+    card = model_card(make_manifest(training=training))
+    assert sentence in card
+    assert "as they are and changed (blurred; wider)" in card
+    assert sentence not in CARD
+    assert sentence not in model_card(make_manifest(training=training, calibration=CALIBRATION))
+
+
 @pytest.mark.parametrize("row", ["| made-up | 50 | 2.0% | 4.0% | 6.0% |", "| inverted | 40 | 75.0% | 20.0% | 95.0% |"])
 def test_rates_of_the_gate(row):
     """Each kind of picture is a row with what the gate refuses and flags of it."""

@@ -23,14 +23,17 @@ from xray_batch.errors import ConfigurationError, TrainingDataError
 from xray_batch.records import Finding
 from xray_batch.resnet import ResNet
 from xray_batch.settings import Settings
-from xray_batch.standardize import prepare
+from xray_batch.standardize import prepare, resize
 from xray_batch.training import bootstrap, pixels
+from xray_batch.training import manifest as facts_of_training
 from xray_batch.training.backbone import FileBackbone
+from xray_batch.training.calibration import fit_calibration
 from xray_batch.training.dataset import fingerprint, read_labels
 from xray_batch.training.duplicates import ImageHashes, find_copies, hash_images
 from xray_batch.training.evaluation.predictions_file import read_predictions
 from xray_batch.training.order import TrainingOrder, make_options
 from xray_batch.training.pixels import Decoding, load_pixels
+from xray_batch.training.stress import STRESS_SIDE, STRESSES
 from xray_batch.training.train import train_bundle
 
 CPU = torch.device("cpu")
@@ -101,6 +104,10 @@ def test_train_bundle(order, tmp_path, monkeypatch):
     notes = tmp_path / "notes.md"
     notes.write_text("## Reference standard\n\nTwo readers.\n", encoding="utf-8")
     order = replace(order, options=options(notes=notes))
+    samples = []
+    monkeypatch.setattr(
+        facts_of_training, "fit_calibration", lambda sample: fit_calibration(samples.append(sample) or sample)
+    )
     told = train(order)
     bundle = Bundle(order.out)
     check_facts(bundle, order)
@@ -110,6 +117,7 @@ def test_train_bundle(order, tmp_path, monkeypatch):
     inputs = [prepare(decode_file(order.data / file), bundle.manifest.input_spec) for file, *_ in ROWS[::20]]
     predictions = [prediction for prediction, _ in ensemble.examine(inputs)]
     check_drift_reference(order, ensemble)
+    check_changed_films(order, ensemble, samples[0].changed)
     assert all(sum(prediction.probabilities.values()) == pytest.approx(1.0) for prediction in predictions)
     again = train(order)
     assert not [line for line in again.lines if "epoch" in line]
@@ -224,13 +232,30 @@ def check_facts(bundle, order):
     assert "## Reference standard\n\nTwo readers.\n\n## Licence" in card
 
 
+def held_out_kids(order):
+    """List the held-out images of the reference source."""
+    with (order.out / "training" / "split.csv").open(encoding="utf-8") as lines:
+        return [row["file"] for row in csv.DictReader(lines) if (row["split"], row["source"]) == ("validation", "kids")]
+
+
+def check_changed_films(order, ensemble, changed):
+    """Check that thresholds are chosen on what the members say of changed films, as `evaluate` asks them."""
+    assert ensemble.manifest.training.balanced_under == tuple(name for name in STRESSES if name != "as they are")
+    films = [decode_file(Path(file)) for file in held_out_kids(order)]
+    for name, members in zip(ensemble.manifest.training.balanced_under, changed, strict=True):
+        inputs = [
+            prepare(
+                replace(film, pixels=STRESSES[name](resize(film.pixels, STRESS_SIDE, STRESS_SIDE))),
+                ensemble.manifest.input_spec,
+            )
+            for film in films
+        ]
+        assert members == pytest.approx(ensemble.examine_members(inputs)[0], abs=1e-3), name  # fp16 weights
+
+
 def check_drift_reference(order, ensemble):
     """Check that drift is measured against the held-out images of the reference source, as the service answers them."""
-    facts = ensemble.manifest.drift_reference
-    with (order.out / "training" / "split.csv").open(encoding="utf-8") as lines:
-        held_out = [
-            row["file"] for row in csv.DictReader(lines) if (row["split"], row["source"]) == ("validation", "kids")
-        ]
+    facts, held_out = ensemble.manifest.drift_reference, held_out_kids(order)
     assert (facts.data, facts.n) == ("held out by patient, kids", len(held_out))
     answers = ensemble.examine([prepare(decode_file(Path(file)), ensemble.manifest.input_spec) for file in held_out])
     for name in ("p_pneumonia", "input_mean", "input_std"):
@@ -252,7 +277,7 @@ def check_split(order):
 
 def check_progress(told):
     """Check that whoever watches is told of decoding and of each member's epochs."""
-    assert told.images == {"decode": 60, "resnet34": 48, "resnet50": 48, "gate": 120}
+    assert told.images == {"decode": 60, "resnet34": 48, "resnet50": 48, "changed films": 7, "gate": 120}
     assert told.totals == told.images
     assert told.lines[0] == "60 images of 55 groups (patients, and copies of images: 0 files are there twice)"
     assert told.lines[1].startswith("training split: 53 images, mean ")
@@ -344,7 +369,7 @@ class TestCrossValidation:
         assert [film.image.patient for film in read.films] == [f"{row['source']}:{row['patient_id']}" for row in rows]
         assert np.allclose(read.analysed.members.sum(axis=2), 1.0)
         names = {"fold-1 resnet34", "fold-2 resnet34", "resnet34", "fold-1 resnet50", "fold-2 resnet50", "resnet50"}
-        assert names == told.images.keys() - {"decode", "gate"}
+        assert names == told.images.keys() - {"decode", "changed films", "gate"}
         assert "trained on all images" in (order.out / "MODEL_CARD.md").read_text(encoding="utf-8")
 
     def test_only_figures(self, order, monkeypatch):
@@ -358,7 +383,7 @@ class TestCrossValidation:
             "1 of 4 folds by patient, adults",
         }
         assert not (order.out / "manifest.json").exists()
-        assert told.images.keys() == {"decode", "fold-1 resnet34", "fold-1 resnet50"}
+        assert told.images.keys() == {"decode", "fold-1 resnet34", "fold-1 resnet50", "changed films"}
         assert any(line.startswith("AUROC pneumonia, 1 of 4 folds by patient, kids: ") for line in told.lines)
 
     @pytest.fixture
