@@ -61,12 +61,13 @@ _VIEW_OF_CODE: Final = {
     "R-10202": "FRONTAL",
 }
 
-#: How the words of a frontal view are written.
+#: How the words of a view are written, in English and, without accents, in French, German, Italian, Spanish and others.
 _PA: Final = re.compile(r"\b(PA|P A|POSTERO ?ANTERIOR|POSTERIOR ANTERIOR)\b")
 _AP: Final = re.compile(r"\b(AP|A P|ANTERO ?POSTERIOR|ANTERIOR POSTERIOR)\b")
-_FRONTAL: Final = re.compile(r"\bFRONTAL\b")
+_FRONTAL: Final = re.compile(r"\b(FRONTALE?|FACE|FRENTE)\b")
 _NOT_FRONTAL: Final = re.compile(
-    r"\b(LL|RL|LLD|RLD|LAT|LATERAL|[LR]LAT|[LR][AP]O|[LR]LO|OBLIQUE|OBL|LORDOTIC|DECUB\w*)\b"
+    r"\b(LL|RL|LLD|RLD|LAT|LATERALE?S?|[LR]LAT|[LR][AP]O|[LR]LO|OBLIQUE|OBL|LORDOTIC|DECUB\w*"
+    r"|PROFIL|PERFIL|SEITLICH\w*|LATEROLATERALE?|OBLICUA|OBLIQUA|SCHRAG\w*)\b"
 )
 
 

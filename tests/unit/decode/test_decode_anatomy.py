@@ -101,7 +101,12 @@ def test_animal(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["CHEST LAT", "Chest lateral", "THORAX LL", "Chest obl. RAO", "Decubitus left", "LATERAL Thorax"]
+    "text",
+    [
+        *("CHEST LAT", "Chest lateral", "THORAX LL", "Chest obl. RAO", "Decubitus left", "LATERAL Thorax"),
+        *("Thorax profil", "Tórax perfil", "Thorax seitlich", "Torace laterale", "Torace latero-laterale"),
+        *("Tórax oblicua", "Torace obliqua", "Thorax schräg"),
+    ],
 )
 def test_described_as_lateral(text, tmp_path):
     """Where the view is not stated, a series described as lateral is refused by its description."""
@@ -116,6 +121,10 @@ def test_described_as_lateral(text, tmp_path):
         {"SeriesDescription": "CHEST PA AND LATERAL"},
         {"SeriesDescription": "Chest 2 views, p.a. & lat"},
         {"SeriesDescription": "Thorax frontal/lateral"},
+        {"SeriesDescription": "Thorax face et profil"},
+        {"SeriesDescription": "Tórax frente y perfil"},
+        {"SeriesDescription": "Torace frontale e laterale"},
+        {"SeriesDescription": "Chest profile 2"},
         {"StudyDescription": "CHEST LATERAL"},
         {"SeriesDescription": "collateral plate"},
         {"ViewPosition": "PA", "SeriesDescription": "CHEST LATERAL"},

@@ -152,6 +152,8 @@ ACCEPTED = {
         {"ViewPosition": None, "ViewCodeSequence": code_sequence("272479007", "postero-anterior")},
         set(),
     ),
+    "frontal_view_in_french": ({"ViewPosition": "FACE"}, set()),
+    "frontal_view_in_portuguese": ({"ViewPosition": "FRENTE"}, set()),
     "frontal_view_by_meaning": (
         {"ViewPosition": None, "ViewCodeSequence": code_sequence("X1", "frontal", "99X")},
         set(),
