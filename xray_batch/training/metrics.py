@@ -191,8 +191,8 @@ def _rates_at(
     thresholds: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_], probability: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
     """Return sensitivity and specificity at each threshold, shape (2, thresholds)."""
-    below = [np.searchsorted(np.sort(probability[films]), thresholds) for films in (positive, ~positive)]
-    return np.stack([1 - below[0] / positive.sum(), below[1] / (~positive).sum()])
+    missed, spared = (np.searchsorted(np.sort(probability[films]), thresholds) for films in (positive, ~positive))
+    return np.stack([(positive.sum() - missed) / positive.sum(), spared / (~positive).sum()])
 
 
 def indeterminate_band(points: OperatingPoints) -> tuple[float, float]:
