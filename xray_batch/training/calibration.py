@@ -31,8 +31,7 @@ class Sample:
     targets: npt.NDArray[np.bool_]  #: shape (N, classes): the findings that each label allows
     classes: Sequence[Finding]  #: in the order of both
     patients: Sequence[str]  #: length N: who each image shows
-    changed: npt.NDArray[np.float64] | None = None
-    """What they say about the images changed in several ways, shape (ways, members, N, classes); None: not asked."""
+    changed: Sequence[npt.NDArray[np.float64]] = ()  #: likewise `members`, of the images changed in one way each
 
     @property
     def positive(self) -> npt.NDArray[np.bool_]:
@@ -52,7 +51,7 @@ class Sample:
 
     def changed_p_pneumonia(self, scaling: Scaling) -> list[npt.NDArray[np.float64]]:
         """Likewise of the images changed in each way."""
-        return [] if self.changed is None else [self._p_pneumonia(members, scaling) for members in self.changed]
+        return [self._p_pneumonia(members, scaling) for members in self.changed]
 
     def _p_pneumonia(self, members: npt.NDArray[np.float64], scaling: Scaling) -> npt.NDArray[np.float64]:
         pooled = pool(members, scaling, self.classes)
@@ -66,7 +65,7 @@ class Sample:
             targets=self.targets[chosen],
             classes=self.classes,
             patients=[self.patients[index] for index in chosen],
-            changed=None if self.changed is None else self.changed[:, :, chosen],
+            changed=[members[:, chosen] for members in self.changed],
         )
 
 

@@ -64,10 +64,10 @@ class HeldOut:
     images: Sequence[LabelledImage]
     members: npt.NDArray[np.float64]  #: shape (members, N, classes), each row summing to 1; not calibrated
     inputs: npt.NDArray[np.float64]  #: shape (N, 2): mean and SD of each picture, before it was standardized
-    changed: npt.NDArray[np.float64] | None
-    """What they said about the images changed in each way of :data:`xray_batch.training.stress.CHANGES`.
+    changed: Sequence[npt.NDArray[np.float64]]
+    """Likewise `members`, of the images changed in each way of :data:`xray_batch.training.stress.CHANGES`.
 
-    Shape (ways, members, N, classes); None for images that nothing is chosen on.
+    Empty where nothing is chosen on the images.
     """
 
     @property
@@ -106,13 +106,13 @@ class HeldOut:
 
 
 def join(parts: Sequence[HeldOut]) -> HeldOut:
-    """Put the held-out parts of several folds together, all of them asked about changed images."""
+    """Put the held-out parts of several folds together, all asked about the same."""
     return HeldOut(
         name=parts[0].name,
         images=[image for part in parts for image in part.images],
         members=np.concatenate([part.members for part in parts], axis=1),
         inputs=np.concatenate([part.inputs for part in parts]),
-        changed=np.concatenate([part.changed for part in parts if part.changed is not None], axis=2),
+        changed=[np.concatenate(way, axis=1) for way in zip(*(part.changed for part in parts), strict=True)],
     )
 
 

@@ -172,14 +172,15 @@ def choose_thresholds(
     ordered = np.unique(probability)
     # Half-way between neighbours: no threshold lies exactly on an image.
     candidates = np.concatenate([[0.0], (ordered[1:] + ordered[:-1]) / 2, [1.0]])
-    sensitivity, specificity = _rates_at(candidates, positive, probability)
+    rates_of_all = [_rates_at(candidates, positive, each) for each in (probability, *changed)]
+    sensitivity, specificity = rates_of_all[0]
     if specificity.max() < OUTER_TARGET:
         message = (
             f"no threshold reaches a specificity of {OUTER_TARGET}: "
             f"{1 - specificity.max():.1%} of the images without pneumonia are certain to have it"
         )
         raise TrainingDataError(message)
-    worst = np.min([_rates_at(candidates, positive, each).sum(axis=0) for each in (probability, *changed)], axis=0)
+    worst = np.min([found.sum(axis=0) for found in rates_of_all], axis=0)
     return {
         "balanced": float(candidates[np.argmax(worst)]),
         "high_sensitivity": float(candidates[sensitivity >= OUTER_TARGET].max()),

@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -24,21 +23,22 @@ from xray_batch.bundle import (
     save_weights,
     write_manifest,
 )
-from xray_batch.classify import placed, run_batches, softmax
+from xray_batch.classify import softmax
 from xray_batch.errors import ConfigurationError, TrainingDataError
-from xray_batch.networks import for_inference, forward_with_features, load_backbone
+from xray_batch.networks import load_backbone
 from xray_batch.records import InputSpec
 from xray_batch.resnet import ResNet
-from xray_batch.standardize import make_picture, measure_input, standardize
+from xray_batch.standardize import standardize
 from xray_batch.training.dataset import CLASSES, LabelledImage, fingerprint, read_images
 from xray_batch.training.duplicates import ImageHashes, group_images, hash_images, merge_copies
+from xray_batch.training.examine import Examiner, Members
 from xray_batch.training.gate import GATE_ARCHITECTURE, fit_gate, memory_needed
 from xray_batch.training.held_out import HeldOut, check_reference, is_positive, join, p_pneumonia, write_held_out
 from xray_batch.training.manifest import NO_TWO_OF_ONE_PATIENT, Evidence, calibrate_on, make_manifest, reference
 from xray_batch.training.model_card import model_card
 from xray_batch.training.optimize import EpochReport, TrainingData, at_side, train_member
 from xray_batch.training.order import Progress, TrainingOptions, TrainingOrder
-from xray_batch.training.pixels import check_memory, load_pixels, whole_film_spec
+from xray_batch.training.pixels import check_memory, load_pixels
 from xray_batch.training.split import (
     Split,
     check_images,
@@ -49,15 +49,9 @@ from xray_batch.training.split import (
     make_splits,
     write_split,
 )
-from xray_batch.training.stress import CHANGES, STRESS_SIDE
 
 #: Where nothing is cross-validated, one of so many equal parts is held out.
 _HOLD_OUT_PARTS: Final = 10
-
-_BATCH: Final = 32
-
-#: Films that are held at once, at the size of the stress set, to be changed: 50 MB.
-_FILMS: Final = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,16 +66,6 @@ class _Material:
     test: npt.NDArray[np.intp]  #: images that nothing is trained or calibrated on
     how_held_out: str  #: for people
     sha256: str  #: of the list
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Members:
-    """Both members of one training, as the bundle stores them, and the statistics of their training split."""
-
-    networks: Sequence[ResNet]
-    training: npt.NDArray[np.intp]
-    mean: float
-    std: float
 
 
 def train_bundle(order: TrainingOrder, *, device: torch.device, dtype: torch.dtype, progress: Progress) -> Path | None:
@@ -108,6 +92,7 @@ class _Training:
         self._progress = progress
         self._work = order.out / "training"
         self._notes = _read_notes(order.options.notes)
+        self._examiner = Examiner(order, device=device, dtype=dtype, progress=progress)
 
     def run(self) -> Path | None:
         """Train, measure, and write."""
@@ -186,7 +171,7 @@ class _Training:
 
     def _train_members(
         self, material: _Material, training: npt.NDArray[np.intp], validation: npt.NDArray[np.intp], folder: str
-    ) -> _Members:
+    ) -> Members:
         """Train both members on some images; what they make of `validation` is reported on the way."""
         pixels = material.pixels[training]
         targets = np.stack([material.images[index].target for index in training])
@@ -196,7 +181,7 @@ class _Training:
         inputs = standardize(material.pixels[validation], mean, std)
         watched = _Watched(inputs=inputs, images=[material.images[index] for index in validation])
         networks = [_as_stored(self._train_one(architecture, data, watched, folder)) for architecture in ARCHITECTURES]
-        return _Members(networks=networks, training=training, mean=mean, std=std)
+        return Members(networks=networks, training=training, mean=mean, std=std)
 
     def _train_one(self, architecture: str, data: TrainingData, watched: "_Watched", folder: str) -> ResNet:
         recipe = self._options.recipes[architecture]
@@ -208,7 +193,7 @@ class _Training:
             line = f"{name} epoch {report.epoch + 1}/{recipe.epochs} at {report.side} px: loss {report.loss:.4f}"
             if watched.images:
                 small = at_side(watched.inputs, report.side, self._device)[:, 0].cpu().numpy()
-                binary, finding = watched.accuracy(softmax(self._logits(average, small)))
+                binary, finding = watched.accuracy(softmax(self._examiner.logits(average, small)))
                 line += f", held-out accuracy {binary:.4f} (pneumonia), {finding:.4f} (finding)"
             else:
                 binary = finding = math.nan
@@ -239,45 +224,12 @@ class _Training:
         return network
 
     def _ask(
-        self, members: _Members, material: _Material, indices: npt.NDArray[np.intp], name: str, *, changed: bool
+        self, members: Members, material: _Material, indices: npt.NDArray[np.intp], name: str, *, changed: bool
     ) -> HeldOut:
-        """Have members say what they make of images, and, where `changed`, of these changed as in the stress set."""
         images = [material.images[index] for index in indices]
-        return HeldOut(
-            name=name,
-            images=images,
-            members=self._say(members, material.pixels[indices]),
-            inputs=np.array([measure_input(material.pixels[index]) for index in indices]),
-            changed=self._ask_changed(members, images) if changed else None,
-        )
+        return self._examiner.ask(members, images, material.pixels[indices], name, changed=changed)
 
-    def _ask_changed(self, members: _Members, images: Sequence[LabelledImage]) -> npt.NDArray[np.float64]:
-        """Decode images once more, at the size that the changes are made for, and ask about all changes of them."""
-        spec = self._options.input_spec(members.mean, members.std)
-        whole = whole_film_spec(spec, STRESS_SIDE, STRESS_SIDE)
-        advance = self._progress.task("changed films", len(images))
-        parts = []
-        for start in range(0, len(images), _FILMS):
-            films = load_pixels(images[start : start + _FILMS], whole, decoding=self._order.decoding, progress=advance)
-            parts.append(
-                [
-                    self._say(members, np.stack([make_picture(change(film), spec) for film in films]))
-                    for change in CHANGES.values()
-                ]
-            )
-        return np.concatenate(parts, axis=2)
-
-    def _say(self, members: _Members, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """Return each member's probabilities of pictures that are not standardized, shape (members, N, classes)."""
-        inputs = standardize(pixels, members.mean, members.std)
-        return np.stack([softmax(self._logits(network, inputs)) for network in members.networks])
-
-    def _logits(self, network: ResNet, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        forward = partial(forward_with_features, for_inference(network.eval(), self._device, self._dtype), grid=None)
-        logits, _, _ = run_batches(placed(forward, self._device, self._dtype), inputs, batch_size=_BATCH)
-        return logits
-
-    def _write_bundle(self, material: _Material, members: _Members, held_out: HeldOut, tested: HeldOut | None) -> Path:
+    def _write_bundle(self, material: _Material, members: Members, held_out: HeldOut, tested: HeldOut | None) -> Path:
         out, spec = self._order.out, self._options.input_spec(members.mean, members.std)
         hashes = [
             save_weights(network, CLASSES, out / file)
