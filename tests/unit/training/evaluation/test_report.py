@@ -123,7 +123,7 @@ def test_the_page_says_what_it_must(page, bundle):
     assert DISCLAIMER in text
     assert bundle.manifest.model_id in text
     assert bundle.sha256 in text
-    assert "Nothing was fitted to these films" in text
+    assert "this evaluation fitted nothing. On films that they were chosen on" in text
     assert "50 samples of the patients" in text
     assert "where the model is sensitive, not where disease is" in text
     assert "Under 30 films, or 10 patients with such films, a figure is not given" in text
