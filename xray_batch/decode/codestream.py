@@ -23,11 +23,21 @@ _START_OF_FRAME: Final = frozenset({*range(0xC0, 0xD0), _START_OF_FRAME_LS} - {0
 #: Those of progressive pictures, Huffman and arithmetic coding (T.81 table B.1).
 _PROGRESSIVE: Final = frozenset({0xC2, 0xCA})
 
+#: Those with arithmetic coding, sequential, progressive and lossless (T.81 table B.1).
+_ARITHMETIC: Final = frozenset({0xC9, 0xCA, 0xCB})
+
 _START_OF_SCAN: Final = 0xDA
+_DEFINE_RESTART_INTERVAL: Final = 0xDD
 _END_OF_IMAGE: Final = b"\xff\xd9"
 
 #: What ends the compressed data of a scan: no stuffed byte, no fill byte, no RSTn (T.81 B.1.1.2, B.1.1.5).
 _AFTER_SCAN: Final = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+
+#: RSTn (T.81 B.2.1).
+_RESTART: Final = re.compile(rb"\xff([\xd0-\xd7])")
+
+#: Whose offsets are kept.  Encoders set one for each row of blocks: a few hundred.
+_MOST_RESTARTS: Final = 1 << 16
 
 _COEFFICIENTS: Final = 64  #: of a block
 
@@ -86,17 +96,6 @@ def find_uncommon_kind(stream: bytes) -> str | None:
 def check_jpeg_ends(stream: bytes) -> None:
     """Refuse a JPEG or JPEG-LS stream without End Of Image, and one of scans without end.
 
-    Raises
-    ------
-    RejectedInputError
-        TRUNCATED or PIXEL_DATA.
-    """
-    find_jpeg_end(stream)
-
-
-def find_jpeg_end(stream: bytes) -> int:
-    """Return the offset of the End Of Image of a JPEG or JPEG-LS stream.
-
     The marker cannot occur inside compressed data (T.81 B.1.1.5), so it is looked for after the first
     scan header: a complete thumbnail in the metadata does not count, and bytes after the picture do no harm.
 
@@ -113,16 +112,53 @@ def find_jpeg_end(stream: bytes) -> int:
                 f"The JPEG stream has more than {_MOST_SCANS} scans; a radiograph has one to ten.",
             )
         if end >= 0:
-            return end
+            return
     raise RejectedInputError(
         ReasonCode.TRUNCATED,
         "The JPEG stream ends before its End Of Image marker; a complete one is accepted.",
     )
 
 
+def find_restarts(stream: bytes) -> list[int]:
+    """Return the offsets of the restart markers, of the first 65,536, of a JPEG stream whose header announces such.
+
+    They number the parts of each scan from 0 to 7, again and again (T.81 E.1.4).  A decoder that meets another number
+    than the next one goes on with what it has, and shows other pixels than there were.
+
+    Raises
+    ------
+    RejectedInputError
+        TRUNCATED, if a number is missing.
+    """
+    if all(marker != _DEFINE_RESTART_INTERVAL for marker, _ in _jpeg_segments(stream)):
+        return []
+    offsets: list[int] = []
+    for offset in _jpeg_scan_headers(stream):
+        start, end = _scan_data(stream, offset)
+        for number, found in enumerate(_RESTART.finditer(stream, start, end)):
+            if found[1][0] & 0x7 != number % 8:
+                raise RejectedInputError(
+                    ReasonCode.TRUNCATED,
+                    "The JPEG stream lacks a part between its restart markers; a complete one is accepted.",
+                )
+            if len(offsets) < _MOST_RESTARTS:
+                offsets.append(found.start())
+    return offsets
+
+
+def find_scan_ends(stream: bytes) -> list[int]:
+    """Return where the compressed data of each scan of a JPEG stream end."""
+    return [_scan_data(stream, offset)[1] for offset in _jpeg_scan_headers(stream)]
+
+
 def is_progressive(stream: bytes) -> bool:
     """Return whether a JPEG stream gives its picture in scans of growing detail (T.81 annex G)."""
     return any(marker in _PROGRESSIVE for marker, _ in _jpeg_segments(stream))
+
+
+def is_arithmetic(stream: bytes) -> bool:
+    """Return whether a JPEG stream is coded arithmetically (T.81 annex D), not by Huffman codes."""
+    return any(marker in _ARITHMETIC for marker, _ in _jpeg_segments(stream))
 
 
 def check_all_scans(stream: bytes) -> None:
@@ -149,13 +185,19 @@ def check_all_scans(stream: bytes) -> None:
 
 def _jpeg_scans(stream: bytes) -> Iterator[tuple[bytes, range, int]]:
     """Yield the components of each scan, and which of their coefficients it brings down to which bit (T.81 B.2.3)."""
+    for offset in _jpeg_scan_headers(stream):
+        count = stream[offset + 2]
+        parameters = stream[offset + 3 : offset + 6 + 2 * count]
+        if len(parameters) == 3 + 2 * count:
+            first, last, bits = parameters[-3:]
+            yield parameters[: 2 * count : 2], range(first, last + 1), bits & 0xF
+
+
+def _jpeg_scan_headers(stream: bytes) -> Iterator[int]:
+    """Yield the offset of the length field of each scan header (T.81 B.2.3)."""
     for marker, offset in _jpeg_segments(stream):
         while marker == _START_OF_SCAN and offset + 3 <= len(stream):
-            count = stream[offset + 2]
-            parameters = stream[offset + 3 : offset + 6 + 2 * count]
-            if len(parameters) == 3 + 2 * count:
-                first, last, bits = parameters[-3:]
-                yield parameters[: 2 * count : 2], range(first, last + 1), bits & 0xF
+            yield offset
             marker, offset = _next_scan(stream, offset)
 
 
@@ -163,11 +205,18 @@ def _next_scan(stream: bytes, offset: int) -> tuple[int, int]:
     """Return the marker of the next scan or of the end, and what follows it; `offset` is of a length field."""
     marker = 0
     while marker != _START_OF_SCAN:
-        found = _AFTER_SCAN.search(stream, offset + int.from_bytes(stream[offset : offset + 2], "big"))
-        if found is None or found[0] == _END_OF_IMAGE:
+        _, end = _scan_data(stream, offset)
+        if stream[end : end + 2] in (b"", _END_OF_IMAGE):
             return _END_OF_IMAGE[1], len(stream)
-        marker, offset = found[0][1], found.end()
+        marker, offset = stream[end + 1], end + 2
     return marker, offset
+
+
+def _scan_data(stream: bytes, offset: int) -> tuple[int, int]:
+    """Return from where to where compressed data follow the segment whose length field is at `offset`."""
+    start = offset + int.from_bytes(stream[offset : offset + 2], "big")
+    found = _AFTER_SCAN.search(stream, start)
+    return start, found.start() if found else len(stream)
 
 
 def _jpeg_segments(stream: bytes) -> Iterator[tuple[int, int]]:

@@ -18,6 +18,7 @@ from pydicom import uid
 from pydicom.encaps import encapsulate
 
 from xray_batch.decode import decode_file, open_source
+from xray_batch.decode.codestream import find_restarts
 from xray_batch.errors import ReasonCode, RejectedInputError
 
 ITEM = struct.pack("<HHL", 0xFFFE, 0xE000, 0)
@@ -229,6 +230,15 @@ class TestStreams:
         path = tmp_path / "a.jpg"
         path.write_bytes(content[:-2] + content[last:-2] * 200 + b"\xff\xd9")
         assert "more than 100 scans" in str(refuse(path))
+
+    def test_jpeg_restart_markers(self):
+        """Of restart markers without end not all are kept, and all are looked at."""
+        head = b"\xff\xd8\xff\xdd\0\4\0\1\xff\xda\0\2"
+        markers = b"".join(bytes((0xFF, 0xD0 + number)) for number in range(8)) * (MANY // 8)
+        assert len(find_restarts(head + markers + b"\xff\xd9")) == 1 << 16
+        with pytest.raises(RejectedInputError, match="between its restart markers") as caught:
+            find_restarts(head + markers + b"\xff\xd1\xff\xd9")
+        assert caught.value.reason_code == ReasonCode.TRUNCATED
 
     def test_jpeg2000_tile_parts(self, tmp_path):
         """Empty tile-parts without end are refused."""

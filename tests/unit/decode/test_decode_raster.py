@@ -1,6 +1,8 @@
 """PNG and JPEG files: every layout that shows one gray, and none that does not."""
 
+import base64
 import io
+import itertools
 import re
 import struct
 import zlib
@@ -19,6 +21,14 @@ from xray_batch.records import ImageWarning, SourceFormat
 DEEP = RAMP.stored * np.uint16(16)  #: 16 bits
 GRAY = (RAMP.stored >> 4).astype(np.uint8)
 EXPECTED = GRAY / np.float32(255)
+
+#: 90 x 72, 40 rows of a ramp and 32 of gray: `cjpeg -quality 20 -arithmetic -progressive` of libjpeg-turbo.
+ARITHMETIC_JPEG = base64.b64decode(
+    b"/9j/4AAQSkZJRgABAQAAAQABAAD/2wCDEAAoABwAHgAjAB4AGQAoACMAIQAjAC0AKwAoADAAPABkAEEAPAA3ADcAPAB7AFgAXQBJAGQAkQCA"
+    b"AJkAlgCPAIAAjACKAKAAtADmAMMAoACqANoArQCKAIwAyAERAMsA2gDuAPUBAgEEAQIAmwDBARsBLwEYAPoBLADmAP0BAgD4/8oACwgASABa"
+    b"AQERAP/MAAQAEP/aAAgBAQAAAAH9xGMa/M/vO7bDlSsF3086QP/MAAQQBf/aAAgBAQABBQKo/8wABBAF/9oACAEBAAY/Aqj/zAAEEAX/2gAI"
+    b"AQEAAT8hqP/aAAgBAQAAABAWABqfJSj5X1kg/8wABBAF/9oACAEBAAE/EACBMyr24vm7223GZhPdOLPJPFl2NaIiupCzE6gksP/Z"
+)
 
 
 def write_image(path, image, **options):
@@ -286,6 +296,37 @@ def test_jpeg_with_too_little_before_its_end(mode, tmp_path):
     with pytest.raises(RejectedInputError) as caught:
         decode_file(path)
     assert caught.value.reason_code == ReasonCode.TRUNCATED
+
+
+def test_arithmetic_jpeg(tmp_path):
+    """A whole JPEG of arithmetic coding is read: its encoder may leave out zeros at the end."""
+    path = tmp_path / "a.jpg"
+    path.write_bytes(ARITHMETIC_JPEG)
+    ramp = np.add.outer(np.arange(40), np.arange(90)) / np.float32(255)
+    pixels = decode_file(path).pixels
+    assert np.abs(pixels[:32] - ramp[:32]).max() < 0.05
+    assert np.abs(pixels[-8:] - 0.5).max() < 0.003
+
+
+@pytest.mark.parametrize("progressive", [False, True], ids=["sequential", "progressive"])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_jpeg_that_lost_a_part_between_restart_markers(mode, progressive, tmp_path):
+    """So is one that lost data between restart markers, or some of these: it would be shown with other pixels."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (160, 160), np.uint8)).convert(mode)
+    plain = decode_file(write_image(tmp_path / "a.jpg", noise, progressive=progressive))
+    path = write_image(tmp_path / "b.jpg", noise, progressive=progressive, restart_marker_rows=1)
+    assert np.array_equal(decode_file(path).pixels, plain.pixels)
+    content = path.read_bytes()
+    restarts = [each.start() for each in re.finditer(rb"\xff[\xd0-\xd7]", content)]
+    assert len(restarts) >= 9
+    halves = [((start + end) // 2, end) for start, end in itertools.pairwise(restarts[:9])]
+    wholes = itertools.pairwise(restarts[:9])
+    eight = (restarts[0], restarts[8])
+    for start, end in (*halves, *wholes, eight):
+        path.write_bytes(content[:start] + content[end:])
+        with pytest.raises(RejectedInputError) as caught:
+            decode_file(path)
+        assert caught.value.reason_code == ReasonCode.TRUNCATED
 
 
 @pytest.mark.parametrize("restart", [{}, {"restart_marker_rows": 1}], ids=["", "restart"])
