@@ -116,7 +116,7 @@ def _way_of_moving(request, monkeypatch):
 @pytest.mark.parametrize(
     ("database_url", "_way_of_moving"),
     # Which way files are moved does not concern the database.
-    [("sqlite", "renameat2"), ("sqlite", "link and unlink"), ("postgresql", "renameat2")],
+    [("sqlite", "link and unlink"), ("postgresql", "renameat2")],
     indirect=True,
 )
 @pytest.mark.usefixtures("_way_of_moving")
