@@ -36,8 +36,8 @@ _AFTER_SCAN: Final = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 #: RSTn (T.81 B.2.1).
 _RESTART: Final = re.compile(rb"\xff([\xd0-\xd7])")
 
-#: Whose offsets are kept.  Encoders set one for each row of blocks: a few hundred.
-_MOST_RESTARTS: Final = 1 << 16
+#: Restart markers of one picture.  Encoders set one for each row of blocks, a few hundred in a scan.
+_MOST_RESTARTS: Final = 1 << 20
 
 _COEFFICIENTS: Final = 64  #: of a block
 
@@ -120,7 +120,7 @@ def check_jpeg_ends(stream: bytes) -> None:
 
 
 def find_restarts(stream: bytes) -> list[int]:
-    """Return the offsets of the restart markers, of the first 65,536, of a JPEG stream whose header announces such.
+    """Return the offsets of the restart markers of a JPEG stream whose header announces such.
 
     They number the parts of each scan from 0 to 7, again and again (T.81 E.1.4).  A decoder that meets another number
     than the next one goes on with what it has, and shows other pixels than there were.
@@ -128,7 +128,7 @@ def find_restarts(stream: bytes) -> list[int]:
     Raises
     ------
     RejectedInputError
-        TRUNCATED, if a number is missing.
+        TRUNCATED, if a number is missing; PIXEL_DATA, if there are markers without end.
     """
     if all(marker != _DEFINE_RESTART_INTERVAL for marker, _ in _jpeg_segments(stream)):
         return []
@@ -141,8 +141,11 @@ def find_restarts(stream: bytes) -> list[int]:
                     ReasonCode.TRUNCATED,
                     "The JPEG stream lacks a part between its restart markers; a complete one is accepted.",
                 )
-            if len(offsets) < _MOST_RESTARTS:
-                offsets.append(found.start())
+            offsets.append(found.start())
+            if len(offsets) > _MOST_RESTARTS:
+                raise RejectedInputError(
+                    ReasonCode.PIXEL_DATA, f"The JPEG stream has more than {_MOST_RESTARTS:,} restart markers."
+                )
     return offsets
 
 

@@ -2,7 +2,7 @@
 
 Where a stream has its End Of Image and too little before it, libjpeg-turbo warns, to nobody here, and shows the rest
 of the picture as the gray in the middle of the range, as if it were film; of a progressive one, without its detail.
-So it does with each part between two restart markers (T.81 E.1.4): radiographs have them for every row of blocks.
+So it does with each part between two restart markers (T.81 E.1.4): many radiographs have one for each row of blocks.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ _MORE_DATA: Final = b"".join(
     bytes(37 * place % 0xFF for place in range(0xFF)) + bytes((0xFF, marker)) for marker in range(0xD0, 0xD8)
 )
 
-#: Likewise, for a part that ends with a restart marker; there may be tens of thousands of them.
+#: Likewise, for a part that ends with a restart marker; there may be hundreds of thousands of them.
 _MORE_OF_A_PART: Final = bytes(89 * place % 0xFF for place in range(16))
 
 
